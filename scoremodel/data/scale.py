@@ -1,0 +1,38 @@
+"""Pixels with L grey levels 0 … L−1 against the models' scale [−1, 1]."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["dequantise", "quantise"]
+
+
+def dequantise(pixels: Tensor, levels: int | None) -> Tensor:
+    """Return x = 2 v / (levels − 1) − 1 as float32; real-valued data (levels None) pass unchanged.
+
+    Args:
+        pixels: grey levels v with any shape.
+        levels: number of grey levels L, or None.
+
+    Returns:
+        The data in [−1, 1] with the shape of `pixels`.
+    """
+    if levels is None:
+        return pixels.float()
+    return pixels.float() * (2 / (levels - 1)) - 1
+
+
+def quantise(x: Tensor, levels: int | None) -> Tensor:
+    """Return the nearest grey level v of x in [−1, 1] as uint8; real-valued data pass unchanged.
+
+    Args:
+        x: data with any shape.
+        levels: number of grey levels L ≤ 256, or None.
+
+    Returns:
+        uint8 levels (or float32, if levels is None) with the shape of x.
+    """
+    if levels is None:
+        return x.float()
+    return ((x + 1) * ((levels - 1) / 2)).round().clamp(0, levels - 1).to(torch.uint8)

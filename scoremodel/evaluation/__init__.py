@@ -1,0 +1,1 @@
+"""Judging samples: features, the distance between two sets of them, and its floor."""

@@ -1,0 +1,216 @@
+"""Extractors: from data to the features whose distributions are compared.
+
+For images a small classifier, whose penultimate layer gives the features; for vectors the identity.
+
+Inception's features, made for photographs, say little about 8×8 digits; the authors of FID advise a
+classifier trained on the data instead. Distances are comparable within one extractor only, so the
+weights are kept, hashed and named beside every number.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm.auto import tqdm
+
+from scoremodel.data.scale import dequantise
+from scoremodel.rng import generator
+from scoremodel.weights import read_weights, write_weights
+
+__all__ = [
+    "Classifier",
+    "Extractor",
+    "Identity",
+    "accuracy",
+    "load_extractor",
+    "rotations",
+    "save_extractor",
+    "train_classifier",
+]
+
+
+class Extractor(nn.Module):
+    """Something that maps data to features, and can be written to a file.
+
+    Args:
+        config: keyword arguments from which the extractor is made again.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.config = config
+
+    def features(self, data: Tensor, batch_size: int = 512) -> Tensor:
+        """Return the features with shape (N, D) of grey levels or vectors with shape (N, *)."""
+        raise NotImplementedError
+
+
+class Identity(Extractor):
+    """Vectors are their own features."""
+
+    kind: ClassVar[str] = "identity"
+
+    def __init__(self) -> None:
+        super().__init__({})
+
+    def features(self, data: Tensor, batch_size: int = 512) -> Tensor:
+        """Return `data` with shape (N, D) as float32."""
+        return data.float()
+
+
+class Classifier(Extractor):
+    """Convolutions (16 channels, then stride 2 down to 7 pixels), a ReLU layer, the classes.
+
+    Args:
+        shape: shape (C, H, W) of one image.
+        levels: number of grey levels of its pixels.
+        classes: number of classes.
+        width: width of the penultimate layer, whose values are the features.
+    """
+
+    kind: ClassVar[str] = "classifier"
+
+    def __init__(self, shape: Sequence[int], levels: int, classes: int, width: int = 64) -> None:
+        super().__init__(
+            {"shape": list(shape), "levels": levels, "classes": classes, "width": width}
+        )
+        self.levels = levels
+        channels, (height, breadth) = 16, shape[1:]
+        layers: list[nn.Module] = [nn.Conv2d(shape[0], channels, 3, padding=1), nn.ReLU()]
+        while max(height, breadth) > 7:
+            wider = min(2 * channels, 64)
+            layers += [nn.Conv2d(channels, wider, 3, stride=2, padding=1), nn.ReLU()]
+            channels, height, breadth = wider, math.ceil(height / 2), math.ceil(breadth / 2)
+        flat = channels * height * breadth
+        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(flat, width), nn.ReLU())
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features with shape (B, width) of images in [−1, 1] with shape (B, C, H, W)."""
+        features: Tensor = self.body(x)
+        return features
+
+    def features(self, data: Tensor, batch_size: int = 512) -> Tensor:
+        """Return the features with shape (N, width) of grey levels with shape (N, C, H, W)."""
+        device = self.head.weight.device
+        with torch.inference_mode():
+            parts = [
+                self(dequantise(part.to(device), self.levels)).cpu()
+                for part in torch.split(data, batch_size)
+            ]
+        return torch.cat(parts)
+
+
+def rotations(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return square images turned by 0, 90, 180 and 270 degrees, and the number of quarter turns.
+
+    Telling the turn apart is a task that unlabelled images bring with them (Gidaris, Singh,
+    Komodakis 2018, arXiv:1803.07728).
+
+    Args:
+        pixels: images with shape (N, C, H, H).
+
+    Returns:
+        Images with shape (4 N, C, H, H) and labels with shape (4 N,).
+    """
+    turned = [pixels.rot90(quarter, dims=(2, 3)) for quarter in range(4)]
+    return torch.cat(turned), torch.arange(4).repeat_interleave(len(pixels))
+
+
+def train_classifier(
+    pixels: Tensor,
+    labels: Tensor,
+    levels: int,
+    seed: int,
+    *,
+    epochs: int = 20,
+    batch_size: int = 64,
+    learning_rate: float = 2e-3,
+    noise: float = 0.1,
+    label_smoothing: float = 0.1,
+    device: torch.device | str = "cpu",
+    progress: bool = False,
+) -> Classifier:
+    """Return a classifier trained on `pixels`, the same weights for the same arguments.
+
+    Args:
+        pixels: grey levels with shape (N, C, H, W).
+        labels: class numbers 0 … K − 1 with shape (N,).
+        levels: number of grey levels.
+        seed: seed of initial weights, order and noise.
+        epochs: passes over the data.
+        batch_size: images per step.
+        learning_rate: Adam's.
+        noise: standard deviation of the noise added to images in [−1, 1].
+        label_smoothing: see torch's cross_entropy.
+        device: where to train.
+        progress: whether to show a progress bar with the loss.
+
+    Returns:
+        The classifier in evaluation mode.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator(seed, "classifier").initial_seed())
+        classifier = Classifier(tuple(pixels.shape[1:]), levels, int(labels.max()) + 1).to(device)
+    optimiser = torch.optim.Adam(classifier.parameters(), lr=learning_rate, fused=True)
+    bar = tqdm(range(epochs), desc="extractor", unit="epoch", disable=not progress)
+    for epoch in bar:
+        order = torch.randperm(len(pixels), generator=generator(seed, "order", epoch))
+        draw = generator(seed, "noise", epoch)
+        for index in torch.split(order, batch_size):
+            x = dequantise(pixels[index], levels)
+            x = (x + noise * torch.randn(x.shape, generator=draw)).to(device)
+            logits = classifier.head(classifier(x))
+            loss = functional.cross_entropy(
+                logits, labels[index].to(device), label_smoothing=label_smoothing
+            )
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+        bar.set_postfix(loss=f"{loss.item():.3f}")
+    return classifier.eval().requires_grad_(False)
+
+
+def accuracy(classifier: Classifier, pixels: Tensor, labels: Tensor) -> float:
+    """Return the share of `pixels` (N, C, H, W) whose most probable class is its label (N,)."""
+    device = classifier.head.weight.device
+    logits = classifier.head(classifier.features(pixels).to(device)).cpu()
+    return float((logits.argmax(1) == labels).float().mean())
+
+
+def save_extractor(extractor: Extractor, path: str | os.PathLike[str]) -> None:
+    """Write weights and configuration as one safetensors file, whole or not at all."""
+    write_weights(path, extractor, {"kind": extractor.kind, "config": extractor.config})
+
+
+def load_extractor(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Extractor:
+    """Return the extractor that `save_extractor` wrote, in evaluation mode on `device`.
+
+    Args:
+        path: a safetensors file.
+        device: where the extractor runs.
+
+    Returns:
+        A `Classifier` or the `Identity`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged or holds no extractor.
+    """
+    tensors, stored = read_weights(path, device)
+    kinds: dict[str, type[Classifier] | type[Identity]] = {
+        cls.kind: cls for cls in (Classifier, Identity)
+    }
+    if stored.get("kind") not in kinds:
+        raise ValueError(f"{os.fspath(path)}: holds no extractor, allowed: {', '.join(kinds)}")
+    extractor: Extractor = kinds[stored["kind"]](**stored["config"])
+    extractor.load_state_dict(tensors)
+    return extractor.to(device).eval().requires_grad_(False)

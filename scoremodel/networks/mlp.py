@@ -1,0 +1,58 @@
+"""A residual MLP for vectors."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from scoremodel.networks.embedding import NoiseEmbedding, zero_initialised
+
+__all__ = ["MLP"]
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.modulation = nn.Linear(width, 2 * width)
+        self.inner = nn.Linear(width, width)
+        self.activation = nn.SiLU()
+        self.dropout = nn.Dropout(dropout)
+        self.outer = nn.Linear(width, width)
+        zero_initialised(self.outer)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        scale, shift = self.modulation(embedding).chunk(2, dim=1)
+        h = self.inner(self.norm(x) * (1 + scale) + shift)
+        out: Tensor = x + self.outer(self.dropout(self.activation(h)))
+        return out
+
+
+class MLP(nn.Module):
+    """Residual MLP F(x, c_noise) for vectors with shape (B, features).
+
+    Each block is x + W₂ SiLU(W₁ (LayerNorm(x) (1 + a) + b)) with a, b from the noise embedding.
+
+    Args:
+        features: dimension of the data.
+        width: width of the hidden layers.
+        depth: number of residual blocks.
+        dropout: dropout probability inside each block.
+    """
+
+    def __init__(
+        self, features: int, width: int = 128, depth: int = 4, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.embedding = NoiseEmbedding(width)
+        self.enter = nn.Linear(features, width)
+        self.blocks = nn.ModuleList(_Block(width, dropout) for _ in range(depth))
+        self.leave = zero_initialised(nn.Linear(width, features))
+
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        """Return F with shape (B, features) for x with shape (B, features), c_noise with (B,)."""
+        embedding = self.embedding(c_noise)
+        h = self.enter(x)
+        for block in self.blocks:
+            h = block(h, embedding)
+        out: Tensor = self.leave(h)
+        return out

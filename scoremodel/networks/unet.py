@@ -1,0 +1,146 @@
+"""A U-Net for images of any size and number of channels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scoremodel.networks.embedding import NoiseEmbedding, zero_initialised
+
+__all__ = ["UNet"]
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    groups = math.gcd(channels, 32)
+    while channels // groups < 4 and groups > 1:
+        groups //= 2
+    return nn.GroupNorm(groups, channels, eps=1e-6)
+
+
+class _Attention(nn.Module):
+    """Self-attention over the pixels, added to its input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = _norm(channels)
+        self.project_in = nn.Conv2d(channels, 3 * channels, 1)
+        self.project_out = nn.Conv2d(channels, channels, 1)
+        zero_initialised(self.project_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = self.project_in(self.norm(x)).flatten(2).transpose(1, 2)
+        q, k, v = qkv.chunk(3, dim=2)
+        h = functional.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
+        out: Tensor = x + self.project_out(h.transpose(1, 2).reshape(x.shape))
+        return out
+
+
+class _Block(nn.Module):
+    """Residual block whose second normalisation is scaled and shifted by the noise embedding."""
+
+    def __init__(self, inside: int, outside: int, embedding: int, dropout: float) -> None:
+        super().__init__()
+        self.norm_in = _norm(inside)
+        self.conv_in = nn.Conv2d(inside, outside, 3, padding=1)
+        self.modulation = nn.Linear(embedding, 2 * outside)
+        self.norm_out = _norm(outside)
+        self.dropout = nn.Dropout(dropout)
+        self.conv_out = nn.Conv2d(outside, outside, 3, padding=1)
+        self.skip = nn.Identity() if inside == outside else nn.Conv2d(inside, outside, 1)
+        zero_initialised(self.conv_out)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = self.conv_in(functional.silu(self.norm_in(x)))
+        scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
+        h = functional.silu(torch.addcmul(shift, self.norm_out(h), 1 + scale))
+        out: Tensor = self.skip(x) + self.conv_out(self.dropout(h))
+        return out
+
+
+class UNet(nn.Module):
+    """U-Net F(x, c_noise) for images with shape (B, channels, H, W), any H and W.
+
+    Level l works on the image halved l times (rounded up) with width · multipliers[l] channels; the
+    way up interpolates to the size of the skip it joins, so odd sizes need no padding.
+
+    Ho et al. 2020 (arXiv:2006.11239) with the changes of Song et al. 2021 (arXiv:2011.13456) and
+    Karras et al. 2022 (arXiv:2206.00364) that pay on small images: scale-and-shift modulation and
+    zero-initialised last layers.
+
+    Args:
+        channels: number of the image's channels.
+        width: number of channels at full resolution.
+        multipliers: width of each level relative to `width`; its length is the number of levels.
+        blocks: residual blocks per level and direction.
+        attention_levels: levels that end with self-attention (0 is full resolution).
+        dropout: dropout probability inside each block.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int = 32,
+        multipliers: Sequence[int] = (1, 2),
+        blocks: int = 1,
+        attention_levels: Sequence[int] = (),
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        embedding = 4 * width
+        self.embedding = NoiseEmbedding(embedding)
+        self.enter = nn.Conv2d(channels, width, 3, padding=1)
+        here = width
+        skips = []
+        self.down = nn.ModuleList()
+        for level, multiplier in enumerate(multipliers):
+            stage = nn.ModuleList()
+            for _ in range(blocks):
+                stage.append(_Block(here, width * multiplier, embedding, dropout))
+                here = width * multiplier
+                if level in attention_levels:
+                    stage.append(_Attention(here))
+                skips.append(here)
+            self.down.append(stage)
+        self.middle = _Block(here, here, embedding, dropout)
+        self.up = nn.ModuleList()
+        for level, multiplier in reversed(list(enumerate(multipliers))):
+            stage = nn.ModuleList()
+            for _ in range(blocks):
+                stage.append(_Block(here + skips.pop(), width * multiplier, embedding, dropout))
+                here = width * multiplier
+                if level in attention_levels:
+                    stage.append(_Attention(here))
+            self.up.append(stage)
+        last = zero_initialised(nn.Conv2d(here, channels, 3, padding=1))
+        self.leave = nn.Sequential(_norm(here), nn.SiLU(), last)
+
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        """Return F with the shape (B, channels, H, W) of x, for c_noise with shape (B,)."""
+        embedding = self.embedding(c_noise)
+        h = self.enter(x)
+        skips: list[Tensor] = []
+        for level, stage in enumerate(self.down):
+            if level > 0:
+                h = functional.avg_pool2d(h, 2, ceil_mode=True)
+            for layer in stage:  # type: ignore[attr-defined]
+                if isinstance(layer, _Block):
+                    h = layer(h, embedding)
+                    skips.append(h)
+                else:
+                    h = skips[-1] = layer(h)
+        h = self.middle(h, embedding)
+        for stage in self.up:
+            for layer in stage:  # type: ignore[attr-defined]
+                if isinstance(layer, _Block):
+                    skip = skips.pop()
+                    if skip.shape[-2:] != h.shape[-2:]:
+                        h = functional.interpolate(h, size=skip.shape[-2:], mode="nearest")
+                    h = layer(torch.cat([h, skip], dim=1), embedding)
+                else:
+                    h = layer(h)
+        out: Tensor = self.leave(h)
+        return out

@@ -1,0 +1,271 @@
+"""Forward SDEs: how data become noise.
+
+Every process here is a linear Itô SDE on t in [0, 1],
+
+    dx = f(t) x dt + g(t) dw,
+
+whose transition kernel from the data is Gaussian,
+
+    p(x_t | x_0) = N(alpha_t x_0, sigma_t² I).
+
+The pairs (f, g) and (alpha, sigma) say the same thing:
+
+    f = d ln(alpha)/dt,        g² = d(sigma²)/dt − 2 f sigma².
+
+The reverse-time SDE and the probability-flow ODE (samplers) need f, g and the score only:
+
+    dx = [f x − g² ∇ log p_t] dt + g dw̄,        dx = [f x − ½ g² ∇ log p_t] dt.
+
+Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole: Score-Based Generative Modeling through
+Stochastic Differential Equations, 2021, arXiv:2011.13456.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+__all__ = ["SDE", "SDES", "VE", "VP", "SubVP", "sde_from_config"]
+
+
+class SDE(ABC):
+    """A linear SDE dx = f(t) x dt + g(t) dw with kernel N(alpha_t x_0, sigma_t² I), t in [0, 1].
+
+    A subclass gives the kernel (`alpha`, `sigma`) and the inverse of its noise ratio
+    (`t_of_ratio`); `f` and `g` follow by differentiation where it does not give them itself.
+    Every method takes times of any shape and returns that shape.
+    """
+
+    kind: ClassVar[str]
+    t_min: ClassVar[float]
+    """Where training and sampling stop: at t = 0 the score of noise-free data does not exist."""
+
+    @abstractmethod
+    def alpha(self, t: Tensor) -> Tensor:
+        """Return alpha_t, the factor by which the data have shrunk."""
+
+    @abstractmethod
+    def sigma(self, t: Tensor) -> Tensor:
+        """Return sigma_t, the standard deviation of the noise."""
+
+    @abstractmethod
+    def t_of_ratio(self, ratio: Tensor) -> Tensor:
+        """Return the time t at which sigma_t / alpha_t equals `ratio`."""
+
+    @abstractmethod
+    def prior_std(self) -> float:
+        """Return the standard deviation of the prior, from which sampling starts."""
+
+    prior_keeps_mean: ClassVar[bool]
+    """Whether the prior is centred on the data's mean (alpha_1 = 1) or on zero (alpha_1 ≈ 0)."""
+
+    def f(self, t: Tensor) -> Tensor:
+        """Return the drift coefficient f(t) = d ln(alpha_t) / dt."""
+        return _derivative(lambda s: self.alpha(s).log(), t)
+
+    def g(self, t: Tensor) -> Tensor:
+        """Return the diffusion coefficient g(t) = sqrt(d sigma_t²/dt − 2 f(t) sigma_t²)."""
+        variance_rate = _derivative(lambda s: self.sigma(s) ** 2, t)
+        return (variance_rate - 2 * self.f(t) * self.sigma(t) ** 2).clamp(min=0).sqrt()
+
+    def ratio(self, t: Tensor) -> Tensor:
+        """Return sigma_t / alpha_t, the noise level of x_t / alpha_t (EDM's sigma)."""
+        return self.sigma(t) / self.alpha(t)
+
+    def perturb(self, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """Return x_t = alpha_t x_0 + sigma_t noise.
+
+        Args:
+            x_0: data with shape (B, *).
+            t: times with shape (B,).
+            noise: standard normal noise with shape (B, *).
+
+        Returns:
+            The noisy data with shape (B, *).
+        """
+        column = (-1, *(1,) * (x_0.ndim - 1))
+        return self.alpha(t).view(column) * x_0 + self.sigma(t).view(column) * noise
+
+    def config(self) -> dict[str, Any]:
+        """Return the parameters from which `sde_from_config` makes this process again."""
+        return {"kind": self.kind, **asdict(self)}  # type: ignore[call-overload]
+
+
+@dataclass(frozen=True)
+class VE(SDE):
+    """Variance exploding: alpha_t = 1, sigma_t = sigma_min (sigma_max / sigma_min)^t.
+
+    f = 0 and g(t) = sigma_t sqrt(2 ln(sigma_max / sigma_min)); the limit of NCSN's ladder of noise
+    levels (Song and Ermon 2019, arXiv:1907.05600). With this convention sigma_0 = sigma_min, so the
+    SDE started from the data at t = 0 has variance sigma_t² − sigma_min².
+
+    Args:
+        sigma_min: smallest noise level, in units of the data.
+        sigma_max: largest noise level; about the largest distance between two data points.
+
+    Raises:
+        ValueError: if not 0 < sigma_min < sigma_max.
+    """
+
+    sigma_min: float = 0.02
+    sigma_max: float = 100.0
+
+    kind: ClassVar[str] = "ve"
+    t_min: ClassVar[float] = 1e-5
+    prior_keeps_mean: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise ValueError(
+                f"VE needs 0 < sigma_min < sigma_max, got sigma_min={self.sigma_min}, "
+                f"sigma_max={self.sigma_max}"
+            )
+
+    @property
+    def _log_range(self) -> float:
+        return math.log(self.sigma_max / self.sigma_min)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return self.sigma_min * (self._log_range * t).exp()
+
+    def f(self, t: Tensor) -> Tensor:
+        return torch.zeros_like(t)
+
+    def g(self, t: Tensor) -> Tensor:
+        return self.sigma(t) * math.sqrt(2 * self._log_range)
+
+    def t_of_ratio(self, ratio: Tensor) -> Tensor:
+        return (ratio / self.sigma_min).log() / self._log_range
+
+    def prior_std(self) -> float:
+        return self.sigma_max
+
+
+@dataclass(frozen=True)
+class VP(SDE):
+    """Variance preserving: alpha_t = exp(−½ ∫β), sigma_t = sqrt(1 − alpha_t²), ∫β = ½ t²(β1−β0) + tβ0.
+
+    f = −½ β(t) and g = sqrt(β(t)) with β(t) = β0 + t (β1 − β0); the limit of DDPM's chain
+    (Ho, Jain, Abbeel 2020, arXiv:2006.11239).
+
+    Args:
+        beta_min: β0, the rate of noising at t = 0.
+        beta_max: β1, the rate of noising at t = 1.
+
+    Raises:
+        ValueError: if not 0 < beta_min < beta_max.
+    """
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+
+    kind: ClassVar[str] = "vp"
+    t_min: ClassVar[float] = 1e-3
+    prior_keeps_mean: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.beta_min < self.beta_max:
+            raise ValueError(
+                f"{self.kind} needs 0 < beta_min < beta_max, got beta_min={self.beta_min}, "
+                f"beta_max={self.beta_max}"
+            )
+
+    def beta(self, t: Tensor) -> Tensor:
+        """Return β(t) = β0 + t (β1 − β0)."""
+        return self.beta_min + t * (self.beta_max - self.beta_min)
+
+    def integral_of_beta(self, t: Tensor) -> Tensor:
+        """Return ∫_0^t β(s) ds = ½ t² (β1 − β0) + t β0."""
+        return 0.5 * t**2 * (self.beta_max - self.beta_min) + t * self.beta_min
+
+    def _t_of_integral(self, integral: Tensor) -> Tensor:
+        # The positive root of ½(β1−β0) t² + β0 t − integral, in the form that does not cancel.
+        slope = self.beta_max - self.beta_min
+        root = (self.beta_min**2 + 2 * slope * integral).sqrt()
+        return 2 * integral / (root + self.beta_min)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return (-0.5 * self.integral_of_beta(t)).exp()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        # expm1 keeps the digits that 1 − alpha² loses near t = 0.
+        return (-torch.expm1(-self.integral_of_beta(t))).sqrt()
+
+    def f(self, t: Tensor) -> Tensor:
+        return -0.5 * self.beta(t)
+
+    def g(self, t: Tensor) -> Tensor:
+        return self.beta(t).sqrt()
+
+    def t_of_ratio(self, ratio: Tensor) -> Tensor:
+        return self._t_of_integral(torch.log1p(ratio**2))
+
+    def prior_std(self) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True)
+class SubVP(VP):
+    """Sub-VP: alpha_t as VP, sigma_t = 1 − alpha_t², with less noise than VP at every t < 1.
+
+    f = −½ β(t) and g = sqrt(β(t) (1 − exp(−2 ∫β))) (Song et al. 2021, arXiv:2011.13456, eq. 29).
+
+    Args:
+        beta_min: β0, the rate of noising at t = 0.
+        beta_max: β1, the rate of noising at t = 1.
+
+    Raises:
+        ValueError: if not 0 < beta_min < beta_max.
+    """
+
+    kind: ClassVar[str] = "subvp"
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return -torch.expm1(-self.integral_of_beta(t))
+
+    def g(self, t: Tensor) -> Tensor:
+        return (-self.beta(t) * torch.expm1(-2 * self.integral_of_beta(t))).sqrt()
+
+    def t_of_ratio(self, ratio: Tensor) -> Tensor:
+        # ratio = (1 − a²)/a, so a = (sqrt(ratio² + 4) − ratio)/2 and asinh(ratio/2) = −ln a.
+        return self._t_of_integral(2 * torch.asinh(ratio / 2))
+
+
+SDES: dict[str, type[SDE]] = {cls.kind: cls for cls in (VE, VP, SubVP)}
+
+
+def sde_from_config(config: dict[str, Any]) -> SDE:
+    """Return the process that `config` names.
+
+    Args:
+        config: "kind" (one of `SDES`) and that process's own parameters.
+
+    Returns:
+        The process.
+
+    Raises:
+        ValueError: if the kind is unknown or a parameter is out of range.
+    """
+    parameters = dict(config)
+    kind = parameters.pop("kind", None)
+    if kind not in SDES:
+        raise ValueError(f"unknown sde kind {kind!r}, allowed: {', '.join(SDES)}")
+    return SDES[kind](**parameters)
+
+
+def _derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    """Return d function / dt at each t, for a function that acts on each time by itself."""
+    with torch.enable_grad():
+        s = t.detach().clone().requires_grad_(True)
+        # 0 · s gives a constant function, such as VE's alpha, the derivative 0 instead of none.
+        (slope,) = torch.autograd.grad((function(s) + 0 * s).sum(), s)
+    return slope

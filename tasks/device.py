@@ -1,0 +1,69 @@
+"""The device a stage runs on, made repeatable, and what of it changes the numbers."""
+
+from __future__ import annotations
+
+import os
+import platform
+
+import numpy as np
+import torch
+
+__all__ = ["environment", "set_up_device"]
+
+
+def set_up_device(device: str, threads: int) -> torch.device:
+    """Return the device to use, after fixing threads and asking for deterministic algorithms.
+
+    Args:
+        device: "auto" (CUDA, then Apple's, then the CPU), or a torch device.
+        threads: number of CPU threads; results repeat to the bit for one number of threads.
+
+    Returns:
+        The device.
+
+    Raises:
+        ValueError: if the device is not there.
+    """
+    # cuBLAS reads this when it starts; without it deterministic algorithms refuse to run.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    there = ["cpu"]
+    if torch.backends.mps.is_available():
+        there.insert(0, "mps")
+    if torch.cuda.is_available():
+        there = ["cuda", *(f"cuda:{n}" for n in range(torch.cuda.device_count())), *there]
+    chosen = there[0] if device == "auto" else device
+    if chosen not in there:
+        raise ValueError(
+            f"params.yaml: device: {device!r} is not on this machine, "
+            f"allowed: auto, {', '.join(there)}"
+        )
+    print(f"device: {chosen} ({device_name(chosen)}), {threads} threads", flush=True)
+    return torch.device(chosen)
+
+
+def device_name(device: torch.device | str) -> str:
+    """Return what people call the device."""
+    if str(device).startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine()
+
+
+def environment(device: torch.device, threads: int) -> dict[str, str | int]:
+    """Return what of the machine and the software changes the numbers, and nothing else.
+
+    It is the same on every run on one machine, so it may stand in files that are compared by hash.
+    """
+    kind = device_name(device) if device.type == "cuda" else device.type
+    return {
+        "device": kind,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "machine": platform.machine(),
+        "threads": threads,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }

@@ -1,0 +1,90 @@
+"""Stage evaluate: features → one deterministic record of a configuration's distances."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from scoremodel.evaluation.distance import frechet_distance, real_floor
+from scoremodel.files import write_text
+from tasks.arrays import read_arrays, read_card
+from tasks.layout import Data
+from tasks.stage import parse_configuration, run
+from tasks.timing import file_hash
+
+__all__ = ["main", "metric_name", "rounded"]
+
+
+def metric_name(extractor: str, digest: str) -> str:
+    """Return what the distance is called: only Inception's is FID, others name their extractor."""
+    return f"FD ({extractor} {digest[:8]})"
+
+
+def rounded(value: float) -> float:
+    """Return `value` with six significant digits: more would be rounding noise of the square root."""
+    return float(f"{value:.6g}")
+
+
+def _spread(values: list[float]) -> dict[str, Any]:
+    return {
+        "mean": rounded(float(np.mean(values))),
+        "std": rounded(float(np.std(values, ddof=1))) if len(values) > 1 else None,
+        "by_seed": [rounded(value) for value in values],
+    }
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write the record: distances to held-out and to train, beside the floor."""
+    configuration, params = parse_configuration(arguments)
+    files = Data(configuration.dataset)
+    card = read_card(files.card)
+    real, _ = read_arrays(files.features)
+    fake, info = read_arrays(configuration.features)
+    evaluation = params.evaluation
+    floor = real_floor(
+        real["train"],
+        real["held_out"],
+        evaluation.count,
+        params.seed,
+        evaluation.floor_repeats,
+    )
+    to_held_out = _spread([frechet_distance(f, real["held_out"]) for f in fake.values()])
+    to_train = _spread([frechet_distance(f, real["train"]) for f in fake.values()])
+    chosen = params.samplers[configuration.sampler]
+    record = {
+        "dataset": configuration.dataset,
+        "data_sha256": card["sha256"],
+        "model": configuration.model,
+        "train_seed": configuration.train_seed,
+        "sampler": configuration.sampler,
+        "sampler_kind": chosen.kind,
+        "steps": chosen.steps,
+        "nfe": info["nfe"],
+        "count": evaluation.count,
+        "sampling_seeds": evaluation.sampling_seeds,
+        "metric": metric_name(info["extractor"], file_hash(files.extractor)),
+        "held_out": to_held_out,
+        "train": to_train,
+        "floor": {
+            "value": rounded(floor.value),
+            "std": rounded(floor.std),
+            "split": rounded(floor.split),
+            "count": floor.count,
+        },
+        "ratio_to_floor": rounded(to_held_out["mean"] / floor.value),
+        "parameters": info["model"]["parameters"],
+        "train_images": info["model"]["train_images"],
+        "environment": {"train": info["model"]["environment"], "sample": info["environment"]},
+    }
+    write_text(configuration.record, json.dumps(record, indent=2) + "\n")
+    print(
+        f"{configuration.name}: {record['metric']} to held-out {to_held_out['mean']:.3f}, "
+        f"to train {to_train['mean']:.3f}, floor {floor.value:.3f} ± {floor.std:.3f}"
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,31 @@
+"""Stage features: the extractor's features of the samples, once, for every metric."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from scoremodel.evaluation.extractor import load_extractor
+from tasks.arrays import read_arrays, write_arrays
+from tasks.device import set_up_device
+from tasks.layout import Data
+from tasks.stage import parse_configuration, run
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write the features of every sampling seed's samples."""
+    configuration, params = parse_configuration(arguments)
+    device = set_up_device(params.device, params.threads)
+    extractor = load_extractor(Data(configuration.dataset).extractor, device)
+    samples, info = read_arrays(configuration.samples)
+    features = {
+        seed: extractor.features(torch.from_numpy(array)).numpy() for seed, array in samples.items()
+    }
+    write_arrays(configuration.features, features, info | {"extractor": extractor.kind})
+
+
+if __name__ == "__main__":
+    run(main)

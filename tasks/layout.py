@@ -1,0 +1,102 @@
+"""Where every file of the pipeline lies; `dvc.yaml` declares the same paths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["CHECKED", "LEDGER", "RECORDS", "REPORT", "TABLE", "TIMINGS", "Configuration", "Data"]
+
+_ARTIFACTS = Path("artifacts")
+
+CHECKED = _ARTIFACTS / "checked.txt"
+RECORDS = Path("results/records")
+TABLE = Path("results/table.csv")
+LEDGER = Path("results/ledger")
+REPORT = Path("reports/index.html")
+TIMINGS = Path(".scoremodel/timings")
+"""Seconds and device names: never reproducible, so no declared output; see `tasks.timing`."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The files of one data set.
+
+    Args:
+        dataset: its name in `params.yaml`.
+    """
+
+    dataset: str
+
+    @property
+    def raw(self) -> Path:
+        return Path("data/raw") / self.dataset
+
+    @property
+    def arrays(self) -> Path:
+        return _ARTIFACTS / "data" / self.dataset / "data.npz"
+
+    @property
+    def card(self) -> Path:
+        return _ARTIFACTS / "data" / self.dataset / "card.json"
+
+    @property
+    def grid(self) -> Path:
+        return _ARTIFACTS / "grids" / f"{self.dataset}.png"
+
+    @property
+    def extractor(self) -> Path:
+        return _ARTIFACTS / "extractors" / f"{self.dataset}.safetensors"
+
+    @property
+    def features(self) -> Path:
+        return _ARTIFACTS / "features" / f"{self.dataset}.npz"
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The files of one trained model, and of one sampler on it.
+
+    Args:
+        dataset: name of the data set.
+        model: name of the model.
+        train_seed: seed of its training.
+        sampler: name of the sampler; empty for the model itself.
+    """
+
+    dataset: str
+    model: str
+    train_seed: int
+    sampler: str = ""
+
+    @property
+    def model_name(self) -> str:
+        return f"{self.dataset}-{self.model}-{self.train_seed}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.model_name}-{self.sampler}"
+
+    @property
+    def weights(self) -> Path:
+        return _ARTIFACTS / "models" / f"{self.model_name}.safetensors"
+
+    @property
+    def curves(self) -> Path:
+        return _ARTIFACTS / "curves" / f"{self.model_name}.csv"
+
+    @property
+    def samples(self) -> Path:
+        return _ARTIFACTS / "samples" / f"{self.name}.npz"
+
+    @property
+    def grid(self) -> Path:
+        return _ARTIFACTS / "grids" / f"{self.name}.png"
+
+    @property
+    def features(self) -> Path:
+        return _ARTIFACTS / "features" / f"{self.name}.npz"
+
+    @property
+    def record(self) -> Path:
+        return RECORDS / f"{self.name}.json"

@@ -1,0 +1,333 @@
+"""The one typed schema of `params.yaml`, and the one line that a mistake in it gets."""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+__all__ = ["Params", "ParamsError", "load_params"]
+
+
+class ParamsError(Exception):
+    """A mistake in the parameters, one line for each."""
+
+
+def _unique(values: list[Any]) -> list[Any]:
+    if len(set(values)) != len(values):
+        raise ValueError("a list without repetitions")
+    return values
+
+
+def _matches(pattern: str, allowed: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(allowed)
+        return value
+
+    return AfterValidator(check)
+
+
+Name = Annotated[str, _matches(r"[a-z0-9][a-z0-9_]*", "lower-case letters, digits and _")]
+Device = Annotated[
+    str, _matches(r"auto|cpu|mps|cuda(:\d+)?", "'auto', 'cpu', 'mps', 'cuda' or 'cuda:N'")
+]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Active(_Strict):
+    """What runs: one configuration for every combination."""
+
+    datasets: Annotated[list[Name], Field(min_length=1), AfterValidator(_unique)]
+    models: Annotated[list[Name], Field(min_length=1), AfterValidator(_unique)]
+    train_seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_unique)]
+    samplers: Annotated[list[Name], Field(min_length=1), AfterValidator(_unique)]
+
+
+class Dataset(_Strict):
+    """How a source is split; what it is stands in `data/raw/NAME`."""
+
+    held_out: Annotated[float, Field(gt=0, lt=1)] | Literal["source"]
+    limit: Count | None = None
+
+
+class VE(_Strict):
+    """Variance exploding, `scoremodel.sde.VE`."""
+
+    kind: Literal["ve"]
+    sigma_min: Positive
+    sigma_max: Positive
+
+    @field_validator("sigma_max")
+    @classmethod
+    def _ordered(cls, value: float, info: ValidationInfo) -> float:
+        low = info.data.get("sigma_min")
+        if low is not None and value <= low:
+            raise ValueError(f"a number greater than sigma_min ({low:g})")
+        return value
+
+
+class VP(_Strict):
+    """Variance preserving, `scoremodel.sde.VP`, or sub-VP."""
+
+    kind: Literal["vp", "subvp"]
+    beta_min: Positive
+    beta_max: Positive
+
+    @field_validator("beta_max")
+    @classmethod
+    def _ordered(cls, value: float, info: ValidationInfo) -> float:
+        low = info.data.get("beta_min")
+        if low is not None and value <= low:
+            raise ValueError(f"a number greater than beta_min ({low:g})")
+        return value
+
+
+class UNet(_Strict):
+    """For images, `scoremodel.networks.UNet`."""
+
+    width: Count
+    multipliers: Annotated[list[Count], Field(min_length=1)]
+    blocks: Count
+    attention_levels: list[Annotated[int, Field(ge=0)]]
+    dropout: Fraction
+
+    @field_validator("attention_levels")
+    @classmethod
+    def _exist(cls, value: list[int], info: ValidationInfo) -> list[int]:
+        levels = len(info.data.get("multipliers", value))
+        if any(level >= levels for level in value):
+            raise ValueError(f"levels from 0 to {levels - 1}, one for each multiplier")
+        return value
+
+
+class MLP(_Strict):
+    """For vectors, `scoremodel.networks.MLP`."""
+
+    width: Count
+    depth: Count
+    dropout: Fraction
+
+
+class Network(_Strict):
+    """Which of the two is used follows from the shape of the data."""
+
+    unet: UNet
+    mlp: MLP
+
+
+class Training(_Strict):
+    """`scoremodel.training.TrainingConfig`."""
+
+    steps: Count
+    batch_size: Count
+    learning_rate: Positive
+    schedule: Literal["constant", "cosine"]
+    warmup_steps: Annotated[int, Field(ge=0)]
+    clip_norm: Positive
+    ema_decay: Fraction
+    weighting: Literal["sigma2", "likelihood", "edm"]
+    levels: Annotated[int, Field(ge=2)] | None
+    flip: bool
+    log_every: Count
+
+
+class Model(_Strict):
+    """A process, a network and how it is trained."""
+
+    sde: Annotated[VE | VP, Field(discriminator="kind")]
+    network: Network
+    training: Training
+
+
+class Sampler(_Strict):
+    """One of `scoremodel.samplers.SAMPLERS` and its number of steps."""
+
+    kind: Literal["euler_maruyama", "euler", "heun"]
+    steps: Count
+    grid: Literal["uniform", "log_snr", "edm"]
+
+
+class Extractor(_Strict):
+    """The classifier whose features are compared."""
+
+    epochs: Count
+    seed: Seed
+
+
+class Evaluation(_Strict):
+    """How models are judged."""
+
+    count: Annotated[int, Field(ge=2)]
+    sampling_seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_unique)]
+    batch_size: Count
+    floor_repeats: Annotated[int, Field(ge=2)]
+    extractor: Extractor
+
+
+class Params(_Strict):
+    """All of `params.yaml`."""
+
+    seed: Seed
+    threads: Count
+    device: Device
+    active: Active
+    datasets: dict[Name, Dataset]
+    models: dict[Name, Model]
+    samplers: dict[Name, Sampler]
+    evaluation: Evaluation
+
+    @model_validator(mode="after")
+    def _active_exist(self) -> Params:
+        for kind in ("datasets", "models", "samplers"):
+            defined = getattr(self, kind)
+            for index, name in enumerate(getattr(self.active, kind)):
+                if name not in defined:
+                    raise _Located(
+                        f"active.{kind}[{index}]", name, f"one of: {', '.join(sorted(defined))}"
+                    )
+        return self
+
+
+class _Located(Exception):
+    """A mistake that involves two parts of the file; carries its own key."""
+
+    def __init__(self, key: str, value: Any, allowed: str) -> None:
+        super().__init__(key, value, allowed)
+        self.key, self.value, self.allowed = key, value, allowed
+
+
+def load_params(path: str | Path = "params.yaml") -> Params:
+    """Return the validated parameters.
+
+    YAML 1.2 rules apply, under which 1e-05 is a number.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The parameters.
+
+    Raises:
+        ParamsError: one line for each mistake: file, dotted key, value, and what is allowed.
+    """
+    path = Path(path)
+    try:
+        raw = YAML(typ="safe", pure=True).load(path)
+    except FileNotFoundError as error:
+        raise ParamsError(f"{path}: no such file; run this in the project's folder") from error
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ParamsError(f"{path}{line}: not valid YAML: {problem}") from error
+    try:
+        return Params.model_validate(raw)
+    except _Located as error:
+        raise ParamsError(
+            f"{path}: {error.key}: {error.value!r} is not allowed, allowed: {error.allowed}"
+        ) from None
+    except ValidationError as error:
+        raise ParamsError("\n".join(_lines(path, raw, error.errors()))) from None
+
+
+def _lines(path: Path, raw: Any, errors: list[ErrorDetails]) -> list[str]:
+    """Return "file: dotted.key: value is not allowed, allowed: …", one line for each wrong key."""
+    at: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
+    for error in errors:
+        at.setdefault(tuple(_keys(raw, error["loc"])), []).append(error)
+    misspelt = {keys[:-1] for keys, here in at.items() if here[0]["type"] == "extra_forbidden"}
+    lines = []
+    for keys, here in at.items():
+        dotted = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in keys).lstrip(".")
+        where = f"{path}: {dotted}" if dotted else f"{path}"
+        kind = here[0]["type"]
+        if kind == "extra_forbidden":
+            lines.append(f"{where}: unknown key, allowed: {', '.join(_fields(raw, keys[:-1]))}")
+        elif kind == "union_tag_not_found" or kind == "missing":
+            if keys[:-1] not in misspelt:
+                lines.append(f"{where}: missing" + (" key: kind" if kind != "missing" else ""))
+        else:
+            allowed = " or ".join(_allowed(error) for error in here)
+            lines.append(f"{where}: {here[0]['input']!r} is not allowed, allowed: {allowed}")
+    return lines
+
+
+def _allowed(error: ErrorDetails) -> str:
+    if error["type"] == "union_tag_invalid":
+        return f"kind {error['ctx']['expected_tags']}"
+    if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return "a block of keys"
+    message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return message.removeprefix("a valid ")
+
+
+def _keys(raw: Any, loc: tuple[int | str, ...]) -> list[int | str]:
+    """Return `loc` without the tags that pydantic adds for unions and for a mapping's own keys."""
+    keys: list[int | str] = []
+    here = raw
+    for index, part in enumerate(loc):
+        last = index == len(loc) - 1
+        if isinstance(here, dict) and (part in here or last) and part != "[key]":
+            here = here.get(part)
+        elif isinstance(here, list) and isinstance(part, int):
+            here = here[part] if part < len(here) else None
+        else:
+            continue
+        keys.append(part)
+    return keys
+
+
+def _fields(raw: Any, keys: tuple[int | str, ...]) -> list[str]:
+    """Return the keys that the schema allows at the place `keys`."""
+    schema: Any = Params
+    here = raw
+    for key in keys:
+        here = here[key]
+        annotation = schema.model_fields[key].annotation if _is_model(schema) else schema
+        if not _is_model(schema):
+            annotation = typing.get_args(schema)[1]
+        choices = (
+            typing.get_args(annotation)
+            if isinstance(annotation, types.UnionType)
+            else (annotation,)
+        )
+        kind = here.get("kind") if isinstance(here, dict) else None
+        schema = next(
+            (
+                choice
+                for choice in choices
+                if _is_model(choice)
+                and "kind" in choice.model_fields
+                and kind in typing.get_args(choice.model_fields["kind"].annotation)
+            ),
+            choices[0],
+        )
+    return list(schema.model_fields)
+
+
+def _is_model(schema: Any) -> bool:
+    return isinstance(schema, type) and issubclass(schema, BaseModel)

@@ -1,0 +1,50 @@
+"""Pictures of data: a grid of images, or where 2-D points lie."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from scoremodel.files import atomic_path
+
+__all__ = ["picture", "save_picture"]
+
+_SIDE = 10
+_PIXELS = 480
+
+
+def picture(data: NDArray[Any], levels: int | None) -> Image.Image:
+    """Return the first 100 images as a 10×10 grid, or the points' density over two axes.
+
+    Args:
+        data: grey levels with shape (N, C, H, W), or vectors with shape (N, D), D >= 2.
+        levels: number of grey levels, None for vectors.
+
+    Returns:
+        A greyscale or RGB picture about 480 pixels wide.
+    """
+    if levels is None:
+        span = np.linspace(-1.6, 1.6, _PIXELS // 3 + 1)
+        density, _, _ = np.histogram2d(data[:, 1], data[:, 0], bins=(span, span))
+        shade = 255 - 255 * np.sqrt(density / max(density.max(), 1))
+        image = Image.fromarray(shade[::-1].astype(np.uint8))
+        return image.resize((_PIXELS, _PIXELS), Image.Resampling.NEAREST)
+    channels, height, width = data.shape[1:]
+    cells = np.zeros((_SIDE * _SIDE, channels, height + 1, width + 1), np.uint8)
+    shown = data[: _SIDE * _SIDE].astype(np.float64) * (255 / (levels - 1))
+    cells[: len(shown), :, :height, :width] = shown.round().astype(np.uint8)
+    rows = cells.reshape(_SIDE, _SIDE, channels, height + 1, width + 1).transpose(0, 3, 1, 4, 2)
+    flat = rows.reshape(_SIDE * (height + 1), _SIDE * (width + 1), channels)
+    image = Image.fromarray(flat[:, :, 0] if channels == 1 else flat)
+    scale = max(1, _PIXELS // image.width)
+    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+
+
+def save_picture(data: NDArray[Any], levels: int | None, path: str | os.PathLike[str]) -> None:
+    """Write the picture of `data` as a PNG, whole or not at all."""
+    with atomic_path(path) as temporary:
+        picture(data, levels).save(temporary, format="PNG")

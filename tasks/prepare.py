@@ -1,0 +1,147 @@
+"""Stage prepare: a source → train and held-out split as one array file, and a card of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from scoremodel.data.source import RawData, load_folder, load_source
+from scoremodel.files import write_text
+from tasks.arrays import write_arrays
+from tasks.layout import Data
+from tasks.params import Dataset, ParamsError
+from tasks.pictures import save_picture
+from tasks.stage import parse_dataset, run
+
+__all__ = ["main", "read_source", "split"]
+
+
+def read_source(folder: Path) -> RawData:
+    """Return the data that `folder` describes in a `source.yaml`, or else holds as images.
+
+    Raises:
+        ValueError: one line that names the file and what is wrong with it.
+    """
+    description = folder / "source.yaml"
+    if not description.exists():
+        return load_folder(folder)
+    try:
+        content = YAML(typ="safe", pure=True).load(description)
+    except YAMLError as error:
+        raise ValueError(
+            f"{description}: not valid YAML: {' '.join(str(error).split())}"
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{description}: {content!r} is not allowed, allowed: a block of keys")
+    try:
+        return load_source(content)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{description}: {error}") from error
+
+
+def split(
+    raw: RawData, how: Dataset, name: str, seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the numbers of the training and of the held-out data points, both shuffled.
+
+    Args:
+        raw: the data.
+        how: a fraction (stratified by label) or the source's own split, and a limit for each side.
+        name: the data set's name, for the error.
+        seed: seed of the shuffle.
+
+    Returns:
+        Two arrays of indices that share none.
+
+    Raises:
+        ParamsError: if the source has no test split, or the fraction leaves a side empty.
+    """
+    from sklearn.model_selection import train_test_split
+
+    where = f"params.yaml: datasets.{name}.held_out"
+    numbers = np.arange(len(raw.x))
+    if how.held_out == "source":
+        if raw.held_out is None:
+            raise ParamsError(
+                f"{where}: 'source' is not allowed, allowed: a fraction; "
+                "this source has no test split of its own"
+            )
+        draw = np.random.default_rng(seed)
+        train, held_out = (
+            draw.permutation(numbers[~raw.held_out]),
+            draw.permutation(numbers[raw.held_out]),
+        )
+    else:
+        try:
+            train, held_out = train_test_split(
+                numbers, test_size=how.held_out, random_state=seed, stratify=raw.labels
+            )
+        except ValueError as error:
+            raise ParamsError(
+                f"{where}: {how.held_out} does not split {len(numbers)} points: {error}"
+            ) from error
+    return train[: how.limit], held_out[: how.limit]
+
+
+def _card(
+    name: str, raw: RawData, train: NDArray[np.intp], held_out: NDArray[np.intp], digest: str
+) -> dict[str, Any]:
+    scaled = raw.x[train].astype(np.float64)
+    if raw.levels is not None:
+        scaled = scaled * (2 / (raw.levels - 1)) - 1
+    axes = (0, 2, 3) if scaled.ndim == 4 else (0,)
+    mean = scaled.mean(axis=axes, keepdims=True)
+    counts = None
+    if raw.labels is not None:
+        found = np.bincount(raw.labels[train], minlength=len(raw.classes))
+        counts = {label: int(n) for label, n in zip(raw.classes, found, strict=True)}
+    low, high = (0, raw.levels - 1) if raw.levels else (float(raw.x.min()), float(raw.x.max()))
+    return {
+        "name": name,
+        "shape": list(raw.x.shape[1:]),
+        "count": {"train": len(train), "held_out": len(held_out)},
+        "value_range": [low, high],
+        "levels": raw.levels,
+        "mean": mean.flatten().tolist(),
+        "std": float(np.sqrt(np.mean((scaled - mean) ** 2))),
+        "class_counts": counts,
+        "source": raw.source,
+        "licence": raw.licence,
+        "sha256": digest,
+    }
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write `data.npz` (train, held_out and, where known, their labels), `card.json`, a picture."""
+    name, params = parse_dataset(arguments)
+    files = Data(name)
+    raw = read_source(files.raw)
+    train, held_out = split(raw, params.datasets[name], name, params.seed)
+    arrays = {"train": raw.x[train], "held_out": raw.x[held_out]}
+    if raw.labels is not None:
+        arrays |= {
+            "train_labels": raw.labels[train].astype(np.int64),
+            "held_out_labels": raw.labels[held_out].astype(np.int64),
+        }
+    digest = hashlib.sha256()
+    for key, array in arrays.items():
+        digest.update(f"{key}{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    write_arrays(files.arrays, arrays)
+    card = _card(name, raw, train, held_out, digest.hexdigest())
+    write_text(files.card, json.dumps(card, indent=2) + "\n")
+    save_picture(arrays["held_out"], raw.levels, files.grid)
+    shape = "×".join(map(str, card["shape"]))
+    print(f"{name}: {len(train)} train and {len(held_out)} held-out data points of shape {shape}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,66 @@
+"""Stage sample: a trained model and a sampler → samples of every sampling seed, and a picture."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from scoremodel.data.scale import quantise
+from scoremodel.denoiser import load
+from scoremodel.samplers import SAMPLERS, sample
+from tasks.arrays import write_arrays
+from tasks.device import device_name, environment, set_up_device
+from tasks.layout import Configuration
+from tasks.pictures import save_picture
+from tasks.stage import parse_configuration, run
+from tasks.timing import write_timing
+
+__all__ = ["array_name", "main"]
+
+
+def array_name(seed: int) -> str:
+    """Return the name that the samples (or their features) of one sampling seed have in a file."""
+    return f"seed_{seed}"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write one array for each sampling seed, with the counted number of network calls."""
+    configuration: Configuration
+    configuration, params = parse_configuration(arguments)
+    device = set_up_device(params.device, params.threads)
+    denoiser = load(configuration.weights, device)
+    chosen = params.samplers[configuration.sampler]
+    sampler = SAMPLERS[chosen.kind](**chosen.model_dump(exclude={"kind"}))
+    evaluation = params.evaluation
+
+    began = time.perf_counter()
+    arrays, nfe = {}, 0
+    for seed in evaluation.sampling_seeds:
+        drawn = sample(
+            denoiser,
+            sampler,
+            evaluation.count,
+            seed,
+            batch_size=evaluation.batch_size,
+            progress=True,
+        )
+        arrays[array_name(seed)] = quantise(drawn.x, denoiser.levels).cpu().numpy()
+        nfe = drawn.nfe
+    seconds = time.perf_counter() - began
+    info = {
+        "model": denoiser.info,
+        "nfe": nfe,
+        "environment": environment(device, params.threads),
+    }
+    write_arrays(configuration.samples, arrays, info)
+    first = arrays[array_name(evaluation.sampling_seeds[0])]
+    save_picture(first, denoiser.levels, configuration.grid)
+    count = evaluation.count * len(evaluation.sampling_seeds)
+    write_timing(
+        configuration.samples,
+        {"seconds_per_1000": 1000 * seconds / count, "device": device_name(device)},
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,38 @@
+"""Seconds that a stage took, kept beside the files it made.
+
+Seconds never repeat, so they may not enter a file that DVC compares by hash. They lie in a
+git-ignored folder under the hash of the file that took them to make, from which the ledger reads
+them once: a file restored from a remote has none, and a changed file has other ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from scoremodel.files import write_text
+from tasks.layout import TIMINGS
+
+__all__ = ["file_hash", "read_timing", "write_timing"]
+
+
+def file_hash(path: Path) -> str:
+    """Return the MD5 of a file, the same that DVC records."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "md5").hexdigest()
+
+
+def write_timing(made: Path, timing: dict[str, Any]) -> None:
+    """Remember `timing` as what it took to make the file `made`."""
+    write_text(TIMINGS / f"{file_hash(made)}.json", json.dumps(timing, sort_keys=True) + "\n")
+
+
+def read_timing(made: Path) -> dict[str, Any] | None:
+    """Return what it took to make the file `made`, None if that is not known here."""
+    path = TIMINGS / f"{file_hash(made)}.json"
+    if not path.exists():
+        return None
+    timing: dict[str, Any] = json.loads(path.read_text())
+    return timing

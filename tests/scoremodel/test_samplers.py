@@ -1,0 +1,193 @@
+"""Samplers against closed forms on Gaussian data, and what they promise about seeds and calls."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from scoremodel.denoiser import Denoiser
+from scoremodel.oracles import GaussianMixture
+from scoremodel.samplers import Euler, EulerMaruyama, Heun, Sampler, sample
+from scoremodel.samplers.base import time_grid
+from scoremodel.sde import SDE, VE, VP, SubVP
+
+MEAN, STD = 0.4, 0.25
+GAUSSIAN = GaussianMixture([[MEAN]], [STD], [1.0])
+PROCESSES = [VE(0.01, 50.0), VP(), SubVP()]
+
+
+def exact(sde: SDE):
+    return lambda x, t: GAUSSIAN.denoised(x, t, sde)
+
+
+def draw(sampler: Sampler, sde: SDE, count: int, **options: object) -> Tensor:
+    settings = {"sde": sde, "shape": (1,), "dtype": torch.float64, "mean": MEAN, "batch_size": 4096}
+    return sample(exact(sde), sampler, count, 0, **(settings | options)).x  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("grid", ["uniform", "log_snr", "edm"])
+@pytest.mark.parametrize("sde", PROCESSES, ids=str)
+def test_grids_fall_from_one_to_t_min(sde: SDE, grid: str) -> None:
+    times = np.array(time_grid(sde, 18, grid))  # type: ignore[arg-type]
+    assert times[0] == 1.0
+    assert times[-1] == sde.t_min
+    assert (np.diff(times) < 0).all()
+
+
+def test_edm_grid_is_the_published_formula() -> None:
+    ve = VE(0.002, 80.0)
+    sigma = ve.sigma(torch.tensor(time_grid(ve, 18, "edm"), dtype=torch.float64))
+    low = float(ve.sigma(torch.tensor(ve.t_min, dtype=torch.float64)))
+    i = torch.arange(18, dtype=torch.float64)
+    published = (80 ** (1 / 7) + i / 17 * (low ** (1 / 7) - 80 ** (1 / 7))) ** 7
+    torch.testing.assert_close(sigma, published, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize(("cls", "order"), [(Euler, 1), (Heun, 2)])
+@pytest.mark.parametrize("grid", ["uniform", "log_snr", "edm"])
+@pytest.mark.parametrize("sde", PROCESSES, ids=str)
+def test_ode_samplers_converge_to_the_exact_map_at_their_order(
+    sde: SDE, grid: str, cls: type[Sampler], order: int
+) -> None:
+    """O3: x_0 = alpha_0 m + (x_T − alpha_T m) sqrt(v_0 / v_T), error ~ steps^−order."""
+    ends = torch.tensor([1.0, sde.t_min], dtype=torch.float64)
+    alpha, variance = sde.alpha(ends), sde.alpha(ends) ** 2 * STD**2 + sde.sigma(ends) ** 2
+
+    class Capture(cls):  # type: ignore[misc, valid-type]
+        """The same sampler, that remembers where it started."""
+
+        def advance(self, step, x, denoise, draw):  # type: ignore[no-untyped-def]
+            if step.t == 1.0:
+                starts.append(x.clone())
+            return super().advance(step, x, denoise, draw)
+
+    # The uniform grid reaches its asymptotic order late: its last steps span a decade of noise.
+    counts = [400, 800, 1600] if grid == "uniform" else [50, 100, 200]
+    if grid == "uniform" and isinstance(sde, VP):
+        counts = [8000, 16000]
+    errors = []
+    for steps in counts:
+        starts: list[Tensor] = []
+        sampler = Capture(steps, grid=grid, denoise_last=False)
+        x_0 = draw(sampler, sde, 8, batch_size=8)
+        target = (
+            alpha[1] * MEAN + (starts[0] - alpha[0] * MEAN) * (variance[1] / variance[0]).sqrt()
+        )
+        errors.append(float((x_0 - target).abs().max()))
+    slope = np.polyfit(np.log(counts), np.log(errors), 1)[0]
+    assert slope == pytest.approx(-order, abs=0.15)
+
+
+@pytest.mark.parametrize("steps", [20, 100])
+@pytest.mark.parametrize("sde", PROCESSES, ids=str)
+def test_euler_maruyama_has_the_moments_of_its_own_recursion(sde: SDE, steps: int) -> None:
+    """O4: mean' = A mean + B and var' = A² var + C², written here from f, g and the exact score."""
+    t = torch.linspace(1, sde.t_min, steps + 1, dtype=torch.float64)
+    mean = MEAN if isinstance(sde, VE) else 0.0
+    variance = sde.prior_std() ** 2
+    for index in range(steps):
+        here, delta = t[index], float(t[index] - t[index + 1])
+        alpha, f, g2 = float(sde.alpha(here)), float(sde.f(here)), float(sde.g(here)) ** 2
+        v = alpha**2 * STD**2 + float(sde.sigma(here)) ** 2
+        a = 1 - delta * f - delta * g2 / v  # the score is −(x − alpha m) / v
+        mean = a * mean + delta * g2 * alpha * MEAN / v
+        variance = a**2 * variance + (delta * g2 if index < steps - 1 else 0.0)
+    count = 40_000
+    x = draw(EulerMaruyama(steps), sde, count)
+    assert abs(float(x.mean()) - mean) < 4 * math.sqrt(variance / count)
+    assert abs(float(x.var()) / variance - 1) < 4 * math.sqrt(2 / count)
+
+
+def test_the_prior_of_ve_is_centred_on_the_mean_of_the_data() -> None:
+    """With a zero mean the ODE's result would be off by −m s / sqrt(sigma_max² + s²)."""
+    sde, count = VE(0.01, 2.0), 40_000
+    x = draw(Heun(64), sde, count)
+    off = MEAN * STD / math.hypot(2.0, STD)
+    assert off > 8 * STD / math.sqrt(count)
+    assert abs(float(x.mean()) - MEAN) < 4 * STD / math.sqrt(count)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "nfe"), [(Heun(18), 35), (Euler(7), 7), (EulerMaruyama(9), 9)], ids=str
+)
+def test_nfe_is_the_number_of_calls(sampler: Sampler, nfe: int) -> None:
+    calls = 0
+
+    def counted(x: Tensor, t: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return exact(VP())(x, t)
+
+    samples = sample(
+        counted, sampler, 30, 0, batch_size=10, sde=VP(), shape=(1,), dtype=torch.float64
+    )
+    assert samples.nfe == nfe
+    assert calls == 3 * nfe
+
+
+@pytest.fixture(scope="module")
+def untrained() -> Denoiser:
+    torch.manual_seed(0)
+    network = {"kind": "unet", "width": 16, "multipliers": [1, 2], "attention_levels": [1]}
+    denoiser = Denoiser(network, VP(), (1, 8, 8), [-0.4], 0.75, 17)
+    for parameter in denoiser.parameters():  # the zero-initialised layers would hide everything
+        torch.nn.init.normal_(parameter, std=0.1)
+    return denoiser.eval()
+
+
+@pytest.mark.parametrize("sampler", [Heun(4), EulerMaruyama(6)], ids=str)
+def test_sample_i_is_a_function_of_seed_and_i(untrained: Denoiser, sampler: Sampler) -> None:
+    """O10, bit for bit: whatever the number of samples, the batch size and the first number."""
+    whole = sample(untrained, sampler, 64, 7, batch_size=32).x
+    for batch_size in (8, 16, 64):
+        assert torch.equal(sample(untrained, sampler, 64, 7, batch_size=batch_size).x, whole)
+    assert torch.equal(sample(untrained, sampler, 5, 7, start=40, batch_size=32).x, whole[40:45])
+    assert not torch.equal(sample(untrained, sampler, 64, 8, batch_size=32).x, whole)
+
+
+def test_no_two_samples_share_their_noise() -> None:
+    """Torch keeps 32 bits of a seed: indices must not be hashed into them."""
+    from scoremodel.rng import derive_seed
+
+    low = {derive_seed(3, "sample", index) % 2**32 for index in range(200_000)}
+    assert len(low) == 200_000
+
+
+def test_the_mixing_weights_of_a_mixture_come_out() -> None:
+    mixture = GaussianMixture([[-1.0, 0.0], [1.0, 0.0]], [0.1, 0.1], [0.8, 0.2])
+    count = 4000
+    for sde in PROCESSES:
+        for sampler in (Heun(40), EulerMaruyama(300)):
+            x = sample(
+                lambda x, t, sde=sde: mixture.denoised(x, t, sde),  # type: ignore[misc]
+                sampler,
+                count,
+                1,
+                sde=sde,
+                shape=(2,),
+                mean=torch.tensor([-0.6, 0.0], dtype=torch.float64),
+                dtype=torch.float64,
+                batch_size=1000,
+            ).x
+            share = float((x[:, 0] < 0).double().mean())
+            assert abs(share - 0.8) < 3 * math.sqrt(0.16 / count), (sde, sampler)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"count": 0}, "count and batch_size must be at least 1, got 0"),
+        ({"sde": None}, "needs sde= and shape="),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: dict[str, object], words: str) -> None:
+    settings: dict[str, object] = {"count": 4, "sde": VP(), "shape": (1,)} | arguments
+    count = settings.pop("count")
+    with pytest.raises(ValueError, match=words):
+        sample(exact(VP()), Heun(4), count, 0, **settings)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="steps >= 1, got 0"):
+        Heun(0)

@@ -1,0 +1,99 @@
+"""Every process: published check values, its kernel against its drift and diffusion, its inverse."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from scoremodel.sde import SDE, VE, VP, SubVP, sde_from_config
+
+PROCESSES = [VE(), VE(0.01, 50.0), VP(), VP(0.2, 12.0), SubVP()]
+
+
+def at(*times: float) -> torch.Tensor:
+    return torch.tensor(times, dtype=torch.float64)
+
+
+def test_ve_has_the_check_values_of_the_paper_constants() -> None:
+    ve = VE(0.01, 50.0)
+    torch.testing.assert_close(
+        ve.sigma(at(1e-5, 0.5)), at(0.010000852, 0.70710678), rtol=1e-7, atol=0
+    )
+    torch.testing.assert_close(ve.g(at(0.5, 1.0)), at(2.9184231, 206.36367), rtol=1e-7, atol=0)
+
+
+def test_vp_has_the_check_values_of_the_paper_constants() -> None:
+    t = at(1e-5, 1e-3, 0.5, 1.0)
+    alpha = at(0.99999950, 0.99994503, 0.28118288, 0.00657159)
+    sigma = at(0.00100050, 0.01048542, 0.95965420, 0.99997841)
+    torch.testing.assert_close(VP().alpha(t), alpha, rtol=0, atol=6e-9)
+    torch.testing.assert_close(VP().sigma(t), sigma, rtol=0, atol=6e-9)
+
+
+def test_vp_keeps_its_digits_in_single_precision_near_zero() -> None:
+    t = torch.tensor([1e-5])
+    exact = VP().sigma(t.double())
+    torch.testing.assert_close(VP().sigma(t).double(), exact, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("sde", PROCESSES, ids=str)
+def test_kernel_solves_the_moment_equations_of_drift_and_diffusion(sde: SDE) -> None:
+    """O2: dm/dt = f m and dV/dt = 2 f V + g², integrated by Runge–Kutta, give alpha and sigma²."""
+    start, end, steps = 0.01, 1.0, 4000
+    h = (end - start) / steps
+    state = torch.stack([sde.alpha(at(start)), sde.sigma(at(start)) ** 2])
+
+    def slope(t: float, y: torch.Tensor) -> torch.Tensor:
+        f, g = sde.f(at(t)), sde.g(at(t))
+        return torch.stack([f * y[0], 2 * f * y[1] + g**2])
+
+    for index in range(steps):
+        t = start + index * h
+        k1 = slope(t, state)
+        k2 = slope(t + h / 2, state + h / 2 * k1)
+        k3 = slope(t + h / 2, state + h / 2 * k2)
+        k4 = slope(t + h, state + h * k3)
+        state = state + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+    torch.testing.assert_close(state[0], sde.alpha(at(end)), rtol=1e-8, atol=0)
+    torch.testing.assert_close(state[1], sde.sigma(at(end)) ** 2, rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("sde", PROCESSES, ids=str)
+def test_drift_and_diffusion_that_follow_from_the_kernel_are_the_closed_forms(sde: SDE) -> None:
+    t = torch.linspace(0.01, 1, 50, dtype=torch.float64)
+    torch.testing.assert_close(SDE.f(sde, t), sde.f(t), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(SDE.g(sde, t), sde.g(t), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("sde", PROCESSES, ids=str)
+def test_t_of_ratio_inverts_ratio(sde: SDE) -> None:
+    t = torch.tensor([sde.t_min, 0.01, 0.3, 0.7, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(sde.t_of_ratio(sde.ratio(t)), t, rtol=1e-9, atol=1e-12)
+
+
+def test_perturb_has_the_kernel_s_moments() -> None:
+    draw = torch.Generator().manual_seed(0)
+    count = 200_000
+    noise = torch.randn(count, 1, generator=draw, dtype=torch.float64)
+    x_t = VP().perturb(torch.full((count, 1), 2.0), at(0.2).expand(count), noise)
+    alpha, sigma = VP().alpha(at(0.2)).item(), VP().sigma(at(0.2)).item()
+    assert abs(x_t.mean().item() - 2 * alpha) < 4 * sigma / count**0.5
+    assert abs(x_t.var().item() / sigma**2 - 1) < 4 * (2 / count) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"kind": "ve", "sigma_min": 5.0, "sigma_max": 1.0}, "sigma_min=5.0"),
+        ({"kind": "vp", "beta_min": -1.0, "beta_max": 1.0}, "beta_min=-1.0"),
+        ({"kind": "vee"}, "allowed: ve, vp, subvp"),
+    ],
+)
+def test_wrong_parameters_are_named(config: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        sde_from_config(config)
+
+
+@pytest.mark.parametrize("sde", PROCESSES, ids=str)
+def test_config_makes_the_same_process(sde: SDE) -> None:
+    assert sde_from_config(sde.config()) == sde
