@@ -8,7 +8,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export DVC_NO_ANALYTICS := true
 export DO_NOT_TRACK := 1
 
-.PHONY: setup repro flow table test test-all lint clean
+.PHONY: setup repro flow table test test-slow lint clean
 
 setup: $(VENV)/.done
 
@@ -38,8 +38,8 @@ lint: setup
 test: setup lint
 	pytest -m "not slow"
 
-test-all: setup lint
-	pytest
+test-slow: setup
+	pytest -m slow
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -42,14 +42,14 @@ def stage_graph(root: Path) -> list[StageNode]:
     with Repo(str(root)) as repo:
         graph = repo.index.graph  # edges: dependent → dependency
         commands = [stage for stage in graph if getattr(stage, "cmd", None)]
-        by_name = {stage.addressing: stage for stage in commands}
+        by_name = {stage.name: stage for stage in commands}
         names = nx.DiGraph()
         names.add_nodes_from(by_name)
         for name, stage in by_name.items():
             names.add_edges_from(
-                (other.addressing, name)
+                (other.name, name)
                 for other in graph.successors(stage)
-                if other.addressing in by_name
+                if getattr(other, "cmd", None)
             )
         nodes = []
         for name in nx.lexicographical_topological_sort(names):

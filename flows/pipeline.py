@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_image_artifact, create_table_artifact
@@ -24,7 +24,7 @@ from tasks.layout import REPORT
 from tasks.params import Params, ParamsError
 from tasks.table import COLUMNS, active_configurations, read_records, table, text
 
-__all__ = ["StageFailedError", "main", "pipeline", "run_stage"]
+__all__ = ["StageFailedError", "main", "pipeline", "run_stage", "schedule"]
 
 
 class StageFailedError(RuntimeError):
@@ -107,10 +107,20 @@ def run_stage(stage: str, force: bool = False, timeout: float | None = None) -> 
     return ran
 
 
+class _Result(Protocol):
+    """A stage on its way: Prefect's future, or in tests the standard library's."""
+
+    def result(self) -> bool: ...
+
+
+Future = TypeVar("Future", bound=_Result)
+
+
 def schedule(
     nodes: list[StageNode],
     cores: int,
-    submit: Callable[[StageNode], PrefectFuture[bool]],
+    submit: Callable[[StageNode], Future],
+    first_done: Callable[[list[Future]], Future],
 ) -> tuple[dict[str, bool], dict[str, str]]:
     """Run the stages, each when all before it are done and its cores are free.
 
@@ -121,12 +131,13 @@ def schedule(
         nodes: the stages in topological order.
         cores: how many cores there are.
         submit: starts a stage.
+        first_done: waits for one of the futures.
 
     Returns:
         Whether each stage that ended well was run, and the reason of each that failed.
     """
     waiting = {node.name: node for node in nodes}
-    running: dict[PrefectFuture[bool], StageNode] = {}
+    running: dict[Future, StageNode] = {}
     ran: dict[str, bool] = {}
     failed: dict[str, str] = {}
     while waiting or running:
@@ -134,23 +145,18 @@ def schedule(
             if any(name in failed for name in node.upstream):
                 failed[node.name] = "left out, a stage before it failed"
                 del waiting[node.name]
-            elif not any(name in waiting or name in _names(running) for name in node.upstream):
+            elif all(name in ran for name in node.upstream):
                 free = cores - sum(min(other.cores, cores) for other in running.values())
                 if min(node.cores, cores) <= free:
                     running[submit(node)] = waiting.pop(node.name)
         if running:
-            future = next(iter(as_completed(list(running))))
+            future = first_done(list(running))
             node = running.pop(future)
-            state = future.state
-            if state.is_completed():
+            try:
                 ran[node.name] = future.result()
-            else:
-                failed[node.name] = state.message or str(state.name)
+            except Exception as error:  # whatever ended the task: the others go on
+                failed[node.name] = str(error)
     return ran, failed
-
-
-def _names(running: dict[PrefectFuture[bool], StageNode]) -> set[str]:
-    return {node.name for node in running.values()}
 
 
 @flow(name="pipeline", task_runner=ThreadPoolTaskRunner(max_workers=16))  # type: ignore[arg-type]
@@ -178,7 +184,10 @@ def pipeline(targets: list[str] | None = None, force: bool = False) -> dict[str,
         future: PrefectFuture[bool] = prepared.submit(node.name, force, node.timeout)
         return future
 
-    ran, failed = schedule(nodes, len(os.sched_getaffinity(0)), submit)
+    def first_done(futures: list[PrefectFuture[bool]]) -> PrefectFuture[bool]:
+        return next(iter(as_completed(futures)))
+
+    ran, failed = schedule(nodes, len(os.sched_getaffinity(0)), submit, first_done)
     for name, reason in failed.items():
         logger.error("%s failed: %s", name, reason)
     if failed:

@@ -27,7 +27,6 @@ def set_up_device(device: str, threads: int) -> torch.device:
     # cuBLAS reads this when it starts; without it deterministic algorithms refuse to run.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -42,6 +41,10 @@ def set_up_device(device: str, threads: int) -> torch.device:
             f"params.yaml: device: {device!r} is not on this machine, "
             f"allowed: auto, {', '.join(there)}"
         )
+    if chosen != "cpu":
+        # The CPU's kernels that are used here repeat as they are, and the call costs a second there:
+        # it imports the compiler.
+        torch.use_deterministic_algorithms(True)
     print(f"device: {chosen} ({device_name(chosen)}), {threads} threads", flush=True)
     return torch.device(chosen)
 
@@ -53,17 +56,13 @@ def device_name(device: torch.device | str) -> str:
     return platform.processor() or platform.machine()
 
 
-def environment(device: torch.device, threads: int) -> dict[str, str | int]:
-    """Return what of the machine and the software changes the numbers, and nothing else.
+def environment(device: torch.device, threads: int) -> str:
+    """Return what of the machine and the software changes the numbers, and nothing else, in words.
 
     It is the same on every run on one machine, so it may stand in files that are compared by hash.
     """
     kind = device_name(device) if device.type == "cuda" else device.type
-    return {
-        "device": kind,
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "machine": platform.machine(),
-        "threads": threads,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-    }
+    return (
+        f"{kind}, {platform.machine()} {torch.backends.cpu.get_cpu_capability()}, "
+        f"{threads} threads, torch {torch.__version__}, numpy {np.__version__}"
+    )

@@ -51,14 +51,12 @@ def loss_figure(curves: dict[str, pd.DataFrame]) -> str:
     return _svg(draw)
 
 
-def loss_bands_figure(name: str, curve: pd.DataFrame) -> str:
-    """Return one model's training loss by noise band, t in equal parts of [0, 1]."""
-    bands = [column for column in curve.columns if column.startswith("loss_band_")]
+def loss_bands_figure(name: str, bands: pd.DataFrame) -> str:
+    """Return one model's training loss by noise band."""
 
     def draw(axes: Axes) -> None:
-        for index, band in enumerate(bands):
-            low, high = index / len(bands), (index + 1) / len(bands)
-            axes.plot(curve["step"], curve[band], label=f"t in [{low:g}, {high:g}]")
+        for band, curve in bands.groupby("band"):
+            axes.plot(curve["step"], curve["loss"], label=band)
         axes.set(xlabel="step", ylabel="loss", yscale="log", title=name)
         axes.legend()
 

@@ -86,6 +86,10 @@ class Configuration:
         return _ARTIFACTS / "curves" / f"{self.model_name}.csv"
 
     @property
+    def bands(self) -> Path:
+        return _ARTIFACTS / "curves" / f"{self.model_name}-bands.csv"
+
+    @property
     def samples(self) -> Path:
         return _ARTIFACTS / "samples" / f"{self.name}.npz"
 

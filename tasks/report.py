@@ -44,8 +44,8 @@ def _side_by_side(rows: pd.DataFrame) -> dict[str, dict[str, str]]:
 
 def _dataset(name: str, params: Params, rows: pd.DataFrame) -> dict[str, Any]:
     mine = [c for c in active_configurations(params) if c.dataset == name]
-    curves = {
-        f"{c.model}, seed {c.train_seed}": pd.read_csv(c.curves)
+    trained = {
+        f"{c.model}, seed {c.train_seed}": c
         for c in dict.fromkeys(Configuration(c.dataset, c.model, c.train_seed) for c in mine)
     }
     here = rows[rows["dataset"] == name]
@@ -57,8 +57,8 @@ def _dataset(name: str, params: Params, rows: pd.DataFrame) -> dict[str, Any]:
         "models": params.active.models,
         "beside": _side_by_side(here),
         "distance": distance_figure(here),
-        "loss": loss_figure(curves),
-        "bands": [loss_bands_figure(model, curve) for model, curve in curves.items()],
+        "loss": loss_figure({label: pd.read_csv(c.curves) for label, c in trained.items()}),
+        "bands": [loss_bands_figure(label, pd.read_csv(c.bands)) for label, c in trained.items()],
         "real": _image(Data(name).grid),
         "grids": [
             (f"{c.model}, {c.sampler}, train seed {c.train_seed}", _image(c.grid)) for c in mine

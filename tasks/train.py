@@ -13,15 +13,15 @@ from scoremodel.denoiser import Denoiser, save
 from scoremodel.files import atomic_path
 from scoremodel.rng import derive_seed
 from scoremodel.sde import sde_from_config
-from scoremodel.training import TrainingConfig, train
+from scoremodel.training import BANDS, TrainingConfig, train
 from tasks.arrays import read_arrays, read_card
 from tasks.device import device_name, environment, set_up_device
-from tasks.layout import Data
+from tasks.layout import Configuration, Data
 from tasks.params import Model
 from tasks.stage import parse_configuration, run
 from tasks.timing import write_timing
 
-__all__ = ["build_denoiser", "main"]
+__all__ = ["build_denoiser", "main", "write_curves"]
 
 
 def build_denoiser(model: Model, card: dict[str, Any], seed: int) -> Denoiser:
@@ -45,6 +45,29 @@ def build_denoiser(model: Model, card: dict[str, Any], seed: int) -> Denoiser:
         std=card["std"],
         levels=card["levels"],
     )
+
+
+def write_curves(curves: pd.DataFrame, configuration: Configuration) -> None:
+    """Write the loss, and in a file of its own the loss by noise band, one row for step and band.
+
+    Args:
+        curves: one row for each point, as `scoremodel.training.train` returns them.
+        configuration: says where the files lie.
+    """
+    names = {
+        f"loss_band_{n + 1}": f"t in [{n / BANDS:g}, {(n + 1) / BANDS:g}]" for n in range(BANDS)
+    }
+    bands = (
+        curves[["step", *names]]
+        .rename(columns=names)
+        .melt("step", var_name="band", value_name="loss")
+    )
+    for rows, path in (
+        (curves.drop(columns=list(names)), configuration.curves),
+        (bands, configuration.bands),
+    ):
+        with atomic_path(path) as temporary:
+            rows.to_csv(temporary, index=False, float_format="%.6g")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -77,9 +100,8 @@ def main(arguments: Sequence[str]) -> None:
         "train_images": model.training.steps * model.training.batch_size,
         "environment": environment(device, params.threads),
     }
-    with atomic_path(configuration.curves) as temporary:
-        pd.DataFrame(curves).to_csv(temporary, index=False, float_format="%.6g")
     save(averaged, configuration.weights, info)
+    write_curves(pd.DataFrame(curves), configuration)
     write_timing(configuration.weights, {"seconds": seconds, "device": device_name(device)})
 
 

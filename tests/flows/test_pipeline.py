@@ -1,0 +1,130 @@
+"""The flow: its graph is DVC's, its order respects graph and cores, and it runs through Prefect."""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from flows.graph import StageNode, select, stage_graph
+from flows.pipeline import schedule
+from tests.workspace import Workspace
+
+
+def test_the_flow_s_stages_are_exactly_dvc_s(finished: Workspace) -> None:
+    listed = finished.run("dvc", "stage", "list", "--all", "--name-only").stdout.split()
+    nodes = stage_graph(finished.root)
+    assert sorted(node.name for node in nodes) == sorted(listed)
+    position = {node.name: index for index, node in enumerate(nodes)}
+    for node in nodes:
+        assert all(position[name] < position[node.name] for name in node.upstream)
+    by_name = {node.name: node for node in nodes}
+    assert by_name["train@digits-vp-0"].upstream == ("check", "prepare@digits")
+    assert "evaluate@digits-vp-0-heun" in by_name["report"].upstream
+
+
+def test_a_stage_added_to_dvc_yaml_appears_with_its_hints(copied: Workspace) -> None:
+    text = (copied.root / "dvc.yaml").read_text()
+    extra = (
+        "  extra:\n    cmd: python -c pass\n    deps: [results/table.csv]\n"
+        "    meta: {cores: 3, timeout: 5, retries: 2}\n\nplots:"
+    )
+    (copied.root / "dvc.yaml").write_text(text.replace("\nplots:", "\n" + extra, 1))
+    extra_node = {node.name: node for node in stage_graph(copied.root)}["extra"]
+    assert extra_node == StageNode("extra", ("report",), cores=3, timeout=5, retries=2)
+
+
+def test_targets_bring_what_they_depend_on(finished: Workspace) -> None:
+    nodes = stage_graph(finished.root)
+    names = [node.name for node in select(nodes, ["train"])]
+    assert names == ["check", "prepare@digits", "train@digits-vp-0"]
+    with pytest.raises(ValueError, match="'trane' is no stage, allowed: check, prepare"):
+        select(nodes, ["trane"])
+
+
+class Recorder:
+    """Runs stages in threads, and remembers when each ran."""
+
+    def __init__(self, broken: str = "") -> None:
+        self.pool = cf.ThreadPoolExecutor()
+        self.broken = broken
+        self.running: dict[str, int] = {}
+        self.most_cores = 0
+        self.order: list[str] = []
+        self.lock = threading.Lock()
+
+    def submit(self, node: StageNode) -> cf.Future[bool]:
+        return self.pool.submit(self.work, node)
+
+    def work(self, node: StageNode) -> bool:
+        with self.lock:
+            self.running[node.name] = node.cores
+            self.most_cores = max(self.most_cores, sum(self.running.values()))
+        time.sleep(0.02)
+        with self.lock:
+            del self.running[node.name]
+            self.order.append(node.name)
+        if node.name == self.broken:
+            raise RuntimeError("it broke")
+        return True
+
+    @staticmethod
+    def first_done(futures: list[cf.Future[bool]]) -> cf.Future[bool]:
+        return next(iter(cf.wait(futures, return_when=cf.FIRST_COMPLETED).done))
+
+
+def diamond() -> list[StageNode]:
+    return [
+        StageNode("a", ()),
+        *(StageNode(f"b{index}", ("a",)) for index in range(6)),
+        StageNode("c", ("b0", "b1"), cores=2),
+        StageNode("d", ("b5",), cores=9),
+    ]
+
+
+def test_independent_stages_run_side_by_side_within_the_cores() -> None:
+    recorder = Recorder()
+    ran, failed = schedule(diamond(), 3, recorder.submit, recorder.first_done)
+    assert set(ran) == {node.name for node in diamond()}
+    assert not failed
+    assert recorder.order[0] == "a"
+    assert recorder.order.index("c") > max(recorder.order.index(name) for name in ("b0", "b1"))
+    over = [name for name in recorder.order if name == "d"]
+    assert recorder.most_cores in (3, 9)  # d claims more than there are: alone, but it runs
+    assert over == ["d"]
+
+
+def test_after_a_failure_only_what_depends_on_it_is_left_out() -> None:
+    recorder = Recorder(broken="b1")
+    ran, failed = schedule(diamond(), 2, recorder.submit, recorder.first_done)
+    assert failed == {"b1": "it broke", "c": "left out, a stage before it failed"}
+    assert set(ran) == {"a", "b0", "b2", "b3", "b4", "b5", "d"}
+
+
+def test_after_a_repro_the_flow_runs_nothing_and_shows_the_table(copied: Workspace) -> None:
+    before = copied.lock()
+    said = copied.python("-m", "flows.pipeline")
+    count = len(stage_graph(copied.root))
+    assert f"0 of {count} stages were run" in said
+    assert "FD (classifier" in said
+    assert copied.lock() == before
+
+
+@pytest.mark.slow
+def test_the_flow_s_forced_run_gives_dvc_s_bytes(copied: Workspace) -> None:
+    before = copied.lock()
+    said = copied.python("-m", "flows.pipeline", "--force")
+    count = len(stage_graph(copied.root))
+    assert f"{count} of {count} stages were run" in said
+    assert "up to date" in copied.dvc("status")
+    assert copied.lock() == before
+
+
+@pytest.mark.slow
+def test_a_broken_stage_fails_the_flow_with_its_line(copied: Workspace) -> None:
+    Path(copied.root / "data/raw/digits/source.yaml").write_text("kind: digit\n")
+    said = copied.python("-m", "flows.pipeline", status=1)
+    assert "data/raw/digits/source.yaml: kind: 'digit' is unknown, allowed: digits" in said

@@ -1,0 +1,175 @@
+"""The pipeline through real DVC, with a tiny configuration."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+
+from tests.workspace import Workspace
+
+
+def test_the_record_holds_what_the_artifacts_say(finished: Workspace) -> None:
+    from cleanfid import fid
+
+    record = json.loads((finished.root / "results/records/digits-vp-0-heun.json").read_text())
+    real = np.load(finished.root / "artifacts/features/digits.npz")
+    fake = np.load(finished.root / "artifacts/features/digits-vp-0-heun.npz")
+    assert record["nfe"] == 2 * 3 - 1
+    assert record["train_images"] == 6 * 16
+    for index, seed in enumerate((0, 1)):
+        features = fake[f"seed_{seed}"].astype(np.float64)
+        for split in ("held_out", "train"):
+            distance = fid.fid_from_feats(features, real[split].astype(np.float64))
+            assert record[split]["by_seed"][index] == pytest.approx(distance, rel=1e-5)
+    assert record["held_out"]["std"] == pytest.approx(
+        np.std(record["held_out"]["by_seed"], ddof=1),
+        rel=1e-4,  # of rounded values
+    )
+    samples = np.load(finished.root / "artifacts/samples/digits-vp-0-heun.npz")
+    assert samples["seed_0"].shape == (100, 1, 8, 8)
+    assert samples["seed_0"].dtype == np.uint8
+    assert samples["seed_0"].max() == 16
+
+
+def test_the_digits_are_split_by_halves_with_equal_classes(finished: Workspace) -> None:
+    from sklearn.datasets import load_digits
+
+    arrays = np.load(finished.root / "artifacts/data/digits/data.npz")
+    card = json.loads((finished.root / "artifacts/data/digits/card.json").read_text())
+    assert card["count"] == {"train": 898, "held_out": 899}
+    rows = np.concatenate([arrays["train"], arrays["held_out"]]).reshape(1797, 64)
+    bundled = load_digits().data.astype(np.uint8)
+    assert sorted(map(bytes, rows)) == sorted(map(bytes, bundled))
+    train, held_out = (np.bincount(arrays[f"{side}_labels"]) for side in ("train", "held_out"))
+    assert np.abs(train - held_out).max() <= 1
+    scaled = arrays["train"] / 8 - 1
+    assert card["mean"] == pytest.approx([scaled.mean()])
+    assert card["std"] == pytest.approx(scaled.std())
+
+
+def test_a_second_repro_runs_nothing(finished: Workspace) -> None:
+    before = finished.lock()
+    assert "Running stage" not in finished.dvc("repro")
+    assert "up to date" in finished.dvc("status")
+    assert finished.lock() == before
+
+
+def test_a_forced_repro_gives_the_same_bytes(copied: Workspace) -> None:
+    before = copied.lock()
+    ledger = sorted(path.name for path in (copied.root / "results/ledger").iterdir())
+    assert "Running stage 'train@digits-vp-0'" in copied.dvc("repro", "--force")
+    assert copied.lock() == before
+    assert sorted(path.name for path in (copied.root / "results/ledger").iterdir()) == ledger
+
+
+def test_declared_code_is_what_the_stages_import(finished: Workspace) -> None:
+    graph = YAML(typ="safe", pure=True).load(finished.root / "dvc.yaml")["stages"]
+    imported = finished.imports()
+    assert set(imported) == set(graph)
+    for stage, definition in graph.items():
+        declared = {path for path in definition["deps"] if path.endswith((".py", ".j2"))}
+        read = {path for path in declared if path.endswith(".j2")}  # a template is no import
+        assert declared - read == imported[stage], stage
+
+
+def changed_stages(workspace: Workspace) -> set[str]:
+    return set(json.loads(workspace.dvc("status", "--json", "--quiet", status=None) or "{}"))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "changed"),
+    [
+        (
+            ["samplers", "heun", "steps"],
+            5,
+            {"sample@digits-vp-0-heun", "evaluate@digits-vp-0-heun"},
+        ),
+        (["models", "vp", "training", "steps"], 7, {"train@digits-vp-0"}),
+        (["models", "ve", "training", "steps"], 7, set()),
+        (["datasets", "digits", "held_out"], 0.4, {"prepare@digits"}),
+        (["samplers", "euler", "steps"], 9, set()),
+    ],
+)
+def test_a_changed_key_touches_only_what_depends_on_it(
+    copied: Workspace, place: list[str], value: float, changed: set[str]
+) -> None:
+    params = copied.params()
+    block = params
+    for key in place[:-1]:
+        block = block[key]
+    block[place[-1]] = value
+    copied.write_params(params)
+    status = copied.run("dvc", "status", "--json").stdout
+    assert set(json.loads(status)) == changed | {"check"}
+
+
+def test_an_inactive_configuration_s_leftovers_do_not_appear(copied: Workspace) -> None:
+    params = copied.params()
+    params["active"]["samplers"] = ["heun"]
+    copied.write_params(params)
+    ran = copied.dvc("repro")
+    assert "train@" not in ran.replace("Stage 'train@digits-vp-0' didn't change", "")
+    assert (copied.root / "results/records/digits-vp-0-euler_maruyama.json").exists()
+    assert list(pd.read_csv(copied.root / "results/table.csv")["sampler"]) == ["heun"]
+    assert "euler_maruyama" not in (copied.root / "reports/index.html").read_text()
+
+
+def test_a_clone_restores_everything_from_the_remote_and_trains_nothing(
+    copied: Workspace, tmp_path: Path
+) -> None:
+    copied.dvc("remote", "add", "--default", "shared", str(tmp_path / "remote"))
+    copied.git("add", "-A")
+    copied.git("commit", "-qm", "results")
+    copied.dvc("push")
+    copied.git("clone", "-q", str(copied.root), str(tmp_path / "clone"))
+    clone = Workspace(tmp_path / "clone")
+    clone.spied.mkdir()
+    said = clone.dvc("repro", "--pull")
+    assert "Running stage" not in said
+    for name in ("artifacts/models/digits-vp-0.safetensors", "reports/index.html"):
+        assert (clone.root / name).read_bytes() == (copied.root / name).read_bytes()
+    assert clone.git("status", "--porcelain") == ""
+
+
+def test_dvc_shows_metrics_params_and_plots(finished: Workspace) -> None:
+    shown = json.loads(finished.run("dvc", "metrics", "show", "--json").stdout)
+    records = shown[""]["data"]
+    assert records["results/records/digits-vp-0-heun.json"]["data"]["nfe"] == 5
+    plots = json.loads(finished.run("dvc", "plots", "show", "--json").stdout)
+    assert "errors" not in plots
+    curve, bands = (
+        plots["data"][f"artifacts/curves/digits-vp-0{end}.csv"][0]["content"]
+        for end in ("", "-bands")
+    )
+    assert "t in [0.25, 0.5]" in str(bands)
+    assert "step" in str(curve)
+    assert any(name.endswith("digits-vp-0-heun.png") for name in plots["data"])
+
+
+def test_a_wrong_key_is_said_by_check_and_by_bare_dvc(copied: Workspace) -> None:
+    params = copied.params()
+    params["samplers"]["heun"]["step"] = params["samplers"]["heun"].pop("steps")
+    copied.write_params(params)
+    line = "params.yaml: samplers.heun.step: unknown key, allowed: kind, steps, grid"
+    assert line in copied.python("-m", "tasks.check", status=2)
+    assert line in copied.python("-m", "flows.pipeline", status=2)
+    before = (copied.root / "artifacts/models/digits-vp-0.safetensors").read_bytes()
+    said = copied.dvc("repro", status=255)
+    assert line in said
+    assert "Running stage 'train" not in said
+    assert (copied.root / "artifacts/models/digits-vp-0.safetensors").read_bytes() == before
+
+
+def test_the_ledger_refuses_another_value_for_the_same_inputs(copied: Workspace) -> None:
+    (row, *_) = sorted((copied.root / "results/ledger").glob("*.json"))
+    content = json.loads(row.read_text())
+    content["values"]["held_out"]["by_seed"][0] += 1
+    row.write_text(json.dumps(content))
+    said = copied.python("-m", "tasks.report", status=2)
+    assert row.name in said
+    assert "not deterministic" in said
