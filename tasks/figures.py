@@ -29,7 +29,7 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def _svg(draw: Callable[[Axes], None], width: float = 6.4, height: float = 3.6) -> str:
+def _svg(draw: Callable[[Axes], None], width: float = 5.8, height: float = 3.6) -> str:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure.add_subplot())
@@ -83,6 +83,9 @@ def distance_figure(rows: pd.DataFrame) -> str:
                     label=f"{model}, {sampler}",
                 )
         axes.set(xlabel="NFE", ylabel=rows["metric"].iloc[0], xscale="log")
+        axes.set_xticks(sorted(rows["nfe"].unique()))
+        axes.xaxis.set_major_formatter("{x:.0f}")
+        axes.xaxis.set_minor_formatter("")
         axes.set_ylim(bottom=0)
         axes.legend(fontsize=8)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from ruamel.yaml import YAML
 
-from tests.workspace import Workspace
+from tests.workspace import ROOT, Workspace
 
 
 def test_the_record_holds_what_the_artifacts_say(finished: Workspace) -> None:
@@ -173,3 +176,50 @@ def test_the_ledger_refuses_another_value_for_the_same_inputs(copied: Workspace)
     said = copied.python("-m", "tasks.report", status=2)
     assert row.name in said
     assert "not deterministic" in said
+
+
+def test_the_readme_s_snippet_draws_the_pipeline_s_samples(finished: Workspace) -> None:
+    (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    here = snippet.replace("digits-ve-0", "digits-vp-0").replace("steps=18", "steps=3")
+    assert here != snippet
+    here += (
+        "import numpy as np\n"
+        "from scoremodel.data.scale import quantise\n"
+        "drawn = np.load('artifacts/samples/digits-vp-0-heun.npz')['seed_0'][:16]\n"
+        "assert np.array_equal(quantise(images, model.levels).numpy(), drawn)\n"
+    )
+    finished.python("-c", here)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", ["mixture", "two_moons", "fashion_mnist", "folder"])
+def test_other_data_sets_run_through_the_same_commands(
+    dataset: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    workspace = Workspace.create(tmp_path / "project")
+    params = workspace.params()
+    params["active"]["datasets"] = [dataset]
+    if dataset == "fashion_mnist":
+        real_images = request.getfixturevalue("real_images")
+        shutil.copytree(
+            real_images / "FashionMNIST", workspace.root / "data/torchvision/FashionMNIST"
+        )
+        params["datasets"][dataset]["limit"] = 1000
+    if dataset == "folder":  # unlabelled colour images, as a person would add them
+        folder = workspace.root / "data/raw/folder"
+        folder.mkdir()
+        draw = np.random.default_rng(0)
+        for index in range(300):
+            pixels = np.linspace(0, 200, 12)[:, None, None] + draw.integers(0, 55, (12, 12, 3))
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index:03}.png")
+        workspace.dvc("add", "data/raw/folder")
+        params["datasets"]["folder"] = {"held_out": 0.4}
+        params["models"]["vp"]["training"]["flip"] = True
+    workspace.write_params(params)
+    workspace.dvc("repro")
+    rows = pd.read_csv(workspace.root / "results/table.csv")
+    assert list(rows["dataset"]) == [dataset, dataset]
+    extractor = "identity" if dataset in ("mixture", "two_moons") else "classifier"
+    assert rows["metric"].str.startswith(f"FD ({extractor} ").all()
+    assert (rows["held_out_mean"] > 0).all()
+    assert "up to date" in workspace.dvc("status")

@@ -1,0 +1,149 @@
+"""The distance is clean-fid's own, by its folder route; the floor and the extractor behave as stated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from scoremodel.data.scale import dequantise, quantise
+from scoremodel.evaluation.distance import frechet_distance, real_floor
+from scoremodel.evaluation.extractor import (
+    Classifier,
+    accuracy,
+    load_extractor,
+    rotations,
+    save_extractor,
+    train_classifier,
+)
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[torch.Tensor, torch.Tensor]:
+    bundled = load_digits()
+    order = np.random.default_rng(0).permutation(1797)
+    return torch.tensor(bundled.images[order], dtype=torch.uint8)[:, None], torch.tensor(
+        bundled.target[order]
+    )
+
+
+@pytest.fixture(scope="module")
+def classifier(digits: tuple[torch.Tensor, torch.Tensor]) -> Classifier:
+    pixels, labels = digits
+    return train_classifier(pixels[:898], labels[:898], 17, seed=0)
+
+
+def test_distance_equals_clean_fid_s_folder_route(tmp_path: Path) -> None:
+    from cleanfid import fid
+
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (2, 150, 1, 28, 28), generator=draw, dtype=torch.uint8)
+    pixels[1] //= 2
+    extractor = train_classifier(
+        pixels.flatten(0, 1), torch.arange(2).repeat_interleave(150), 256, 0, epochs=1
+    )
+    for side in (0, 1):
+        (tmp_path / str(side)).mkdir()
+        for index, image in enumerate(pixels[side, :, 0].numpy()):
+            Image.fromarray(image).save(tmp_path / str(side) / f"{index:03}.png")
+
+    def on_three_channels(x: torch.Tensor) -> torch.Tensor:
+        return extractor(dequantise(x[:, :1], 256))
+
+    theirs = fid.compute_fid(
+        str(tmp_path / "0"),
+        str(tmp_path / "1"),
+        custom_feat_extractor=on_three_channels,
+        custom_fn_resize=lambda x: x.astype("float32"),
+        device=torch.device("cpu"),
+        num_workers=0,
+        verbose=False,
+    )
+    ours = frechet_distance(*(extractor.features(side).numpy() for side in pixels))
+    assert ours == pytest.approx(theirs, rel=1e-6)
+
+
+def test_distance_of_two_gaussians_is_the_closed_form() -> None:
+    """Diagonal covariances: |μ_1 − μ_2|² + Σ (s_1 − s_2)², for features with exactly these moments."""
+    draw = np.random.default_rng(0)
+    rows = draw.standard_normal((400, 4))
+    basis = np.linalg.qr(rows - rows.mean(0))[0] * np.sqrt(399)  # mean 0, covariance the identity
+    first = basis * [1, 2, 3, 4]
+    second = basis * [2, 2, 1, 1] + [1, 0, -2, 0]
+    assert frechet_distance(first, second) == pytest.approx(5 + 1 + 0 + 4 + 9, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "features", [np.ones((1, 3)), np.full((5, 3), np.nan), np.ones(5)], ids=["one", "nan", "flat"]
+)
+def test_features_that_allow_no_distance_are_named(features: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="the first set of features"):
+        frechet_distance(features, np.ones((5, 3)))
+    with pytest.raises(ValueError, match="different width: 3 and 2"):
+        frechet_distance(np.ones((5, 3)), np.ones((5, 2)))
+
+
+def test_the_floor_is_what_random_real_subsets_score() -> None:
+    """Dealing one set of features at random scores what fresh samples of the same sizes score."""
+    draw = np.random.default_rng(1)
+    train, held_out = draw.standard_normal((2, 500, 8))
+    floor = real_floor(train, held_out, count=500, seed=0, repeats=40)
+    fresh = [frechet_distance(*draw.standard_normal((2, 500, 8))) for _ in range(40)]
+    error = np.hypot(floor.std, np.std(fresh)) / np.sqrt(40)
+    assert abs(floor.value - np.mean(fresh)) < 4 * error
+    assert floor.split == pytest.approx(frechet_distance(train, held_out))
+    assert real_floor(train, held_out, count=9999, seed=0, repeats=2).count == 500
+
+
+def test_the_extractor_knows_digits_and_repeats_to_the_bit(
+    classifier: Classifier, digits: tuple[torch.Tensor, torch.Tensor], tmp_path: Path
+) -> None:
+    pixels, labels = digits
+    assert accuracy(classifier, pixels[898:], labels[898:]) > 0.96
+    again = train_classifier(pixels[:898], labels[:898], 17, seed=0)
+    assert torch.equal(again.features(pixels), classifier.features(pixels))
+    save_extractor(classifier, tmp_path / "e.safetensors")
+    loaded = load_extractor(tmp_path / "e.safetensors")
+    assert torch.equal(loaded.features(pixels), classifier.features(pixels))
+
+
+def test_distances_order_as_the_damage_does(
+    classifier: Classifier, digits: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    pixels, labels = digits
+    real, other = pixels[:898], pixels[898:]
+    draw = torch.Generator().manual_seed(0)
+
+    def noisy(level: float) -> torch.Tensor:
+        x = dequantise(other, 17)
+        return quantise(x + level * torch.randn(x.shape, generator=draw), 17)
+
+    damaged = [
+        other,
+        noisy(0.4),
+        noisy(1.0),
+        torch.randint(0, 17, other.shape, generator=draw, dtype=torch.uint8),
+    ]
+    features = classifier.features(real).numpy()
+    distances = [frechet_distance(classifier.features(x).numpy(), features) for x in damaged]
+    assert distances == sorted(distances)
+    missing = frechet_distance(classifier.features(other[labels[898:] != 3]).numpy(), features)
+    assert missing > 2 * distances[0]
+
+
+def test_rotations_carry_their_number_of_quarter_turns() -> None:
+    pixels = torch.arange(8, dtype=torch.uint8).reshape(2, 1, 2, 2)
+    turned, quarters = rotations(pixels)
+    assert quarters.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert turned[2, 0].tolist() == [[1, 3], [0, 2]]  # a quarter turn, counter-clockwise
+
+
+def test_quantise_inverts_dequantise_for_every_level() -> None:
+    for levels in (2, 17, 256):
+        pixels = torch.arange(levels, dtype=torch.uint8)
+        assert torch.equal(quantise(dequantise(pixels, levels), levels), pixels)
+    assert quantise(torch.tensor([-9.0, 9.0]), 17).tolist() == [0, 16]

@@ -1,0 +1,155 @@
+"""Training: it repeats to the bit, averages as stated, learns a known score, and says when it fails."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from scoremodel.denoiser import Denoiser, load, save
+from scoremodel.loss import denoising_weight
+from scoremodel.networks import build_network
+from scoremodel.oracles import GaussianMixture
+from scoremodel.sde import VE, VP, SubVP
+from scoremodel.training import TrainingConfig, _Batches, learning_rate, train
+
+NETWORK = {"kind": "unet", "width": 8, "multipliers": [1, 2], "dropout": 0.1}
+
+
+def images(count: int = 40) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(0)
+    return torch.randint(0, 17, (count, 1, 8, 8), generator=draw, dtype=torch.uint8)
+
+
+def train_small(seed: int, steps: int = 6) -> Denoiser:
+    torch.manual_seed(0)
+    denoiser = Denoiser(NETWORK, VP(), (1, 8, 8), [0.0], 0.6, 17)
+    config = TrainingConfig(steps=steps, batch_size=8, log_every=3, flip=True)
+    return train(denoiser, images(), config, seed)[0]
+
+
+def digest(denoiser: Denoiser) -> str:
+    text = b"".join(v.contiguous().numpy().tobytes() for v in denoiser.state_dict().values())
+    return hashlib.sha256(text).hexdigest()
+
+
+def test_training_repeats_to_the_bit_and_depends_on_its_seed() -> None:
+    first = digest(train_small(1))
+    torch.rand(5)  # the state of the global generator must not matter
+    assert digest(train_small(1)) == first
+    assert digest(train_small(2)) != first
+
+
+def test_batches_go_through_every_epoch_once_in_an_order_of_their_own() -> None:
+    batches = _Batches(count=10, batch_size=4, seed=0)
+    drawn = torch.cat([batches(step) for step in range(5)]).tolist()  # 20 draws: two epochs
+    assert sorted(drawn[:10]) == list(range(10))
+    assert sorted(drawn[10:]) == list(range(10))
+    assert drawn[:10] != drawn[10:]
+    assert _Batches(10, 4, 0)(3).tolist() == drawn[12:16]  # step 3 does not need steps 0 to 2
+
+
+def test_learning_rate_warms_up_and_follows_the_cosine() -> None:
+    config = TrainingConfig(steps=100, learning_rate=1.0, warmup_steps=4, schedule="cosine")
+    half = 0.5 * (1 + math.cos(math.pi * 50 / 100))
+    assert learning_rate(0, config) == pytest.approx(1 / 5)
+    assert learning_rate(50, config) == pytest.approx(half)
+    assert learning_rate(99, config) < 1e-3
+
+
+def test_the_average_is_ramped_min_d_one_plus_n_over_ten_plus_n() -> None:
+    """Two steps: EMA_1 = w_0·d_0 + w_1·(1 − d_0), with d_0 = 1/10 at the first step."""
+    torch.manual_seed(0)
+    denoiser = Denoiser({"kind": "mlp", "width": 4, "depth": 1}, VP(), (2,), [0.0, 0.0], 1.0)
+    start = [p.detach().clone() for p in denoiser.parameters()]
+    data = torch.randn(16, 2, generator=torch.Generator().manual_seed(1))
+    config = TrainingConfig(steps=1, batch_size=16, learning_rate=0.1, log_every=1)
+    averaged, _ = train(denoiser, data, config, 0)
+    for before, after, mean in zip(
+        start, denoiser.parameters(), averaged.parameters(), strict=True
+    ):
+        torch.testing.assert_close(mean, 0.1 * before + 0.9 * after)
+
+
+@pytest.mark.parametrize("sde", [VE(0.02, 10.0), VP(), SubVP()], ids=str)
+def test_a_trained_denoiser_approaches_the_exact_score_of_a_mixture(sde: VE | VP) -> None:
+    """Its excess over the smallest possible loss shrinks to a tenth of the untrained model's.
+
+    The weighting is EDM's, under which every noise level counts alike.
+    """
+    mixture = GaussianMixture(
+        [[-0.6, -0.6], [0.6, 0.6]], [0.1, 0.1], [0.8, 0.2], dtype=torch.float32
+    )
+    data, _ = mixture.sample(4000, torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    mean, std = data.mean(0), float((data - data.mean(0)).square().mean().sqrt())
+    network = {"kind": "mlp", "width": 64, "depth": 2}
+    denoiser = Denoiser(network, sde, (2,), mean.tolist(), std)
+    draw = torch.Generator().manual_seed(5)
+    x_0, _ = mixture.sample(4000, draw)
+    t = sde.t_min + (1 - sde.t_min) * torch.rand(4000, generator=draw)
+    x_t = sde.perturb(x_0, t, torch.randn(x_0.shape, generator=draw))
+    exact = mixture.denoised(x_t, t, sde)
+    weight = denoising_weight(t, sde, "edm", std)
+
+    def excess(model: Denoiser) -> float:
+        with torch.no_grad():
+            return float((weight * (model(x_t, t) - exact).square().mean(1)).mean())
+
+    before = excess(denoiser)
+    config = TrainingConfig(
+        steps=600, learning_rate=5e-3, schedule="cosine", ema_decay=0.99, weighting="edm"
+    )
+    averaged, curves = train(denoiser, data, config, 0)
+    assert excess(averaged) < before / 10
+    assert curves[-1]["loss"] < curves[0]["loss"]
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_noise_level() -> None:
+    denoiser = Denoiser({"kind": "mlp", "width": 8, "depth": 1}, VP(), (2,), [0.0, 0.0], 1.0)
+    data = torch.full((8, 2), torch.inf)
+    with pytest.raises(FloatingPointError, match=r"step 2 at t = .*learning rate 0\.0002"):
+        train(denoiser, data, TrainingConfig(steps=2, batch_size=8, log_every=2), 0)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (28, 28), (13, 9)])
+def test_the_unet_follows_any_size_and_number_of_channels(size: tuple[int, int]) -> None:
+    """Every output pixel depends on its input: the Jacobian of the sum is nowhere zero."""
+    network = build_network(
+        {"kind": "unet", "width": 8, "multipliers": [1, 2, 2], "attention_levels": [2]}, (3, *size)
+    )
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(2, 3, *size, requires_grad=True)
+    out = network(x, torch.zeros(2))
+    (gradient,) = torch.autograd.grad(out.square().sum(), x)
+    assert out.shape == x.shape
+    assert bool((gradient != 0).all())
+
+
+def test_a_network_that_does_not_fit_the_data_is_named() -> None:
+    with pytest.raises(ValueError, match=r"'mlp' does not fit data of shape \(1, 8, 8\)"):
+        build_network({"kind": "mlp"}, (1, 8, 8))
+
+
+def test_saved_weights_come_back_to_the_bit_with_their_configuration(tmp_path: Path) -> None:
+    denoiser = train_small(0, steps=3)
+    save(denoiser, tmp_path / "a.safetensors", {"seed": 0})
+    save(denoiser, tmp_path / "b.safetensors", {"seed": 0})
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    again = load(tmp_path / "a.safetensors")
+    assert again.config() == denoiser.config()
+    assert again.info == {"seed": 0}
+    x, t = torch.randn(4, 1, 8, 8), torch.full((4,), 0.3)
+    assert torch.equal(again(x, t), denoiser(x, t))
+
+
+def test_a_damaged_file_of_weights_is_named(tmp_path: Path) -> None:
+    save(train_small(0, steps=1), tmp_path / "a.safetensors")
+    whole = (tmp_path / "a.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"cut\.safetensors: damaged"):
+        load(tmp_path / "cut.safetensors")
