@@ -9,9 +9,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import psutil
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_image_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -54,6 +56,33 @@ def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
             yield line.rstrip()
 
 
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a stage with all that it started: DVC alone would leave the stage's command running."""
+    try:
+        family = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        family = []
+    process.terminate()
+    for child in family:
+        with suppress(psutil.NoSuchProcess):
+            child.terminate()
+    for child in psutil.wait_procs(family, timeout=5)[1]:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    try:
+        process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @task(name="stage", task_run_name="{stage}", cache_policy=NO_CACHE)
 def run_stage(stage: str, force: bool = False, timeout: float | None = None) -> bool:
     """Run one stage through DVC, its lines in the log.
@@ -82,7 +111,7 @@ def run_stage(stage: str, force: bool = False, timeout: float | None = None) -> 
 
     def stop() -> None:
         late.set()
-        process.terminate()
+        _end(process)
 
     timer = threading.Timer(timeout, stop) if timeout else None
     if timer:
@@ -98,8 +127,7 @@ def run_stage(stage: str, force: bool = False, timeout: float | None = None) -> 
         if timer:
             timer.cancel()
         if process.poll() is None:
-            process.terminate()
-            process.wait()
+            _end(process)
     if late.is_set():
         raise StageFailedError(f"{stage}: stopped after its deadline of {timeout:g} s")
     if status:
@@ -187,7 +215,7 @@ def pipeline(targets: list[str] | None = None, force: bool = False) -> dict[str,
     def first_done(futures: list[PrefectFuture[bool]]) -> PrefectFuture[bool]:
         return next(iter(as_completed(futures)))
 
-    ran, failed = schedule(nodes, len(os.sched_getaffinity(0)), submit, first_done)
+    ran, failed = schedule(nodes, _cores(), submit, first_done)
     for name, reason in failed.items():
         logger.error("%s failed: %s", name, reason)
     if failed:

@@ -25,8 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scoremodel.chains import process_from_config
 from scoremodel.networks import build_network
-from scoremodel.sde import SDE, sde_from_config
+from scoremodel.sde import Process
 from scoremodel.weights import read_weights, write_weights
 
 __all__ = ["Denoise", "Denoiser", "as_channels_last", "load", "save", "score_from_denoised"]
@@ -35,28 +36,31 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 """Anything that maps (x_t with shape (B, *), t with shape (B,)) to E[x_0 | x_t] with shape (B, *)."""
 
 
-def score_from_denoised(denoised: Tensor, x_t: Tensor, t: Tensor, sde: SDE) -> Tensor:
+def score_from_denoised(denoised: Tensor, x_t: Tensor, t: Tensor, process: Process) -> Tensor:
     """Return the score (alpha_t D − x_t) / sigma_t².
 
     Args:
         denoised: D(x_t, t) with shape (B, *).
         x_t: noisy data with shape (B, *).
         t: times with shape (B,).
-        sde: the process that made x_t.
+        process: the process that made x_t.
 
     Returns:
         ∇ log p_t(x_t) with shape (B, *).
     """
     column = (-1, *(1,) * (x_t.ndim - 1))
-    return (sde.alpha(t).view(column) * denoised - x_t) / sde.sigma(t).view(column) ** 2
+    return (process.alpha(t).view(column) * denoised - x_t) / process.sigma(t).view(column) ** 2
 
 
 class Denoiser(nn.Module):
-    """A network preconditioned as a denoiser D(x_t, t) of the process `sde`.
+    """A network preconditioned as a denoiser D(x_t, t) of a forward process.
+
+    The network itself knows the noise level r only, so one trained denoiser serves every process
+    (`along`).
 
     Args:
         network: configuration of the network, see `build_network`.
-        sde: the forward process.
+        process: the forward process it is trained on.
         shape: shape of one data point, (C, H, W) or (D,).
         mean: the data's mean, one number per channel (images) or per dimension (vectors).
         std: the data's standard deviation around that mean, one number.
@@ -69,7 +73,7 @@ class Denoiser(nn.Module):
     def __init__(
         self,
         network: dict[str, Any],
-        sde: SDE,
+        process: Process,
         shape: Sequence[int],
         mean: Sequence[float],
         std: float,
@@ -82,7 +86,7 @@ class Denoiser(nn.Module):
                 f"got {len(mean)} means and std={std}"
             )
         self.network_config = dict(network)
-        self.sde = sde
+        self.process = process
         self.shape = tuple(shape)
         self.std = float(std)
         self.levels = levels
@@ -106,10 +110,35 @@ class Denoiser(nn.Module):
         Returns:
             E[x_0 | x_t] with shape (B, *shape).
         """
+        return self.along(self.process)(x_t, t)
+
+    def along(self, process: Process) -> Denoise:
+        """Return this denoiser as a function (x_t, t) → E[x_0 | x_t] of another process.
+
+        At time t the data of any process, divided by alpha_t, are data with noise of standard
+        deviation r = sigma_t / alpha_t; that is all the network is told.
+        """
         column = (-1, *(1,) * len(self.shape))
-        ratio = self.sde.ratio(t)
+
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            y = x_t / process.alpha(t).view(column)
+            return self.at_ratio(y, process.ratio(t))
+
+        return denoise
+
+    def at_ratio(self, y: Tensor, ratio: Tensor) -> Tensor:
+        """Return E[x_0 | x_0 + ratio · ε = y].
+
+        Args:
+            y: noisy data x_t / alpha_t with shape (B, *shape).
+            ratio: noise levels r with shape (B,).
+
+        Returns:
+            The denoised mean with shape (B, *shape).
+        """
+        column = (-1, *(1,) * len(self.shape))
         total = (self.std**2 + ratio**2).view(column)
-        y = x_t / self.sde.alpha(t).view(column) - self.data_mean
+        y = y - self.data_mean
         f = self.network(y * total.rsqrt(), ratio.log() / 4)
         c_out = self.std * ratio.view(column) * total.rsqrt()
         denoised: Tensor = self.data_mean + self.std**2 / total * y + c_out * f
@@ -117,13 +146,13 @@ class Denoiser(nn.Module):
 
     def score(self, x_t: Tensor, t: Tensor) -> Tensor:
         """Return the score ∇ log p_t(x_t) with shape (B, *shape), arguments as `forward`."""
-        return score_from_denoised(self(x_t, t), x_t, t, self.sde)
+        return score_from_denoised(self(x_t, t), x_t, t, self.process)
 
     def config(self) -> dict[str, Any]:
         """Return what is needed, beside the weights, to make this denoiser again."""
         return {
             "network": self.network_config,
-            "sde": self.sde.config(),
+            "sde": self.process.config(),
             "shape": list(self.shape),
             "mean": [float(value) for value in self.data_mean.flatten()],
             "std": self.std,
@@ -159,8 +188,10 @@ def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> De
         ValueError: if the file is damaged or was not written by `save`.
     """
     tensors, stored = read_weights(path, device)
-    config = stored["config"] | {"sde": sde_from_config(stored["config"]["sde"])}
-    denoiser = Denoiser(**config)
+    config = stored.get("config", {})
+    if "sde" not in config:
+        raise ValueError(f"{os.fspath(path)}: holds no denoiser")
+    denoiser = Denoiser(process=process_from_config(config.pop("sde")), **config)
     denoiser.load_state_dict(tensors)
     denoiser.info = stored["info"]
     denoiser = denoiser.to(device).eval().requires_grad_(False)

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 from scoremodel.denoiser import Denoise
-from scoremodel.sde import SDE
+from scoremodel.sde import SDE, Process
 
 __all__ = ["Weighting", "denoising_loss", "denoising_weight", "stratified_times"]
 
 Weighting = Literal["sigma2", "likelihood", "edm"]
 
 
-def denoising_weight(t: Tensor, sde: SDE, weighting: Weighting, std: float) -> Tensor:
+def denoising_weight(t: Tensor, process: Process, weighting: Weighting, std: float) -> Tensor:
     """Return the weight w(t) on |D − x_0|².
 
     With r = sigma_t / alpha_t:
@@ -36,7 +36,7 @@ def denoising_weight(t: Tensor, sde: SDE, weighting: Weighting, std: float) -> T
 
     Args:
         t: times with any shape.
-        sde: the forward process.
+        process: the forward process.
         weighting: one of the names above.
         std: the data's standard deviation, used by "edm".
 
@@ -44,29 +44,31 @@ def denoising_weight(t: Tensor, sde: SDE, weighting: Weighting, std: float) -> T
         Weights with the shape of t.
 
     Raises:
-        ValueError: if the weighting is unknown.
+        ValueError: if the weighting is unknown, or needs g(t) of a process that has none.
     """
-    squared = sde.ratio(t) ** 2
+    squared = process.ratio(t) ** 2
     if weighting == "sigma2":
         return 1 / squared
     if weighting == "likelihood":
-        return (sde.g(t) / sde.sigma(t)) ** 2 / squared
+        if not isinstance(process, SDE):
+            raise ValueError(f"weighting 'likelihood' needs g(t), which {process.kind} has not")
+        return (process.g(t) / process.sigma(t)) ** 2 / squared
     if weighting == "edm":
         return (std**2 + squared) / (std**2 * squared)
     raise ValueError(f"unknown weighting {weighting!r}, allowed: {', '.join(get_args(Weighting))}")
 
 
 def stratified_times(
-    count: int, sde: SDE, generator: torch.Generator, levels: int | None = None
+    count: int, process: Process, generator: torch.Generator, levels: int | None = None
 ) -> Tensor:
-    """Return times t_min + (1 − t_min) u with u_i = (u_0 + i / count) mod 1, u_0 ~ U(0, 1).
+    """Return the process's times of u_i = (u_0 + i / count) mod 1, u_0 ~ U(0, 1).
 
-    Each time is uniform by itself, and together they cover [t_min, 1] evenly, which takes the times'
-    own variance out of the batch's loss.
+    For an SDE they are t_min + (1 − t_min) u. Each is uniform by itself, and together they cover
+    [t_min, 1] evenly, which takes the times' own variance out of the batch's loss.
 
     Args:
         count: number of times.
-        sde: gives t_min.
+        process: says which times there are.
         generator: source of u_0; its device is the result's.
         levels: None for continuous time; N rounds u to the N levels 0, 1/(N−1), …, 1, each equally
             likely (for VE NCSN's geometric ladder of sigmas).
@@ -79,11 +81,11 @@ def stratified_times(
     u = (start + torch.arange(count, device=device) / count) % 1
     if levels is not None:
         u = (u * levels).floor().clamp(max=levels - 1) / max(levels - 1, 1)
-    return sde.t_min + (1 - sde.t_min) * u
+    return process.times(u)
 
 
 def denoising_loss(
-    denoise: Denoise, x_0: Tensor, t: Tensor, noise: Tensor, sde: SDE, weight: Tensor
+    denoise: Denoise, x_0: Tensor, t: Tensor, noise: Tensor, process: Process, weight: Tensor
 ) -> Tensor:
     """Return w |D(x_t, t) − x_0|², averaged over the dimensions, for each data point.
 
@@ -92,11 +94,11 @@ def denoising_loss(
         x_0: data with shape (B, *).
         t: times with shape (B,).
         noise: standard normal noise with shape (B, *).
-        sde: the forward process.
+        process: the forward process.
         weight: weights w with shape (B,), see `denoising_weight`.
 
     Returns:
         Losses with shape (B,).
     """
-    error = denoise(sde.perturb(x_0, t, noise), t) - x_0
+    error = denoise(process.perturb(x_0, t, noise), t) - x_0
     return weight * error.square().flatten(1).mean(1)

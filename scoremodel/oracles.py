@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from scoremodel.denoiser import score_from_denoised
-from scoremodel.sde import SDE
+from scoremodel.sde import Process
 
 __all__ = ["GaussianMixture"]
 
@@ -56,10 +56,10 @@ class GaussianMixture:
         )
         return self.means[component] + self.stds[component, None] * noise, component
 
-    def _log_joint(self, x_t: Tensor, t: Tensor, sde: SDE) -> tuple[Tensor, Tensor, Tensor]:
+    def _log_joint(self, x_t: Tensor, t: Tensor, process: Process) -> tuple[Tensor, Tensor, Tensor]:
         """Return ln(w_k N(x_t; alpha m_k, v_k)), x_t − alpha m_k, and v_k."""
-        alpha = sde.alpha(t)[:, None]
-        variance = alpha**2 * self.stds**2 + sde.sigma(t)[:, None] ** 2
+        alpha = process.alpha(t)[:, None]
+        variance = alpha**2 * self.stds**2 + process.sigma(t)[:, None] ** 2
         offset = x_t[:, None, :] - alpha[:, :, None] * self.means
         dimension = x_t.shape[1]
         log_normal = -0.5 * (
@@ -67,26 +67,26 @@ class GaussianMixture:
         )
         return self.weights.log() + log_normal, offset, variance
 
-    def log_prob(self, x_t: Tensor, t: Tensor, sde: SDE) -> Tensor:
+    def log_prob(self, x_t: Tensor, t: Tensor, process: Process) -> Tensor:
         """Return ln p_t(x_t) with shape (B,), for x_t with shape (B, D) and t with shape (B,)."""
-        return self._log_joint(x_t, t, sde)[0].logsumexp(1)
+        return self._log_joint(x_t, t, process)[0].logsumexp(1)
 
-    def denoised(self, x_t: Tensor, t: Tensor, sde: SDE) -> Tensor:
+    def denoised(self, x_t: Tensor, t: Tensor, process: Process) -> Tensor:
         """Return E[x_0 | x_t] = Σ_k p(k | x_t) (m_k + alpha s_k² (x_t − alpha m_k) / v_k).
 
         Args:
             x_t: noisy points with shape (B, D).
             t: times with shape (B,).
-            sde: the process that made x_t.
+            process: the process that made x_t.
 
         Returns:
             The denoised mean with shape (B, D).
         """
-        log_joint, offset, variance = self._log_joint(x_t, t, sde)
-        shrink = sde.alpha(t)[:, None] * self.stds**2 / variance
+        log_joint, offset, variance = self._log_joint(x_t, t, process)
+        shrink = process.alpha(t)[:, None] * self.stds**2 / variance
         component_mean = self.means + shrink[:, :, None] * offset
         return (log_joint.softmax(1)[:, :, None] * component_mean).sum(1)
 
-    def score(self, x_t: Tensor, t: Tensor, sde: SDE) -> Tensor:
+    def score(self, x_t: Tensor, t: Tensor, process: Process) -> Tensor:
         """Return ∇ ln p_t(x_t) with shape (B, D), arguments as `denoised`."""
-        return score_from_denoised(self.denoised(x_t, t, sde), x_t, t, sde)
+        return score_from_denoised(self.denoised(x_t, t, process), x_t, t, process)

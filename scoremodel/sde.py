@@ -28,23 +28,29 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["SDE", "SDES", "VE", "VP", "SubVP", "sde_from_config"]
+__all__ = ["SDE", "SDES", "VE", "VP", "CosineVP", "Process", "SubVP"]
 
 
-class SDE(ABC):
-    """A linear SDE dx = f(t) x dt + g(t) dw with kernel N(alpha_t x_0, sigma_t² I), t in [0, 1].
+class Process(ABC):
+    """A forward process with kernel p(x_t | x_0) = N(alpha_t x_0, sigma_t² I), t in [0, 1].
 
-    A subclass gives the kernel (`alpha`, `sigma`) and the inverse of its noise ratio
-    (`t_of_ratio`); `f` and `g` follow by differentiation where it does not give them itself.
-    Every method takes times of any shape and returns that shape.
+    All that training and most samplers need. An `SDE` has every t in [0, 1]; a chain
+    (`scoremodel.chains`) has t = i / N for its levels i = 1 … N only. Every method takes times of
+    any shape and returns that shape.
     """
 
     kind: ClassVar[str]
-    t_min: ClassVar[float]
-    """Where training and sampling stop: at t = 0 the score of noise-free data does not exist."""
+    prior_keeps_mean: ClassVar[bool]
+    """Whether the prior is centred on the data's mean (alpha_1 = 1) or on zero (alpha_1 ≈ 0)."""
+
+    @property
+    @abstractmethod
+    def t_min(self) -> float:
+        """The first time with a score: noise-free data have none."""
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
@@ -56,23 +62,23 @@ class SDE(ABC):
 
     @abstractmethod
     def t_of_ratio(self, ratio: Tensor) -> Tensor:
-        """Return the time t at which sigma_t / alpha_t equals `ratio`."""
+        """Return the time t at which sigma_t / alpha_t equals `ratio`, or is nearest to it."""
 
     @abstractmethod
+    def times(self, u: Tensor) -> Tensor:
+        """Return the times of this process that u in [0, 1) stands for, all equally likely."""
+
+    def grid(self, points: int) -> Tensor:
+        """Return `points` float64 times that fall from 1 to t_min, equally spaced.
+
+        Raises:
+            ValueError: if the process has fewer times than that.
+        """
+        return 1 + torch.linspace(0, 1, points, dtype=torch.float64) * (self.t_min - 1)
+
     def prior_std(self) -> float:
         """Return the standard deviation of the prior, from which sampling starts."""
-
-    prior_keeps_mean: ClassVar[bool]
-    """Whether the prior is centred on the data's mean (alpha_1 = 1) or on zero (alpha_1 ≈ 0)."""
-
-    def f(self, t: Tensor) -> Tensor:
-        """Return the drift coefficient f(t) = d ln(alpha_t) / dt."""
-        return _derivative(lambda s: self.alpha(s).log(), t)
-
-    def g(self, t: Tensor) -> Tensor:
-        """Return the diffusion coefficient g(t) = sqrt(d sigma_t²/dt − 2 f(t) sigma_t²)."""
-        variance_rate = _derivative(lambda s: self.sigma(s) ** 2, t)
-        return (variance_rate - 2 * self.f(t) * self.sigma(t) ** 2).clamp(min=0).sqrt()
+        return float(self.sigma(torch.ones((), dtype=torch.float64)))
 
     def ratio(self, t: Tensor) -> Tensor:
         """Return sigma_t / alpha_t, the noise level of x_t / alpha_t (EDM's sigma)."""
@@ -93,8 +99,91 @@ class SDE(ABC):
         return self.alpha(t).view(column) * x_0 + self.sigma(t).view(column) * noise
 
     def config(self) -> dict[str, Any]:
-        """Return the parameters from which `sde_from_config` makes this process again."""
+        """Return the parameters from which `process_from_config` makes this process again."""
         return {"kind": self.kind, **asdict(self)}  # type: ignore[call-overload]
+
+
+class SDE(Process):
+    """A linear SDE dx = f(t) x dt + g(t) dw.
+
+    A subclass gives either the kernel (`alpha`, `sigma`), from which f and g follow by
+    differentiation, or drift and diffusion (`f`, `g`), from which the kernel follows by quadrature:
+
+        alpha_t = exp(∫_0^t f ds),        sigma_t² = ∫_0^t g(s)² (alpha_t / alpha_s)² ds.
+
+    The noise ratio is inverted by bisection unless `t_of_ratio` is given in closed form.
+
+    Raises:
+        TypeError: when a subclass gives neither pair.
+    """
+
+    t_min: float = 1e-3
+    prior_keeps_mean: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        kernel = cls.alpha is not SDE.alpha and cls.sigma is not SDE.sigma
+        coefficients = cls.f is not SDE.f and cls.g is not SDE.g
+        if not kernel and not coefficients:
+            raise TypeError(f"{cls.__name__} must define alpha and sigma, or f and g")
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """Return alpha_t = exp(∫_0^t f ds), by Gauss–Legendre quadrature."""
+        return _integral(self.f, t).exp()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Return sigma_t = sqrt(∫_0^t g(s)² (alpha_t / alpha_s)² ds), by quadrature."""
+        scaled = _integral(lambda s: (self.g(s) / self.alpha(s)) ** 2, t)
+        return self.alpha(t) * scaled.sqrt()
+
+    def f(self, t: Tensor) -> Tensor:
+        """Return the drift coefficient, d ln(alpha_t) / dt."""
+        return _derivative(lambda s: self.alpha(s).log(), t)
+
+    def g(self, t: Tensor) -> Tensor:
+        """Return the diffusion coefficient, sqrt(d sigma_t²/dt − 2 f(t) sigma_t²)."""
+        variance_rate = _derivative(lambda s: self.sigma(s) ** 2, t)
+        return (variance_rate - 2 * self.f(t) * self.sigma(t) ** 2).clamp(min=0).sqrt()
+
+    def t_of_ratio(self, ratio: Tensor) -> Tensor:
+        """Return the time at which sigma_t / alpha_t equals `ratio`, by bisection on [0, 1]."""
+        low, high = torch.zeros_like(ratio), torch.ones_like(ratio)
+        for _ in range(60):
+            middle = (low + high) / 2
+            above = self.ratio(middle) > ratio
+            low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+        return (low + high) / 2
+
+    def times(self, u: Tensor) -> Tensor:
+        """Return t_min + (1 − t_min) u."""
+        return self.t_min + (1 - self.t_min) * u
+
+    def reverse_drift(self, x_t: Tensor, t: Tensor, score: Tensor) -> Tensor:
+        """Return f x − g² s, the drift of the reverse-time SDE dx = [f x − g² s] dt + g dw̄.
+
+        Args:
+            x_t: state with shape (B, *).
+            t: times with shape (B,).
+            score: ∇ log p_t(x_t) with shape (B, *).
+
+        Returns:
+            The drift with shape (B, *) (Anderson 1982; Song et al. 2021, eq. 6).
+        """
+        column = (-1, *(1,) * (x_t.ndim - 1))
+        return self.f(t).view(column) * x_t - self.g(t).view(column) ** 2 * score
+
+    def probability_flow(self, x_t: Tensor, t: Tensor, score: Tensor) -> Tensor:
+        """Return f x − ½ g² s = dx/dt, the ODE with the same marginals (Song et al. 2021, eq. 13).
+
+        Args:
+            x_t: state with shape (B, *).
+            t: times with shape (B,).
+            score: ∇ log p_t(x_t) with shape (B, *).
+
+        Returns:
+            The velocity with shape (B, *).
+        """
+        return self.reverse_drift(x_t, t, score / 2)
 
 
 @dataclass(frozen=True)
@@ -117,7 +206,7 @@ class VE(SDE):
     sigma_max: float = 100.0
 
     kind: ClassVar[str] = "ve"
-    t_min: ClassVar[float] = 1e-5
+    t_min: ClassVar[float] = 1e-5  # type: ignore[misc]
     prior_keeps_mean: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -146,9 +235,6 @@ class VE(SDE):
     def t_of_ratio(self, ratio: Tensor) -> Tensor:
         return (ratio / self.sigma_min).log() / self._log_range
 
-    def prior_std(self) -> float:
-        return self.sigma_max
-
 
 @dataclass(frozen=True)
 class VP(SDE):
@@ -169,8 +255,6 @@ class VP(SDE):
     beta_max: float = 20.0
 
     kind: ClassVar[str] = "vp"
-    t_min: ClassVar[float] = 1e-3
-    prior_keeps_mean: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 0 < self.beta_min < self.beta_max:
@@ -240,26 +324,55 @@ class SubVP(VP):
         return self._t_of_integral(2 * torch.asinh(ratio / 2))
 
 
-SDES: dict[str, type[SDE]] = {cls.kind: cls for cls in (VE, VP, SubVP)}
+@dataclass(frozen=True)
+class CosineVP(SDE):
+    """VP with the cosine schedule: alpha_t = cos(θ_t) / cos(θ_0), θ_t = ½π (t_end t + s) / (1 + s).
 
+    sigma_t = sqrt(1 − alpha_t²). At t_end = 1 alpha would reach 0 and the noise ratio infinity.
 
-def sde_from_config(config: dict[str, Any]) -> SDE:
-    """Return the process that `config` names.
+    Nichol and Dhariwal 2021, arXiv:2102.09672, eq. 17.
 
     Args:
-        config: "kind" (one of `SDES`) and that process's own parameters.
-
-    Returns:
-        The process.
+        offset: s, which keeps the first noise from being too small.
+        t_end: where on the published schedule, in (0, 1), our t = 1 lies.
 
     Raises:
-        ValueError: if the kind is unknown or a parameter is out of range.
+        ValueError: if offset <= 0 or t_end is not in (0, 1).
     """
-    parameters = dict(config)
-    kind = parameters.pop("kind", None)
-    if kind not in SDES:
-        raise ValueError(f"unknown sde kind {kind!r}, allowed: {', '.join(SDES)}")
-    return SDES[kind](**parameters)
+
+    offset: float = 0.008
+    t_end: float = 0.995
+
+    kind: ClassVar[str] = "vp_cosine"
+
+    def __post_init__(self) -> None:
+        if not (self.offset > 0 and 0 < self.t_end < 1):
+            raise ValueError(
+                f"vp_cosine needs offset > 0 and 0 < t_end < 1, got offset={self.offset}, "
+                f"t_end={self.t_end}"
+            )
+
+    def _angle(self, t: Tensor) -> Tensor:
+        return 0.5 * math.pi * (self.t_end * t + self.offset) / (1 + self.offset)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return self._angle(t).cos() / self._angle(torch.zeros_like(t)).cos()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        # 1 − alpha² = sin(θ_t − θ_0) sin(θ_t + θ_0) / cos²(θ_0), which does not cancel near t = 0.
+        here, start = self._angle(t), self._angle(torch.zeros_like(t))
+        return ((here - start).sin() * (here + start).sin()).sqrt() / start.cos()
+
+    def t_of_ratio(self, ratio: Tensor) -> Tensor:
+        start = self._angle(torch.zeros_like(ratio))
+        angle = (start.cos() / (1 + ratio**2).sqrt()).acos()
+        return (angle * 2 / math.pi * (1 + self.offset) - self.offset) / self.t_end
+
+    def prior_std(self) -> float:
+        return 1.0
+
+
+SDES: dict[str, type[SDE]] = {cls.kind: cls for cls in (VE, VP, SubVP, CosineVP)}
 
 
 def _derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
@@ -269,3 +382,12 @@ def _derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
         # 0 · s gives a constant function, such as VE's alpha, the derivative 0 instead of none.
         (slope,) = torch.autograd.grad((function(s) + 0 * s).sum(), s)
     return slope
+
+
+_NODES, _WEIGHTS = (torch.from_numpy(values) for values in np.polynomial.legendre.leggauss(48))
+
+
+def _integral(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    """Return ∫_0^t function ds at each t, by 48-point Gauss–Legendre quadrature."""
+    half = t[..., None] / 2
+    return (half * _WEIGHTS.to(t) * function(half * (1 + _NODES.to(t)))).sum(-1)

@@ -113,7 +113,7 @@ def train(
     Raises:
         FloatingPointError: if a loss is not finite, naming step, noise level and learning rate.
     """
-    sde, device = denoiser.sde, denoiser.data_mean.device
+    process, device = denoiser.process, denoiser.data_mean.device
     data = data.to(device)
     image = len(denoiser.shape) == 3
     as_channels_last(denoiser)
@@ -137,14 +137,14 @@ def train(
         if config.flip and image:
             mirrored = torch.rand(len(x_0), generator=draw, device=device) < 0.5
             x_0 = torch.where(mirrored[:, None, None, None], x_0.flip(3), x_0)
-        t = stratified_times(len(x_0), sde, draw, config.levels)
+        t = stratified_times(len(x_0), process, draw, config.levels)
         noise = torch.randn(x_0.shape, generator=draw, device=device)
         if image:
             x_0 = x_0.contiguous(memory_format=torch.channels_last)
             noise = noise.contiguous(memory_format=torch.channels_last)
         torch.manual_seed(derive_seed(seed, "dropout", step))
-        weight = denoising_weight(t, sde, config.weighting, denoiser.std)
-        loss = denoising_loss(denoiser, x_0, t, noise, sde, weight)
+        weight = denoising_weight(t, process, config.weighting, denoiser.std)
+        loss = denoising_loss(denoiser, x_0, t, noise, process, weight)
         optimiser.zero_grad()
         loss.mean().backward()  # type: ignore[no-untyped-call]
         grad_norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm)

@@ -8,8 +8,9 @@ from scoremodel.files import write_text
 from tasks.layout import CHECKED, Data
 from tasks.params import Params, ParamsError, load_params
 from tasks.stage import run
+from tasks.table import active_configurations
 
-__all__ = ["check", "main"]
+__all__ = ["check", "main", "put_away_leftovers"]
 
 
 def check() -> Params:
@@ -29,10 +30,32 @@ def check() -> Params:
     return params
 
 
+def put_away_leftovers(params: Params) -> None:
+    """Remove from the gathered folders what inactive configurations left there.
+
+    The report depends on these folders as a whole, so a clone, which has no leftovers, would see
+    other dependencies. DVC's cache and git keep what was made.
+    """
+    active = list(active_configurations(params))
+    kept = {Data(name).grid for name in params.active.datasets}
+    for configuration in active:
+        kept |= {
+            configuration.grid,
+            configuration.curves,
+            configuration.bands,
+            configuration.record,
+        }
+    for folder in {path.parent for path in kept}:
+        for path in folder.glob("*.*"):
+            if path not in kept and path.name != ".gitignore":
+                path.unlink()
+
+
 def main(arguments: Sequence[str]) -> None:
     """Check, and with `--stage` write the constant output on which all other stages depend."""
-    check()
+    params = check()
     if list(arguments) == ["--stage"]:
+        put_away_leftovers(params)
         write_text(CHECKED, "params.yaml is valid\n")
     else:
         print("params.yaml is valid")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -53,7 +54,17 @@ def device_name(device: torch.device | str) -> str:
     """Return what people call the device."""
     if str(device).startswith("cuda"):
         return torch.cuda.get_device_name(device)
-    return platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next(line.split(":")[1] for line in lines if line.startswith("model name"))
+        numbers = [
+            line.split(":")[1].strip()
+            for line in lines
+            if line.startswith(("cpu family", "model\t", "stepping"))
+        ][:3]
+        return f"{model.strip()} {'-'.join(numbers)}"
+    except (OSError, StopIteration, IndexError):
+        return platform.processor() or platform.machine()
 
 
 def environment(device: torch.device, threads: int) -> str:
@@ -61,8 +72,7 @@ def environment(device: torch.device, threads: int) -> str:
 
     It is the same on every run on one machine, so it may stand in files that are compared by hash.
     """
-    kind = device_name(device) if device.type == "cuda" else device.type
     return (
-        f"{kind}, {platform.machine()} {torch.backends.cpu.get_cpu_capability()}, "
+        f"{device.type}, {device_name(device)}, {torch.backends.cpu.get_cpu_capability()}, "
         f"{threads} threads, torch {torch.__version__}, numpy {np.__version__}"
     )

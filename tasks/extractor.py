@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> None:
             task, pixels, labels = "classes", data["train"], data["train_labels"]
             test = data["held_out"], data["held_out_labels"]
         else:
-            task = "quarter turns"
+            task = "turns"
             pixels, labels = rotations(data["train"])
             test = rotations(data["held_out"])
         classifier = train_classifier(

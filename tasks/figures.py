@@ -68,7 +68,7 @@ def distance_figure(rows: pd.DataFrame) -> str:
     markers = dict(zip(sorted(rows["sampler"].unique()), "osD^vP*X" * 8, strict=False))
 
     def draw(axes: Axes) -> None:
-        floor, spread = rows["floor"].iloc[0], rows["floor_std"].iloc[0]
+        floor, spread = rows["floor"].iloc[0], rows["floor_std"].fillna(0.0).iloc[0]
         axes.axhspan(max(floor - spread, 0), floor + spread, color="0.92", zorder=0)
         axes.axhline(floor, color="0.4", linestyle="--", label="floor: real against real, ± std")
         for index, (model, part) in enumerate(rows.groupby("model", sort=False)):

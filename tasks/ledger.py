@@ -20,8 +20,9 @@ from scoremodel.files import write_text
 from tasks.layout import LEDGER, Configuration
 from tasks.timing import read_timing
 
-__all__ = ["LedgerError", "append", "content_hash", "inputs"]
+__all__ = ["LedgerError", "append", "content_hash", "inputs", "read_row"]
 
+_SOURCES = (".", ":!dvc.lock", ":!results")  # what a run itself rewrites says nothing
 _VALUES = ("held_out", "train", "floor", "ratio_to_floor", "nfe")
 
 
@@ -90,15 +91,17 @@ def append(
         The row's file.
 
     Raises:
-        LedgerError: if the ledger holds another value for the same key and environment.
+        LedgerError: if the ledger holds another value for the same key and environment, or a
+            damaged row for them.
     """
     lock = YAML(typ="safe", pure=True).load(lock_file)
     row_inputs = inputs(f"evaluate@{configuration.name}", lock)
+    row_inputs["data_sha256"] = record["data_sha256"]  # a torchvision source names its data only
     key, fingerprint = content_hash(row_inputs), content_hash(record["environment"])
     path = ledger / f"{key[:16]}-{fingerprint[:8]}.json"
     values = {name: record[name] for name in _VALUES}
     if path.exists():
-        present = json.loads(path.read_text(encoding="utf-8"))
+        present = read_row(path)
         if present["values"] != values:
             raise LedgerError(
                 f"{path}: {present['values']['held_out']['by_seed']} was measured in this "
@@ -124,11 +127,27 @@ def append(
     return path
 
 
+def read_row(path: Path) -> dict[str, Any]:
+    """Return one row of the ledger.
+
+    Raises:
+        LedgerError: if the file is no row, or was changed after it was written.
+    """
+    try:
+        row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        checksum = row.pop("checksum")
+    except (ValueError, KeyError, AttributeError) as error:
+        raise LedgerError(f"{path}: not a row of the ledger ({error})") from error
+    if content_hash(row) != checksum:
+        raise LedgerError(f"{path}: was edited after it was written; restore it from git")
+    return row
+
+
 def _revision() -> str | None:
-    """Return the git revision, with "+" for a working tree that differs from it; None without git."""
+    """Return the git revision, "+" if files other than the pipeline's own results differ from it."""
     try:
         head = _git("rev-parse", "HEAD")
-        return head + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
+        return head + ("+" if _git("status", "--porcelain", "--", *_SOURCES) else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 

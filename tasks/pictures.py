@@ -28,7 +28,7 @@ def picture(data: NDArray[Any], levels: int | None) -> Image.Image:
         A greyscale or RGB picture about 480 pixels wide.
     """
     if levels is None:
-        span = np.linspace(-1.6, 1.6, _PIXELS // 3 + 1)
+        span = np.linspace(-2.5, 2.5, _PIXELS // 3 + 1)
         density, _, _ = np.histogram2d(data[:, 1], data[:, 0], bins=(span, span))
         shade = 255 - 255 * np.sqrt(density / max(density.max(), 1))
         image = Image.fromarray(shade[::-1].astype(np.uint8))

@@ -124,6 +124,8 @@ def main(arguments: Sequence[str]) -> None:
     name, params = parse_dataset(arguments)
     files = Data(name)
     raw = read_source(files.raw)
+    if raw.x.ndim == 2 and raw.x.shape[1] < 2:
+        raise ValueError(f"{files.raw}: vectors of dimension 1, allowed: at least 2")
     train, held_out = split(raw, params.datasets[name], name, params.seed)
     arrays = {"train": raw.x[train], "held_out": raw.x[held_out]}
     if raw.labels is not None:

@@ -31,14 +31,18 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
+def _with_spread(value: float, std: float | None) -> str:
+    return f"{value:.3f}" + ("" if pd.isna(std) else f" ± {std:.3f}")
+
+
 def _side_by_side(rows: pd.DataFrame) -> dict[str, dict[str, str]]:
     """Return sampler (and training seed) → model → "distance ± std" for one data set's rows."""
     several = rows["train_seed"].nunique() > 1
     beside: dict[str, dict[str, str]] = {}
     for row in rows.to_dict("records"):
         name = f"{row['sampler']}, train seed {row['train_seed']}" if several else row["sampler"]
-        spread = "" if pd.isna(row["held_out_std"]) else f" ± {row['held_out_std']:.3f}"
-        beside.setdefault(name, {})[row["model"]] = f"{row['held_out_mean']:.3f}{spread}"
+        distance = _with_spread(row["held_out_mean"], row["held_out_std"])
+        beside.setdefault(name, {})[row["model"]] = distance
     return beside
 
 
@@ -52,7 +56,7 @@ def _dataset(name: str, params: Params, rows: pd.DataFrame) -> dict[str, Any]:
     return {
         "name": name,
         "metric": here["metric"].iloc[0],
-        "floor": f"{here['floor'].iloc[0]:.3f} ± {here['floor_std'].iloc[0]:.3f}",
+        "floor": _with_spread(here["floor"].iloc[0], here["floor_std"].iloc[0]),
         "count": here["count"].iloc[0],
         "models": params.active.models,
         "beside": _side_by_side(here),
@@ -95,12 +99,12 @@ def main(_: Sequence[str]) -> None:
     params = load_params()
     records = read_records(params)
     rows = table(records)
-    for configuration, record in zip(active_configurations(params), records, strict=True):
-        append(record, configuration)
     with atomic_path(TABLE) as temporary:
         rows.to_csv(temporary, index=False)
     write_text(REPORT, page(params, rows))
     print(f"report: {REPORT}")
+    for configuration, record in zip(active_configurations(params), records, strict=True):
+        append(record, configuration)
 
 
 if __name__ == "__main__":

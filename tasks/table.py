@@ -47,6 +47,9 @@ def read_records(params: Params) -> list[dict[str, Any]]:
     Raises:
         FileNotFoundError: if an active configuration has no record yet.
     """
+    missing = [c.record for c in active_configurations(params) if not c.record.exists()]
+    if missing:
+        raise FileNotFoundError(f"{missing[0]}: no record yet; run dvc repro")
     return [
         json.loads(configuration.record.read_text(encoding="utf-8"))
         for configuration in active_configurations(params)

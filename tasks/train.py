@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 import torch
 
+from scoremodel.chains import process_from_config
 from scoremodel.denoiser import Denoiser, save
 from scoremodel.files import atomic_path
 from scoremodel.rng import derive_seed
-from scoremodel.sde import sde_from_config
 from scoremodel.training import BANDS, TrainingConfig, train
 from tasks.arrays import read_arrays, read_card
 from tasks.device import device_name, environment, set_up_device
@@ -39,7 +39,7 @@ def build_denoiser(model: Model, card: dict[str, Any], seed: int) -> Denoiser:
     torch.manual_seed(derive_seed(seed, "weights"))
     return Denoiser(
         network={"kind": kind, **getattr(model.network, kind).model_dump()},
-        sde=sde_from_config(model.sde.model_dump()),
+        process=process_from_config(model.sde.model_dump()),
         shape=card["shape"],
         mean=card["mean"],
         std=card["std"],

@@ -7,7 +7,10 @@ is wrong and where.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from numpy.typing import NDArray
 
 __all__ = ["IMAGE_ENDINGS", "SOURCES", "RawData", "load_folder", "load_source"]
 
+_MODES = ("1", "L", "P", "RGB")  # 8 bits a channel; alpha would have to be dropped
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 
@@ -146,11 +150,12 @@ def load_torchvision(name: str, root: str, download: bool = True) -> RawData:
             f"allowed: {', '.join(sorted(allowed))}"
         )
     try:
-        splits = [cls(root=root, train=train, download=download) for train in (True, False)]  # type: ignore[misc]
+        with _unpacking_root(Path(root), name) as unpacked:
+            splits = [cls(unpacked, train=t, download=download) for t in (True, False)]  # type: ignore[misc]
+            arrays = [np.asarray(split.data) for split in splits]
     except Exception as error:  # torchvision raises whatever its download or archive code does
         reason = " ".join(str(error).split())
         raise ValueError(f"root: {root!r} holds no usable {name} files ({reason})") from error
-    arrays = [np.asarray(split.data) for split in splits]
     x = np.concatenate(arrays)
     x = x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2)
     labels = np.concatenate([np.asarray(split.targets) for split in splits])
@@ -164,6 +169,25 @@ def load_torchvision(name: str, root: str, download: bool = True) -> RawData:
         source=f"torchvision.datasets.{name}",
         licence="see the data set's authors",
     )
+
+
+@contextmanager
+def _unpacking_root(root: Path, name: str) -> Iterator[str]:
+    """Yield a root in which torchvision may unpack: a copy of the archives, if they are there.
+
+    torchvision unpacks beside the archives, which a read-only folder forbids, and takes unpacked
+    files for good without looking at the archives' MD5.
+    """
+    archives = sorted((root / name / "raw").glob("*.gz"))
+    if not archives:
+        yield str(root)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder, name, "raw")
+        raw.mkdir(parents=True)
+        for archive in archives:
+            shutil.copyfile(archive, raw / archive.name)
+        yield folder
 
 
 def load_folder(folder: Path) -> RawData:
@@ -193,9 +217,13 @@ def load_folder(folder: Path) -> RawData:
     for path in files:
         try:
             with Image.open(path) as image:
-                grey = grey and image.mode in ("1", "L", "LA")
+                if image.mode not in _MODES:
+                    raise ValueError(
+                        f"{path}: pixels of mode {image.mode}, allowed: {', '.join(_MODES)}"
+                    )
+                grey = grey and image.mode in ("1", "L")
                 opened.append(np.asarray(image.convert("RGB")))
-        except (UnidentifiedImageError, OSError) as error:
+        except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
             raise ValueError(f"{path}: not a readable image ({error})") from error
         if opened[-1].shape != opened[0].shape:
             sizes = [f"{a.shape[1]}×{a.shape[0]}" for a in (opened[0], opened[-1])]
@@ -205,9 +233,16 @@ def load_folder(folder: Path) -> RawData:
             )
     x = np.stack(opened).transpose(0, 3, 1, 2)
     parents = [path.relative_to(folder).parts[0] for path in files]
-    nested = all(path.parent != folder for path in files)
-    classes = sorted(set(parents)) if nested else []
-    labels = np.array([classes.index(name) for name in parents]) if nested else None
+    loose = [path for path in files if path.parent == folder]
+    if loose and len(loose) < len(files):
+        raise ValueError(
+            f"{loose[0]}: lies beside sub-folders of images; either all images lie in sub-folders, "
+            "one for each class, or none does"
+        )
+    classes = [] if loose else sorted(set(parents))
+    if len(classes) < 2:  # one folder of images says nothing about classes
+        classes = []
+    labels = np.array([classes.index(name) for name in parents]) if classes else None
     return RawData(
         x=np.ascontiguousarray(x[:, :1] if grey else x),
         labels=labels,

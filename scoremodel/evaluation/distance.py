@@ -52,45 +52,52 @@ class Floor:
     """The distance of real data to real data.
 
     Args:
-        value: mean distance over random pairs of disjoint subsets of all real data.
-        std: its standard deviation over those pairs.
-        split: distance of the training split at hand to the held-out split.
-        count: size of the subset that stands for the samples.
+        value: mean distance of random subsets of the training split to the held-out split.
+        std: its standard deviation over the subsets; None if there is only one.
+        count: size of the subsets.
     """
 
     value: float
-    std: float
-    split: float
+    std: float | None
     count: int
 
 
 def real_floor(
-    train: Features, held_out: Features, count: int, seed: int, repeats: int = 20
+    train: Features,
+    held_out: Features,
+    count: int,
+    seed: int,
+    repeats: int = 20,
+    labels: NDArray[np.integer] | None = None,
 ) -> Floor:
-    """Return the distance that `count` real data points have to as many as are held out.
+    """Return the distance that `count` training data points have to the held-out ones.
 
-    It is what a perfect model can be expected to score. The one distance between the training and
-    the held-out split is not: a stratified split has the same share of every class on both sides,
-    which no independent samples have (scikit-learn's digits: 0.25 against 0.56 ± 0.15 over random
-    splits). So all real data are dealt at random into two disjoint sets of the sizes in question,
-    `repeats` times; the distance of the split at hand is returned beside.
+    It is what a perfect model can be expected to score with as many samples. Independent samples do
+    not have the held-out data's exact share of every class, as a stratified split has, so with
+    labels each subset's class counts are drawn as those of independent samples are. (Digits, 448
+    samples: 0.69 ± 0.20 with, 0.55 ± 0.08 without.) The subsets should be at most half of the
+    training split, or they are nearly the same one.
 
     Args:
         train: features of the training split with shape (N, D).
         held_out: features of the held-out split with shape (M, D).
-        count: number of samples that the models are judged by; N at most is used.
+        count: number of samples that the models are judged by.
         seed: seed of the subsets.
-        repeats: number of random pairs of subsets.
+        repeats: number of random subsets.
+        labels: the training split's class numbers with shape (N,), if known.
 
     Returns:
-        The floor, with its spread.
+        The floor, with its spread; for count >= N the one distance of all training data.
     """
-    count = min(count, len(train))
+    if count >= len(train):
+        return Floor(frechet_distance(train, held_out), None, len(train))
     draw = np.random.default_rng(seed)
-    split = frechet_distance(draw.permutation(train)[:count], held_out)
-    pool = np.concatenate([train, held_out])
-    dealt = []
+    classes = np.zeros(len(train), int) if labels is None else labels
+    members = [np.flatnonzero(classes == label) for label in np.unique(classes)]
+    shares = [len(rows) / len(train) for rows in members]
+    distances = []
     for _ in range(repeats):
-        shuffled = draw.permutation(pool)
-        dealt.append(frechet_distance(shuffled[:count], shuffled[count : count + len(held_out)]))
-    return Floor(float(np.mean(dealt)), float(np.std(dealt, ddof=1)), split, count)
+        counts = draw.multinomial(count, shares)
+        chosen = [draw.permutation(rows)[:n] for rows, n in zip(members, counts, strict=True)]
+        distances.append(frechet_distance(train[np.concatenate(chosen)], held_out))
+    return Floor(float(np.mean(distances)), float(np.std(distances, ddof=1)), count)

@@ -110,18 +110,23 @@ class Classifier(Extractor):
 
 
 def rotations(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return square images turned by 0, 90, 180 and 270 degrees, and the number of quarter turns.
+    """Return images turned by 0, 90, 180 and 270 degrees, and the number of quarter turns.
+
+    Images that are not square are mirrored instead: not, across, upside down, and both.
 
     Telling the turn apart is a task that unlabelled images bring with them (Gidaris, Singh,
     Komodakis 2018, arXiv:1803.07728).
 
     Args:
-        pixels: images with shape (N, C, H, H).
+        pixels: images with shape (N, C, H, W).
 
     Returns:
-        Images with shape (4 N, C, H, H) and labels with shape (4 N,).
+        Images with shape (4 N, C, H, W) and labels with shape (4 N,).
     """
-    turned = [pixels.rot90(quarter, dims=(2, 3)) for quarter in range(4)]
+    if pixels.shape[2] == pixels.shape[3]:
+        turned = [pixels.rot90(quarter, dims=(2, 3)) for quarter in range(4)]
+    else:
+        turned = [pixels, pixels.flip(3), pixels.flip(2), pixels.flip(2, 3)]
     return torch.cat(turned), torch.arange(4).repeat_interleave(len(pixels))
 
 

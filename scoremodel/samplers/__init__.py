@@ -3,10 +3,54 @@
 from __future__ import annotations
 
 from scoremodel.samplers.base import GRIDS, Sampler, Samples, sample
-from scoremodel.samplers.probability_flow import Euler, Heun
-from scoremodel.samplers.reverse_sde import EulerMaruyama
+from scoremodel.samplers.langevin import AnnealedLangevin, langevin
+from scoremodel.samplers.probability_flow import DPMSolver, Euler, Heun, RungeKutta
+from scoremodel.samplers.reverse_sde import (
+    DDIM,
+    Ancestral,
+    EulerMaruyama,
+    PredictorCorrector,
+    ReverseDiffusion,
+    SDEDPMSolver,
+    StochasticHeun,
+)
 
-__all__ = ["GRIDS", "SAMPLERS", "Euler", "EulerMaruyama", "Heun", "Sampler", "Samples", "sample"]
+__all__ = [
+    "DDIM",
+    "GRIDS",
+    "SAMPLERS",
+    "Ancestral",
+    "AnnealedLangevin",
+    "DPMSolver",
+    "Euler",
+    "EulerMaruyama",
+    "Heun",
+    "PredictorCorrector",
+    "ReverseDiffusion",
+    "RungeKutta",
+    "SDEDPMSolver",
+    "Sampler",
+    "Samples",
+    "StochasticHeun",
+    "langevin",
+    "sample",
+]
 
-SAMPLERS: dict[str, type[Sampler]] = {cls.kind: cls for cls in (EulerMaruyama, Euler, Heun)}
+SAMPLERS: dict[str, type[Sampler]] = {
+    cls.kind: cls
+    for cls in (
+        AnnealedLangevin,
+        Ancestral,
+        DDIM,
+        DPMSolver,
+        Euler,
+        EulerMaruyama,
+        Heun,
+        PredictorCorrector,
+        ReverseDiffusion,
+        RungeKutta,
+        SDEDPMSolver,
+        StochasticHeun,
+    )
+}
 """The samplers by the name that configurations use."""

@@ -10,7 +10,8 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from itertools import pairwise
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -18,9 +19,22 @@ from tqdm.auto import tqdm
 
 from scoremodel.denoiser import Denoise, Denoiser
 from scoremodel.rng import generators, randn_rows
-from scoremodel.sde import SDE
+from scoremodel.sde import SDE, Process
 
-__all__ = ["GRIDS", "Grid", "Sampler", "Samples", "sample", "time_grid"]
+__all__ = [
+    "GRIDS",
+    "Call",
+    "Callback",
+    "Draw",
+    "Grid",
+    "Kernel",
+    "Sampler",
+    "Samples",
+    "as_sde",
+    "kernel_steps",
+    "sample",
+    "time_grid",
+]
 
 Grid = Literal["uniform", "log_snr", "edm"]
 GRIDS: tuple[str, ...] = get_args(Grid)
@@ -33,8 +47,8 @@ Draw = Callable[[], Tensor]
 """Fresh standard normal noise with the shape (B, *) of the batch."""
 
 
-def time_grid(sde: SDE, points: int, grid: Grid) -> list[float]:
-    """Return `points` times that fall from 1 to sde.t_min.
+def time_grid(process: Process, points: int, grid: Grid) -> list[float]:
+    """Return `points` times that fall from 1 to process.t_min.
 
     With r = sigma_t / alpha_t and i from 0 to points − 1:
 
@@ -42,8 +56,10 @@ def time_grid(sde: SDE, points: int, grid: Grid) -> list[float]:
         log_snr  ln r_i equally spaced
         edm      r_i^(1/7) equally spaced (Karras et al. 2022, arXiv:2206.00364, eq. 5)
 
+    A chain has its levels only: the nearest ones are taken.
+
     Args:
-        sde: the process to be reversed.
+        process: the process to be reversed.
         points: number of times, at least 1.
         grid: one of the names above.
 
@@ -51,32 +67,39 @@ def time_grid(sde: SDE, points: int, grid: Grid) -> list[float]:
         The times as floats, the first exactly 1 and (if points > 1) the last exactly t_min.
 
     Raises:
-        ValueError: if the grid is unknown or points < 1.
+        ValueError: if the grid is unknown, points < 1, or a chain has too few levels for it.
     """
     if points < 1:
         raise ValueError(f"a time grid needs at least 1 point, got {points}")
-    u = torch.linspace(0, 1, points, dtype=torch.float64)
-    ends = torch.tensor([1.0, sde.t_min], dtype=torch.float64)
-    if grid == "uniform":
-        t = ends[0] + u * (ends[1] - ends[0])
-    elif grid == "log_snr":
-        first, last = sde.ratio(ends).log()
-        t = sde.t_of_ratio((first + u * (last - first)).exp())
-    elif grid == "edm":
-        first, last = sde.ratio(ends) ** (1 / EDM_RHO)
-        t = sde.t_of_ratio((first + u * (last - first)) ** EDM_RHO)
-    else:
+    if grid not in GRIDS:
         raise ValueError(f"unknown grid {grid!r}, allowed: {', '.join(GRIDS)}")
-    times: list[float] = t.tolist()
-    times[0] = 1.0
+    times = process.grid(points)
+    if grid != "uniform":
+        first, last = process.ratio(torch.tensor([1.0, process.t_min], dtype=torch.float64))
+        u = torch.linspace(0, 1, points, dtype=torch.float64)
+        if grid == "log_snr":
+            ratio = (first.log() + u * (last / first).log()).exp()
+        else:
+            power = 1 / EDM_RHO
+            ratio = (first**power + u * (last**power - first**power)) ** EDM_RHO
+        times = process.t_of_ratio(ratio)
+    falling: list[float] = times.tolist()
+    falling[0] = 1.0
     if points > 1:
-        times[-1] = sde.t_min
-    return times
+        falling[-1] = process.t_min
+    if any(s >= t for t, s in pairwise(falling)):
+        raise ValueError(
+            f"{process.kind} has too few levels for {points} different times on the grid {grid!r}"
+        )
+    return falling
 
 
 @dataclass(frozen=True)
 class Sampler(ABC):
     """A way from the prior at t = 1 back to the data.
+
+    A sampler is two functions: `plan` computes every step's coefficients as floats, once, and
+    `states` is the loop itself, which yields x after each step. A new sampler writes these two.
 
     Args:
         steps: number of steps.
@@ -96,22 +119,90 @@ class Sampler(ABC):
             raise ValueError(f"{self.kind} needs steps >= 1, got {self.steps}")
 
     @abstractmethod
-    def plan(self, sde: SDE) -> Sequence[Any]:
-        """Return the steps, each with its coefficients as floats, in the order they are taken."""
+    def plan(self, process: Process) -> Sequence[Any]:
+        """Return the steps, each with its coefficients as floats, in the order they are taken.
+
+        Raises:
+            ValueError: if the process does not define this sampler.
+        """
 
     @abstractmethod
-    def advance(self, step: Any, x: Tensor, denoise: Call, draw: Draw) -> Tensor:
-        """Return x after one step of the plan; x itself may be overwritten.
+    def states(self, plan: Sequence[Any], x: Tensor, denoise: Call, draw: Draw) -> Iterator[Tensor]:
+        """Yield the state after each step of the plan.
 
         Args:
-            step: one element of the plan.
-            x: state with shape (B, *).
+            plan: what `plan` returned.
+            x: the prior's draw with shape (B, *).
             denoise: the model.
             draw: gives noise with shape (B, *).
 
-        Returns:
-            The next state with shape (B, *).
+        Yields:
+            States with shape (B, *), each of which the next step may overwrite.
         """
+
+
+def as_sde(process: Process, sampler: str) -> SDE:
+    """Return `process` if it has drift and diffusion.
+
+    Raises:
+        ValueError: if it is a chain, naming the sampler that asked.
+    """
+    if not isinstance(process, SDE):
+        raise ValueError(
+            f"{sampler} needs a process with drift and diffusion, {process.kind} has only levels; "
+            "allowed for it: ancestral, reverse_diffusion, ddim, annealed_langevin and others that "
+            "use the kernel alone"
+        )
+    return process
+
+
+class Kernel(NamedTuple):
+    """A step from t to s < t in the terms of the process's kernel."""
+
+    t: float
+    alpha_t: float
+    sigma_t: float
+    s: float
+    alpha_s: float
+    sigma_s: float
+
+    @property
+    def r_t(self) -> float:
+        """The noise ratio sigma_t / alpha_t."""
+        return self.sigma_t / self.alpha_t
+
+    @property
+    def r_s(self) -> float:
+        """The noise ratio sigma_s / alpha_s."""
+        return self.sigma_s / self.alpha_s
+
+    @property
+    def transition(self) -> tuple[float, float]:
+        """(a, v) of the forward transition p(x_t | x_s) = N(a x_s, v I)."""
+        a = self.alpha_t / self.alpha_s
+        return a, self.sigma_t**2 - (a * self.sigma_s) ** 2
+
+
+def kernel_steps(
+    process: Process, steps: int, grid: Grid, denoise_last: bool = True
+) -> list[Kernel]:
+    """Return the steps over the grid.
+
+    Args:
+        process: the process to be reversed.
+        steps: number of steps.
+        grid: how the times are spaced.
+        denoise_last: whether the last step goes from t_min to alpha = 1, sigma = 0.
+
+    Returns:
+        The steps with their coefficients as floats.
+    """
+    times = time_grid(process, steps if denoise_last else steps + 1, grid)
+    t = torch.tensor(times, dtype=torch.float64)
+    nodes = list(zip(times, process.alpha(t).tolist(), process.sigma(t).tolist(), strict=True))
+    if denoise_last:
+        nodes.append((0.0, 1.0, 0.0))
+    return [Kernel(*here, *there) for here, there in pairwise(nodes)]
 
 
 @dataclass(frozen=True)
@@ -121,10 +212,17 @@ class Samples:
     Args:
         x: samples with shape (count, *shape), on the scale of the data.
         nfe: number of times the network was called for each sample, counted.
+        trajectory: the prior's draw and the state after each step, with shape (1 + number of steps,
+            count, *shape), if it was asked for.
     """
 
     x: Tensor
     nfe: int
+    trajectory: Tensor | None = None
+
+
+Callback = Callable[[int, Tensor], None]
+"""Called with (number of steps done, state with shape (batch_size, *)) after each step."""
 
 
 def sample(
@@ -135,11 +233,13 @@ def sample(
     *,
     start: int = 0,
     batch_size: int = 128,
-    sde: SDE | None = None,
+    process: Process | None = None,
     shape: Sequence[int] | None = None,
     mean: Tensor | float | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
+    callback: Callback | None = None,
+    trajectory: bool = False,
     progress: bool = False,
 ) -> Samples:
     """Return samples number start … start + count − 1 of the stream `seed`.
@@ -157,31 +257,36 @@ def sample(
         seed: the stream.
         start: number of the first sample.
         batch_size: samples that are drawn together.
-        sde: the process to reverse; a Denoiser's own by default.
+        process: the process to reverse; a Denoiser's own by default. A Denoiser can be sampled
+            along any process: it is asked for the noise level that the path has at each time.
         shape: shape of one sample; a Denoiser's own by default.
         mean: the data's mean, on which the prior of a process with alpha_1 = 1 is centred; a
             Denoiser's own by default, else 0.
         dtype: floating-point type; a Denoiser's own by default, else float32.
         device: where to sample; a Denoiser's own by default, else the CPU.
+        callback: sees the state after each step of each batch; it must not change it.
+        trajectory: whether to keep the prior's draw and the state after each step.
         progress: whether to show a progress bar with the time left.
 
     Returns:
-        The samples and the number of network calls.
+        The samples, the number of network calls, and the trajectory if asked for.
 
     Raises:
-        ValueError: if count or batch_size is not positive, or a function comes without sde or shape.
+        ValueError: if count or batch_size is not positive, a function comes without process or
+            shape, or the process does not define the sampler.
     """
     if count < 1 or batch_size < 1:
         raise ValueError(f"count and batch_size must be at least 1, got {count} and {batch_size}")
     if isinstance(model, Denoiser):
-        sde, shape = sde or model.sde, shape or model.shape
+        process, shape = process or model.process, shape or model.shape
         mean = model.data_mean if mean is None else mean
         dtype, device = dtype or model.data_mean.dtype, device or model.data_mean.device
-    if sde is None or shape is None:
-        raise ValueError("a model that is not a Denoiser needs sde= and shape=")
+        model = model.along(process)
+    if process is None or shape is None:
+        raise ValueError("a model that is not a Denoiser needs process= and shape=")
     dtype, device = dtype or torch.float32, torch.device(device or "cpu")
 
-    plan = sampler.plan(sde)
+    plan = sampler.plan(process)
     calls = 0
 
     def denoise(x: Tensor, t: float) -> Tensor:
@@ -191,6 +296,7 @@ def sample(
 
     batches = math.ceil(count / batch_size)
     done: list[Tensor] = []
+    paths: list[Tensor] = []
     with (
         torch.inference_mode(),
         tqdm(
@@ -201,14 +307,24 @@ def sample(
             first = start + batch * batch_size
             streams = generators(seed, "sample", range(first, first + batch_size))
             draw = _draw(streams, shape, dtype, device)
-            x = sde.prior_std() * next(draw)
-            if sde.prior_keeps_mean and mean is not None:
+            x = process.prior_std() * next(draw)
+            if process.prior_keeps_mean and mean is not None:
                 x += mean
-            for step in plan:
-                x = sampler.advance(step, x, denoise, draw.__next__)
+            path = [x.clone()]
+            states = sampler.states(plan, x, denoise, draw.__next__)
+            for number, x in enumerate(states, 1):
                 bar.update()
+                if callback is not None:
+                    callback(number, x)
+                if trajectory:
+                    path.append(x.clone())
             done.append(x)
-    return Samples(torch.cat(done)[:count].clone(), calls // batches)
+            paths.append(torch.stack(path))
+    return Samples(
+        torch.cat(done)[:count].clone(),
+        calls // batches,
+        torch.cat(paths, dim=1)[:, :count].clone() if trajectory else None,
+    )
 
 
 def _draw(

@@ -1,21 +1,45 @@
-"""Samplers of the reverse-time SDE dx = [f x − g² ∇ log p_t] dt + g dw̄."""
+"""Samplers with noise: the reverse-time SDE dx = [f x − g² ∇ log p_t] dt + g dw̄, and what it becomes.
+
+Each takes one step from t to s < t. In terms of the kernel the forward transition is
+p(x_t | x_s) = N(a x_s, v I) with a = alpha_t / alpha_s and v = sigma_t² − a² sigma_s²; the score is
+(alpha_t D − x_t) / sigma_t². All end without noise.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from scoremodel.samplers.base import Call, Draw, Sampler, time_grid
-from scoremodel.sde import SDE
+from scoremodel.samplers.base import (
+    Call,
+    Draw,
+    Grid,
+    Kernel,
+    Sampler,
+    as_sde,
+    kernel_steps,
+    time_grid,
+)
+from scoremodel.sde import Process
 
-__all__ = ["EulerMaruyama"]
+__all__ = [
+    "DDIM",
+    "Ancestral",
+    "EulerMaruyama",
+    "PredictorCorrector",
+    "ReverseDiffusion",
+    "SDEDPMSolver",
+    "StochasticHeun",
+]
 
 
-class _Linear(NamedTuple):
+class Linear(NamedTuple):
     """x ← a x + b D(x, t) + c z."""
 
     t: float
@@ -24,12 +48,29 @@ class _Linear(NamedTuple):
     c: float
 
 
-class EulerMaruyama(Sampler):
+def linear_states(plan: Sequence[Linear], x: Tensor, denoise: Call, draw: Draw) -> Iterator[Tensor]:
+    """Yield x ← a x + b D(x, t) + c z after each step; no noise is drawn where c = 0."""
+    for t, a, b, c in plan:
+        x = (a * x).add_(denoise(x, t), alpha=b)
+        if c:
+            x.add_(draw(), alpha=c)
+        yield x
+
+
+class _LinearSampler(Sampler):
+    def states(
+        self, plan: Sequence[Linear], x: Tensor, denoise: Call, draw: Draw
+    ) -> Iterator[Tensor]:
+        """Yield a x + b D + c z after each step."""
+        return linear_states(plan, x, denoise, draw)
+
+
+class EulerMaruyama(_LinearSampler):
     """Euler–Maruyama on the reverse SDE, from t to s = t − Δ.
 
-        x_s = x_t − Δ (f x_t − g² s(x_t, t)) + g sqrt(Δ) z,        s = (alpha_t D − x_t) / sigma_t²
+        x_s = x_t − Δ (f x_t − g² s(x_t, t)) + g sqrt(Δ) z
 
-    The last step, to t_min, leaves the noise out. NFE = steps.
+    The last step, to t_min, leaves the noise out. NFE = steps. For SDEs only.
 
     Song et al. 2021, arXiv:2011.13456, appendix D.
 
@@ -40,19 +81,335 @@ class EulerMaruyama(Sampler):
 
     kind: ClassVar[str] = "euler_maruyama"
 
-    def plan(self, sde: SDE) -> Sequence[_Linear]:
+    def plan(self, process: Process) -> Sequence[Linear]:
         """Return x_s = (1 − Δ f − Δ g²/sigma²) x + (Δ g² alpha/sigma²) D + g sqrt(Δ) z as floats."""
+        sde = as_sde(process, self.kind)
         times = time_grid(sde, self.steps + 1, self.grid)
         t = torch.tensor(times[:-1], dtype=torch.float64)
         delta = torch.tensor([a - b for a, b in pairwise(times)], dtype=torch.float64)
         pull = delta * (sde.g(t) / sde.sigma(t)) ** 2
         noise = sde.g(t) * delta.sqrt()
         noise[-1] = 0.0
-        columns = (times[:-1], 1 - delta * sde.f(t) - pull, pull * sde.alpha(t), noise)
-        rows = zip(*(torch.as_tensor(c).tolist() for c in columns), strict=True)
-        return [_Linear(*row) for row in rows]
+        a, b = 1 - delta * sde.f(t) - pull, pull * sde.alpha(t)
+        columns = (times[:-1], a.tolist(), b.tolist(), noise.tolist())
+        return [Linear(*row) for row in zip(*columns, strict=True)]
 
-    def advance(self, step: _Linear, x: Tensor, denoise: Call, draw: Draw) -> Tensor:
-        """Return a x + b D + c z."""
-        x = (step.a * x).add_(denoise(x, step.t), alpha=step.b)
-        return x.add_(draw(), alpha=step.c) if step.c else x
+
+class ReverseDiffusion(_LinearSampler):
+    """The reverse of the forward chain's own step, x_t = a x_s + sqrt(v) z.
+
+        x_s = (2 − a) x_t + v s(x_t, t) + sqrt(v) z
+
+    For VE it is NCSN's and for VP, with a = sqrt(1 − β), DDPM's chain reversed. The last step
+    leaves the noise out. NFE = steps.
+
+    Song et al. 2021, arXiv:2011.13456, appendix E.
+
+    Args:
+        steps: number of steps.
+        grid: how the times are spaced, see `time_grid`.
+    """
+
+    kind: ClassVar[str] = "reverse_diffusion"
+
+    def plan(self, process: Process) -> Sequence[Linear]:
+        """Return the steps over the grid, the last one to t_min and without noise."""
+        steps = kernel_steps(process, self.steps, self.grid, denoise_last=False)
+        plan = [_reverse_diffusion(step) for step in steps]
+        return [*plan[:-1], plan[-1]._replace(c=0.0)]
+
+
+def _reverse_diffusion(step: Kernel) -> Linear:
+    a, v = step.transition
+    pull = v / step.sigma_t**2
+    return Linear(step.t, 2 - a - pull, pull * step.alpha_t, math.sqrt(v))
+
+
+@dataclass(frozen=True)
+class Ancestral(_LinearSampler):
+    """Sample p(x_s | x_t, x_0 = D): DDPM's sampler, and NCSN's, for any process and any grid.
+
+        x_s = (a sigma_s² x_t + alpha_s v D) / sigma_t² + c z,
+        c² = v sigma_s² / sigma_t² (posterior)   or   c² = v (kernel),
+
+    the smallest and the largest variance that DDPM names. The last step, to alpha = 1 and
+    sigma = 0, gives D itself. NFE = steps.
+
+    Ho et al. 2020, arXiv:2006.11239; for NCSN Song et al. 2021, arXiv:2011.13456, appendix F.
+
+    Args:
+        steps: number of steps.
+        grid: how the times are spaced, see `time_grid`.
+        variance: "posterior" or "kernel".
+
+    Raises:
+        ValueError: if the variance is unknown.
+    """
+
+    variance: Literal["posterior", "kernel"] = "posterior"
+
+    kind: ClassVar[str] = "ancestral"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.variance not in ("posterior", "kernel"):
+            raise ValueError(
+                f"ancestral variance {self.variance!r} is unknown, allowed: posterior, kernel"
+            )
+
+    def plan(self, process: Process) -> Sequence[Linear]:
+        """Return the steps over the grid, the last one to sigma = 0."""
+        plan = []
+        for step in kernel_steps(process, self.steps, self.grid):
+            a, v = step.transition
+            ratio = (step.sigma_s / step.sigma_t) ** 2
+            c = math.sqrt(v * ratio if self.variance == "posterior" else v) if step.sigma_s else 0.0
+            plan.append(Linear(step.t, a * ratio, step.alpha_s * v / step.sigma_t**2, c))
+        return plan
+
+
+@dataclass(frozen=True)
+class DDIM(_LinearSampler):
+    """DDIM: from no noise (η = 0, the ODE's Euler method) to ancestral sampling (η = 1).
+
+        x_s = alpha_s D + sqrt(sigma_s² − c²) (x_t − alpha_t D) / sigma_t + c z,
+        c² = η² v sigma_s² / sigma_t²
+
+    NFE = steps. Song, Meng and Ermon 2021, arXiv:2010.02502, eq. 12 and 16.
+
+    Args:
+        steps: number of steps.
+        grid: how the times are spaced, see `time_grid`.
+        eta: η in [0, 1].
+
+    Raises:
+        ValueError: if eta is not in [0, 1].
+    """
+
+    eta: float = 0.0
+
+    kind: ClassVar[str] = "ddim"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"ddim needs 0 <= eta <= 1, got {self.eta}")
+
+    def plan(self, process: Process) -> Sequence[Linear]:
+        """Return the steps over the grid, the last one to sigma = 0."""
+        plan = []
+        for step in kernel_steps(process, self.steps, self.grid):
+            _, v = step.transition
+            c = self.eta * math.sqrt(v) * step.sigma_s / step.sigma_t
+            keep = math.sqrt(max(step.sigma_s**2 - c**2, 0.0)) / step.sigma_t
+            plan.append(Linear(step.t, keep, step.alpha_s - keep * step.alpha_t, c))
+        return plan
+
+
+class _Corrected(NamedTuple):
+    predictor: Linear
+    s: float
+    alpha_s: float
+    sigma_s: float
+    scale: float
+
+
+@dataclass(frozen=True)
+class PredictorCorrector(Sampler):
+    """A step of reverse diffusion, then a Langevin step at the time reached.
+
+        x ← x + e s(x, s) + sqrt(2 e) z,        e = 2 α (snr |z| / |s|)²
+
+    with α = 1 for VE and (alpha_t / alpha_s)² of the step just taken otherwise. The norms are each
+    sample's own: a mean over the batch would make a sample depend on its batch mates. The last step
+    has no corrector and no noise. NFE = 2 · steps − 1.
+
+    Song et al. 2021, arXiv:2011.13456, algorithms 4 and 5.
+
+    Args:
+        steps: number of predictor steps.
+        grid: how the times are spaced, see `time_grid`.
+        snr: the corrector's signal-to-noise ratio.
+
+    Raises:
+        ValueError: if snr is not positive.
+    """
+
+    snr: float = 0.16
+
+    kind: ClassVar[str] = "predictor_corrector"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.snr <= 0:
+            raise ValueError(f"predictor_corrector needs snr > 0, got {self.snr}")
+
+    def plan(self, process: Process) -> Sequence[_Corrected]:
+        """Return the steps over the grid, the last one to t_min, without noise or corrector."""
+        plan = []
+        steps = kernel_steps(process, self.steps, self.grid, denoise_last=False)
+        for number, step in enumerate(steps, 1):
+            predictor = _reverse_diffusion(step)
+            scale = step.transition[0] ** 2
+            if number == len(steps):
+                predictor, scale = predictor._replace(c=0.0), 0.0
+            plan.append(_Corrected(predictor, step.s, step.alpha_s, step.sigma_s, scale))
+        return plan
+
+    def states(
+        self, plan: Sequence[_Corrected], x: Tensor, denoise: Call, draw: Draw
+    ) -> Iterator[Tensor]:
+        """Yield the state after each predictor step and its corrector."""
+        for (t, a, b, c), s, alpha, sigma, scale in plan:
+            x = (a * x).add_(denoise(x, t), alpha=b)
+            if c:
+                x.add_(draw(), alpha=c)
+            if scale:
+                score = (alpha * denoise(x, s)).sub_(x).div_(sigma**2)
+                z = draw()
+                ratio = z.flatten(1).norm(dim=1) / score.flatten(1).norm(dim=1)
+                e = (2 * scale * (self.snr * ratio) ** 2).view(-1, *(1,) * (x.ndim - 1))
+                x.addcmul_(e, score).addcmul_((2 * e).sqrt(), z)
+            yield x
+
+
+class _Churned(NamedTuple):
+    step: Kernel
+    r_hat: float
+    t_hat: float
+    alpha_hat: float
+
+
+@dataclass(frozen=True)
+class StochasticHeun(Sampler):
+    """EDM's stochastic sampler: raise the noise a little, then a step of Heun's method on the ODE.
+
+        r̂ = r_t (1 + γ),   ŷ = y + s_noise sqrt(r̂² − r_t²) z,   then Heun from r̂ to r_s
+
+    with y = x / alpha, r = sigma / alpha, and γ = min(s_churn / steps, √2 − 1) where r_t is between
+    s_min and s_max, else 0. NFE = 2 · steps − 1. For SDEs only, which have every noise level.
+
+    Karras et al. 2022, arXiv:2206.00364, algorithm 2.
+
+    Args:
+        steps: number of steps.
+        grid: how the times are spaced, see `time_grid`.
+        s_churn: amount of noise added over all steps.
+        s_min: smallest noise ratio at which noise is added.
+        s_max: largest.
+        s_noise: factor on the added noise.
+    """
+
+    grid: Grid = "edm"
+    s_churn: float = 40.0
+    s_min: float = 0.05
+    s_max: float = 50.0
+    s_noise: float = 1.003
+
+    kind: ClassVar[str] = "stochastic_heun"
+
+    def plan(self, process: Process) -> Sequence[_Churned]:
+        """Return the steps with the raised level r̂, its time and its alpha."""
+        sde = as_sde(process, self.kind)
+        largest = float(sde.ratio(torch.ones((), dtype=torch.float64)))
+        gamma = min(self.s_churn / self.steps, math.sqrt(2) - 1)
+        plan = []
+        for step in kernel_steps(sde, self.steps, self.grid):
+            raised = step.r_t * (1 + gamma) if self.s_min <= step.r_t <= self.s_max else step.r_t
+            raised = min(raised, largest)
+            if raised > step.r_t:
+                t = sde.t_of_ratio(torch.tensor(raised, dtype=torch.float64))
+                plan.append(_Churned(step, raised, float(t), float(sde.alpha(t))))
+            else:
+                plan.append(_Churned(step, step.r_t, step.t, step.alpha_t))
+        return plan
+
+    def states(
+        self, plan: Sequence[_Churned], x: Tensor, denoise: Call, draw: Draw
+    ) -> Iterator[Tensor]:
+        """Yield alpha_s y_s after each step."""
+        for step, r_hat, t_hat, alpha_hat in plan:
+            y = x / step.alpha_t
+            if r_hat > step.r_t:
+                y.add_(draw(), alpha=self.s_noise * math.sqrt(r_hat**2 - step.r_t**2))
+            denoised = denoise(alpha_hat * y, t_hat)
+            if step.r_s == 0:
+                x = denoised
+            else:
+                slope = (y - denoised).div_(r_hat)
+                guess = torch.add(y, slope, alpha=step.r_s - r_hat)
+                ahead = denoise(step.alpha_s * guess, step.s)
+                slope.add_(guess.sub_(ahead), alpha=1 / step.r_s)
+                x = y.add_(slope, alpha=(step.r_s - r_hat) / 2).mul_(step.alpha_s)
+            yield x
+
+
+class _Multistep(NamedTuple):
+    t: float
+    a: float
+    b: float
+    previous: float
+    c: float
+
+
+class SDEDPMSolver(Sampler):
+    """SDE-DPM-Solver++(2M): second order in the denoised mean, with the reverse SDE's noise.
+
+        x_s = (sigma_s / sigma_t) e^{−h} x_t + alpha_s (1 − e^{−2h}) D̂ + sigma_s sqrt(1 − e^{−2h}) z,
+        D̂ = D_t + (D_t − D_prev) / (2 ρ),   ρ = h_prev / h,   h = ln(r_t / r_s)
+
+    The first step and the last (to sigma = 0, where the result is D) use D̂ = D. NFE = steps.
+
+    Lu et al. 2022, arXiv:2211.01095, appendix A.
+
+    Args:
+        steps: number of steps.
+        grid: how the times are spaced, see `time_grid`.
+    """
+
+    kind: ClassVar[str] = "sde_dpm_solver"
+
+    def plan(self, process: Process) -> Sequence[_Multistep]:
+        """Return the steps over the grid, the last one to sigma = 0."""
+        plan: list[_Multistep] = []
+        last = 0.0
+        for step in kernel_steps(process, self.steps, self.grid):
+            if step.sigma_s == 0:
+                plan.append(_Multistep(step.t, 0.0, 1.0, 0.0, 0.0))
+                continue
+            h = math.log(step.r_t / step.r_s)
+            gain = -math.expm1(-2 * h)
+            extra = step.alpha_s * gain * h / (2 * last) if last else 0.0
+            plan.append(
+                _Multistep(
+                    step.t,
+                    step.sigma_s / step.sigma_t * math.exp(-h),
+                    step.alpha_s * gain + extra,
+                    -extra,
+                    step.sigma_s * math.sqrt(gain),
+                )
+            )
+            last = h
+        return plan
+
+    def states(
+        self, plan: Sequence[_Multistep], x: Tensor, denoise: Call, draw: Draw
+    ) -> Iterator[Tensor]:
+        """Yield a x + b D + previous · D_prev + c z after each step."""
+        return multistep_states(plan, x, denoise, draw)
+
+
+def multistep_states(
+    plan: Sequence[_Multistep], x: Tensor, denoise: Call, draw: Draw
+) -> Iterator[Tensor]:
+    """Yield x ← a x + b D + previous · D_prev + c z after each step."""
+    before: Tensor | None = None
+    for t, a, b, previous, c in plan:
+        denoised = denoise(x, t)
+        x = (a * x).add_(denoised, alpha=b)
+        if previous and before is not None:
+            x.add_(before, alpha=previous)
+        if c:
+            x.add_(draw(), alpha=c)
+        before = denoised
+        yield x

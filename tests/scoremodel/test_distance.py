@@ -88,15 +88,24 @@ def test_features_that_allow_no_distance_are_named(features: np.ndarray) -> None
 
 
 def test_the_floor_is_what_random_real_subsets_score() -> None:
-    """Dealing one set of features at random scores what fresh samples of the same sizes score."""
+    """Small subsets of one set of features score what fresh samples of that size score."""
     draw = np.random.default_rng(1)
-    train, held_out = draw.standard_normal((2, 500, 8))
-    floor = real_floor(train, held_out, count=500, seed=0, repeats=40)
-    fresh = [frechet_distance(*draw.standard_normal((2, 500, 8))) for _ in range(40)]
+    train, held_out = draw.standard_normal((8000, 8)), draw.standard_normal((500, 8))
+    floor = real_floor(train, held_out, count=200, seed=0, repeats=40)
+    fresh = [frechet_distance(draw.standard_normal((200, 8)), held_out) for _ in range(40)]
+    assert floor.std is not None
     error = np.hypot(floor.std, np.std(fresh)) / np.sqrt(40)
     assert abs(floor.value - np.mean(fresh)) < 4 * error
-    assert floor.split == pytest.approx(frechet_distance(train, held_out))
-    assert real_floor(train, held_out, count=9999, seed=0, repeats=2).count == 500
+    labels = np.repeat([0, 1], 4000)
+    shifted = train + 3 * labels[:, None]
+    other = held_out + 3 * np.repeat([0, 1], 250)[:, None]
+    stratified = real_floor(shifted, other, 200, 0, 40, labels=np.zeros(8000, int))
+    independent = real_floor(shifted, other, 200, 0, 40, labels=labels)
+    spread = np.hypot(independent.std or 0, stratified.std or 0) / np.sqrt(40)
+    assert abs(independent.value - stratified.value) < 4 * spread  # small subsets: no difference
+    whole = real_floor(train, held_out, count=9999, seed=0)
+    assert (whole.value, whole.std) == (frechet_distance(train, held_out), None)
+    assert whole.count == 8000
 
 
 def test_the_extractor_knows_digits_and_repeats_to_the_bit(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scoremodel.denoiser import Denoiser
 from scoremodel.oracles import GaussianMixture
-from scoremodel.samplers import Euler, EulerMaruyama, Heun, Sampler, sample
+from scoremodel.samplers import DPMSolver, Euler, EulerMaruyama, Heun, Sampler, sample
 from scoremodel.samplers.base import time_grid
 from scoremodel.sde import SDE, VE, VP, SubVP
 
@@ -25,7 +25,13 @@ def exact(sde: SDE):
 
 
 def draw(sampler: Sampler, sde: SDE, count: int, **options: object) -> Tensor:
-    settings = {"sde": sde, "shape": (1,), "dtype": torch.float64, "mean": MEAN, "batch_size": 4096}
+    settings = {
+        "process": sde,
+        "shape": (1,),
+        "dtype": torch.float64,
+        "mean": MEAN,
+        "batch_size": 4096,
+    }
     return sample(exact(sde), sampler, count, 0, **(settings | options)).x  # type: ignore[arg-type]
 
 
@@ -47,7 +53,7 @@ def test_edm_grid_is_the_published_formula() -> None:
     torch.testing.assert_close(sigma, published, rtol=1e-9, atol=0)
 
 
-@pytest.mark.parametrize(("cls", "order"), [(Euler, 1), (Heun, 2)])
+@pytest.mark.parametrize(("cls", "order"), [(Euler, 1), (Heun, 2), (DPMSolver, 2)])
 @pytest.mark.parametrize("grid", ["uniform", "log_snr", "edm"])
 @pytest.mark.parametrize("sde", PROCESSES, ids=str)
 def test_ode_samplers_converge_to_the_exact_map_at_their_order(
@@ -57,27 +63,29 @@ def test_ode_samplers_converge_to_the_exact_map_at_their_order(
     ends = torch.tensor([1.0, sde.t_min], dtype=torch.float64)
     alpha, variance = sde.alpha(ends), sde.alpha(ends) ** 2 * STD**2 + sde.sigma(ends) ** 2
 
-    class Capture(cls):  # type: ignore[misc, valid-type]
-        """The same sampler, that remembers where it started."""
-
-        def advance(self, step, x, denoise, draw):  # type: ignore[no-untyped-def]
-            if step.t == 1.0:
-                starts.append(x.clone())
-            return super().advance(step, x, denoise, draw)
-
     # The uniform grid reaches its asymptotic order late: its last steps span a decade of noise.
     counts = [400, 800, 1600] if grid == "uniform" else [50, 100, 200]
     if grid == "uniform" and isinstance(sde, VP):
         counts = [4000, 8000]
     errors = []
     for steps in counts:
-        starts: list[Tensor] = []
-        sampler = Capture(steps, grid=grid, denoise_last=False)
-        x_0 = draw(sampler, sde, 8, batch_size=8)
-        target = (
-            alpha[1] * MEAN + (starts[0] - alpha[0] * MEAN) * (variance[1] / variance[0]).sqrt()
-        )
-        errors.append(float((x_0 - target).abs().max()))
+        path = sample(
+            exact(sde),
+            cls(steps, grid=grid, denoise_last=False),  # type: ignore[call-arg, arg-type]
+            8,
+            0,
+            process=sde,
+            shape=(1,),
+            dtype=torch.float64,
+            mean=MEAN,
+            batch_size=8,
+            trajectory=True,
+        ).trajectory
+        assert path is not None
+        assert len(path) == steps + 1
+        start = path[0] - alpha[0] * MEAN
+        target = alpha[1] * MEAN + start * (variance[1] / variance[0]).sqrt()
+        errors.append(float((path[-1] - target).abs().max()))
     slope = np.polyfit(np.log(counts), np.log(errors), 1)[0]
     assert slope == pytest.approx(-order, abs=0.15)
 
@@ -123,7 +131,7 @@ def test_nfe_is_the_number_of_calls(sampler: Sampler, nfe: int) -> None:
         return exact(VP())(x, t)
 
     samples = sample(
-        counted, sampler, 30, 0, batch_size=10, sde=VP(), shape=(1,), dtype=torch.float64
+        counted, sampler, 30, 0, batch_size=10, process=VP(), shape=(1,), dtype=torch.float64
     )
     assert samples.nfe == nfe
     assert calls == 3 * nfe
@@ -173,7 +181,7 @@ def test_the_mixing_weights_of_a_mixture_come_out() -> None:
                 sampler,
                 count,
                 1,
-                sde=sde,
+                process=sde,
                 shape=(2,),
                 mean=torch.tensor([-0.6, 0.0], dtype=torch.float64),
                 dtype=torch.float64,
@@ -187,11 +195,11 @@ def test_the_mixing_weights_of_a_mixture_come_out() -> None:
     ("arguments", "words"),
     [
         ({"count": 0}, "count and batch_size must be at least 1, got 0"),
-        ({"sde": None}, "needs sde= and shape="),
+        ({"process": None}, "needs process= and shape="),
     ],
 )
 def test_wrong_arguments_are_named(arguments: dict[str, object], words: str) -> None:
-    settings: dict[str, object] = {"count": 4, "sde": VP(), "shape": (1,)} | arguments
+    settings: dict[str, object] = {"count": 4, "process": VP(), "shape": (1,)} | arguments
     count = settings.pop("count")
     with pytest.raises(ValueError, match=words):
         sample(exact(VP()), Heun(4), count, 0, **settings)  # type: ignore[arg-type]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scoremodel.sde import SDE, VE, VP, SubVP, sde_from_config
+from scoremodel.chains import process_from_config
+from scoremodel.sde import SDE, VE, VP, CosineVP, SubVP
 
-PROCESSES = [VE(), VE(0.01, 50.0), VP(), VP(0.2, 12.0), SubVP()]
+PROCESSES = [VE(), VE(0.01, 50.0), VP(), VP(0.2, 12.0), SubVP(), CosineVP()]
 
 
 def at(*times: float) -> torch.Tensor:
@@ -86,14 +87,54 @@ def test_perturb_has_the_kernel_s_moments() -> None:
     [
         ({"kind": "ve", "sigma_min": 5.0, "sigma_max": 1.0}, "sigma_min=5.0"),
         ({"kind": "vp", "beta_min": -1.0, "beta_max": 1.0}, "beta_min=-1.0"),
-        ({"kind": "vee"}, "allowed: ve, vp, subvp"),
+        ({"kind": "vee"}, "allowed: ve, vp, subvp, vp_cosine, ncsn, ddpm"),
     ],
 )
 def test_wrong_parameters_are_named(config: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        sde_from_config(config)
+        process_from_config(config)
 
 
 @pytest.mark.parametrize("sde", PROCESSES, ids=str)
 def test_config_makes_the_same_process(sde: SDE) -> None:
-    assert sde_from_config(sde.config()) == sde
+    assert process_from_config(sde.config()) == sde
+
+
+@pytest.mark.parametrize("sde", [VP(), SubVP(), CosineVP()], ids=str)
+def test_a_process_given_by_drift_and_diffusion_has_the_kernel_of_its_closed_form(sde: SDE) -> None:
+    class ByCoefficients(SDE):
+        """The same process, told f and g only."""
+
+        kind = "by_coefficients"
+
+        def f(self, t: torch.Tensor) -> torch.Tensor:
+            return sde.f(t)
+
+        def g(self, t: torch.Tensor) -> torch.Tensor:
+            return sde.g(t)
+
+    same = ByCoefficients()
+    t = torch.linspace(0.01, 0.95, 30, dtype=torch.float64)
+    torch.testing.assert_close(same.alpha(t), sde.alpha(t), rtol=1e-6, atol=0)
+    torch.testing.assert_close(same.sigma(t), sde.sigma(t), rtol=1e-6, atol=0)
+    inside = t[:-1]
+    torch.testing.assert_close(same.t_of_ratio(sde.ratio(inside)), inside, rtol=1e-6, atol=1e-6)
+
+
+def test_a_process_that_gives_neither_pair_is_refused() -> None:
+    with pytest.raises(TypeError, match="must define alpha and sigma, or f and g"):
+
+        class Half(SDE):
+            """Only a drift."""
+
+            def f(self, t: torch.Tensor) -> torch.Tensor:
+                return -t
+
+
+@pytest.mark.parametrize("sde", [VP(), VE(0.01, 50.0), CosineVP()], ids=str)
+def test_reverse_drift_and_probability_flow_are_the_published_formulas(sde: SDE) -> None:
+    x, score = torch.randn(2, 5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    t = torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
+    f, g2 = sde.f(t)[:, None], sde.g(t)[:, None] ** 2
+    torch.testing.assert_close(sde.reverse_drift(x, t, score), f * x - g2 * score)
+    torch.testing.assert_close(sde.probability_flow(x, t, score), f * x - g2 * score / 2)

@@ -29,7 +29,6 @@ def test_the_mixture_has_its_weights_means_and_spreads() -> None:
     for index, (mean, std) in enumerate([((-1, 0), 0.1), ((2, 1), 0.3)]):
         points = raw.x[raw.labels == index]
         np.testing.assert_allclose(points.mean(0), mean, atol=4 * std / len(points) ** 0.5)
-        assert points.std() - points.std(0).mean() < 1.6
         np.testing.assert_allclose(points.std(0), std, rtol=4 / (2 * len(points)) ** 0.5)
 
 
@@ -55,12 +54,26 @@ def test_a_flat_folder_of_colour_images_has_no_labels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(raw.x[0], pixels.transpose(2, 0, 1))
 
 
+def test_one_folder_of_images_says_nothing_about_classes(tmp_path: Path) -> None:
+    (tmp_path / "all").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "all" / "a.png")
+    assert load_folder(tmp_path).labels is None
+
+
 def test_broken_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no images"):
         load_folder(tmp_path)
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
     Image.new("L", (8, 9)).save(tmp_path / "b.png")
     with pytest.raises(ValueError, match=r"b\.png: is 8×9 pixels but a\.png is 8×8"):
+        load_folder(tmp_path)
+    Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / "b.png")
+    with pytest.raises(ValueError, match=r"b\.png: pixels of mode I;16, allowed: 1, L, P, RGB"):
+        load_folder(tmp_path)
+    (tmp_path / "c").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "c" / "c.png")
+    (tmp_path / "b.png").unlink()
+    with pytest.raises(ValueError, match=r"a\.png: lies beside sub-folders"):
         load_folder(tmp_path)
     (tmp_path / "b.png").write_bytes(b"not an image")
     with pytest.raises(ValueError, match=r"b\.png: not a readable image"):
@@ -81,11 +94,11 @@ def test_wrong_descriptions_are_named(description: dict[str, object], words: str
         load_source(description)
 
 
-def test_fashion_mnist_is_torchvision_s_with_its_own_test_split(
-    real_images: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(real_images / "FashionMNIST", tmp_path / "FashionMNIST")
-    raw = load_source({"kind": "torchvision", "name": "FashionMNIST", "root": str(tmp_path)})
+def test_fashion_mnist_is_torchvision_s_with_its_own_test_split(real_images: Path) -> None:
+    """It is read where it lies, without being unpacked there."""
+    before = sorted(path.name for path in (real_images / "FashionMNIST" / "raw").iterdir())
+    raw = load_source({"kind": "torchvision", "name": "FashionMNIST", "root": str(real_images)})
+    assert sorted(path.name for path in (real_images / "FashionMNIST" / "raw").iterdir()) == before
     assert raw.x.shape == (70_000, 1, 28, 28)
     assert raw.held_out is not None
     assert int(raw.held_out.sum()) == 10_000

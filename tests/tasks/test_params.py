@@ -27,7 +27,7 @@ def changed(folder: Path, old: str, new: str) -> Path:
          "allowed: a number greater than sigma_min (200)"),
         ("samplers: [heun, euler_maruyama]", "samplers: heun",
          "active.samplers: 'heun' is not allowed, allowed: list"),
-        ("count: 898", "count: -5",
+        ("count: 448", "count: -5",
          "evaluation.count: -5 is not allowed, allowed: greater than or equal to 2"),
         ("kind: heun, steps: 18", "kind: hein, steps: 18",
          "samplers.heun.kind: 'hein' is not allowed, allowed: 'euler_maruyama', 'euler' or 'heun'"),
@@ -60,7 +60,7 @@ def test_a_mistake_gets_its_line(tmp_path: Path, old: str, new: str, line: str) 
 
 def test_two_mistakes_get_two_lines(tmp_path: Path) -> None:
     path = changed(tmp_path, "threads: 2 ", "threads: two ")
-    path.write_text(path.read_text().replace("count: 898", "count: x"))
+    path.write_text(path.read_text().replace("count: 448", "count: x"))
     with pytest.raises(ParamsError) as error:
         load_params(path)
     assert [line.split(": ")[1] for line in str(error.value).splitlines()] == [
