@@ -385,13 +385,15 @@ def test_planted_mistakes_are_caught(mistake: str, monkeypatch: pytest.MonkeyPat
 
         monkeypatch.setattr(reverse_sde.Linear, "_replace", lambda self, **_: self)
     elif mistake == "a floored index":
-        process = NCSN(0.01, 2.0, 20)
-        sampler = Ancestral(20, grid="uniform")
-        times = [*time_grid(process, 20, "uniform"), None]
-        expected = moments(process, times, ancestral, "posterior")
+        # Sampler and model would be wrong alike, so moments cannot show it; the levels do.
+        levels = torch.arange(1, 2001)
+        chain = DDPM(levels=2000)
+        assert torch.equal(chain.index(levels / 2000), levels)
         monkeypatch.setattr(
-            NCSN, "index", lambda self, t: (t * (self.levels - 1)).long().clamp(1, self.levels)
+            DDPM, "index", lambda self, t: (t * (self.levels - 1)).long().clamp(1, self.levels)
         )
+        assert int((chain.index(levels / 2000) != levels).sum()) >= 1000
+        return
     else:
         sampler = Heun(64)
         expected = (MEAN, values(process, process.t_min)[2])

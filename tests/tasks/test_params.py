@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from tasks.params import ParamsError, load_params
+from scoremodel.loss import Weighting
+from scoremodel.samplers import GRIDS, SAMPLERS
+from scoremodel.sde import SDES
+from scoremodel.training import TrainingConfig
+from tasks.params import VE, VP, ParamsError, Sampler, Training, load_params
 from tests.workspace import ROOT
 
 SHIPPED = (ROOT / "params.yaml").read_text()
@@ -85,3 +91,15 @@ def test_ve_and_vp_differ_in_their_sde_block_only() -> None:
     assert models["ve"].network == models["vp"].network
     assert models["ve"].training == models["vp"].training
     assert models["ve"].sde != models["vp"].sde
+
+
+def test_the_schema_allows_what_the_library_has() -> None:
+    def named(model: type, field: str) -> set[str]:
+        return set(get_args(model.model_fields[field].annotation))  # type: ignore[attr-defined]
+
+    assert named(Sampler, "kind") <= set(SAMPLERS)
+    assert named(Sampler, "grid") == set(GRIDS)
+    assert named(Training, "weighting") == set(get_args(Weighting))
+    assert named(VE, "kind") | named(VP, "kind") <= set(SDES)
+    fields = {field.name for field in dataclasses.fields(TrainingConfig)}
+    assert set(Training.model_fields) == fields
