@@ -13,8 +13,13 @@ from scoremodel.files import atomic_path, write_text
 def test_an_error_while_writing_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "a" / "file.txt"
     write_text(path, "old")
-    with pytest.raises(OSError, match=r"No space left.*file\.txt"), atomic_path(path) as temporary:
-        temporary.write_text("half of the n")
-        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def fill_the_disk() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("half of the n")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match=r"No space left.*file\.txt"):
+        fill_the_disk()
     assert path.read_text() == "old"
     assert [entry.name for entry in path.parent.iterdir()] == ["file.txt"]
