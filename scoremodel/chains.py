@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoremodel.sde import SDES, Process
+from scoremodel.sde import SDES, Process, check_times
 
 __all__ = [
     "CHAINS",
@@ -52,7 +52,18 @@ class Chain(Process):
         return 1 / self.levels
 
     def index(self, t: Tensor) -> Tensor:
-        """Return the level number 1 … N nearest to time t."""
+        """Return the level number 1 … N nearest to time t.
+
+        Args:
+            t: times in [0, 1] with any shape.
+
+        Returns:
+            Level numbers (int64) with the shape of t.
+
+        Raises:
+            ValueError: if a time is outside [0, 1].
+        """
+        check_times(t)
         return (t * self.levels).round().long().clamp(1, self.levels)
 
     def alpha(self, t: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The trained object: a denoiser D(x_t, t), and its score.
 
-Score, noise and denoised mean are one linear map apart (Tweedie's formula):
+Denoised mean, noise, score and v are one linear map apart (Tweedie's formula; `convert`):
 
     D(x_t, t) = E[x_0 | x_t],        ∇ log p_t(x_t) = (alpha_t D − x_t) / sigma_t² = −ε / sigma_t.
 
@@ -13,43 +13,130 @@ Diffusion-Based Generative Models, 2022, arXiv:2206.00364):
     c_skip = s² / (s² + r²),   c_out = s r / sqrt(s² + r²),   c_in = 1 / sqrt(s² + r²),
     c_noise = ln(r) / 4,
 
-with m and s the mean and standard deviation of the data themselves (EDM takes 0 and ½).
+with m and s the mean and standard deviation of the data themselves (EDM takes 0 and ½). Other
+choices of c_skip and c_out make F predict the noise, v, or the data (`preconditioning`).
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from scoremodel.chains import process_from_config
 from scoremodel.networks import build_network
-from scoremodel.sde import Process
+from scoremodel.sde import Process, column
 from scoremodel.weights import read_weights, write_weights
 
-__all__ = ["Denoise", "Denoiser", "as_channels_last", "load", "save", "score_from_denoised"]
+__all__ = [
+    "Denoise",
+    "Denoiser",
+    "Parametrisation",
+    "Preconditioning",
+    "as_channels_last",
+    "convert",
+    "load",
+    "preconditioning",
+    "save",
+]
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """Anything that maps (x_t with shape (B, *), t with shape (B,)) to E[x_0 | x_t] with shape (B, *)."""
 
+Parametrisation = Literal["denoised", "noise", "score", "v"]
+Preconditioning = Literal["edm", "noise", "v", "denoised"]
 
-def score_from_denoised(denoised: Tensor, x_t: Tensor, t: Tensor, process: Process) -> Tensor:
-    """Return the score (alpha_t D − x_t) / sigma_t².
+
+def convert(
+    value: Tensor,
+    x_t: Tensor,
+    t: Tensor,
+    process: Process,
+    source: Parametrisation,
+    target: Parametrisation,
+) -> Tensor:
+    """Return what one parametrisation of a score model says in the terms of another.
+
+    Each is a x_t + b D for the denoised mean D = E[x_0 | x_t]:
+
+        denoised    D
+        noise       ε = (x_t − alpha_t D) / sigma_t
+        score       s = (alpha_t D − x_t) / sigma_t²
+        v           alpha_t ε − sigma_t D        (Salimans and Ho 2022, arXiv:2202.00512)
 
     Args:
-        denoised: D(x_t, t) with shape (B, *).
+        value: what the model says with shape (B, *).
         x_t: noisy data with shape (B, *).
         t: times with shape (B,).
         process: the process that made x_t.
+        source: the parametrisation of `value`.
+        target: the parametrisation to return.
 
     Returns:
-        ∇ log p_t(x_t) with shape (B, *).
+        The same statement in the target's terms with shape (B, *).
+
+    Raises:
+        ValueError: if a parametrisation is unknown, the shapes do not fit, or a time is outside
+            [0, 1].
     """
-    column = (-1, *(1,) * (x_t.ndim - 1))
-    return (process.alpha(t).view(column) * denoised - x_t) / process.sigma(t).view(column) ** 2
+    alpha, sigma = column(process.alpha(t), x_t), column(process.sigma(t), x_t)
+    linear = {
+        "denoised": (torch.zeros_like(sigma), torch.ones_like(sigma)),
+        "noise": (1 / sigma, -alpha / sigma),
+        "score": (-1 / sigma**2, alpha / sigma**2),
+        "v": (alpha / sigma, -(alpha**2) / sigma - sigma),
+    }
+    for name in (source, target):
+        if name not in linear:
+            raise ValueError(f"unknown parametrisation {name!r}, allowed: {', '.join(linear)}")
+    (a_source, b_source), (a_target, b_target) = linear[source], linear[target]
+    scale = b_target / b_source
+    return (a_target - a_source * scale) * x_t + scale * value
+
+
+def preconditioning(ratio: Any, std: float, kind: Preconditioning = "edm") -> tuple[Any, Any, Any]:
+    """Return c_skip, c_out and c_in of D = m + c_skip y + c_out F(c_in y), y = x_t / alpha_t − m.
+
+    With r = sigma_t / alpha_t, the data's standard deviation s, and c_in = 1 / sqrt(s² + r²):
+
+        edm         c_skip = s² / (s² + r²),   c_out = s r / sqrt(s² + r²)
+        noise       c_skip = 1,                c_out = −r           F is the noise ε
+        v           c_skip = 1 / (1 + r²),     c_out = −r / sqrt(1 + r²)
+        denoised    c_skip = 0,                c_out = 1
+
+    "noise" is how NCSN and DDPM, hence VE and VP, were trained at first; "v" is VP's v, and "edm"
+    is −v for data scaled to s = 1.
+
+    Karras et al. 2022, arXiv:2206.00364, table 1.
+
+    Args:
+        ratio: noise levels r, a number or a tensor of any shape.
+        std: s.
+        kind: one of the names above.
+
+    Returns:
+        Three numbers, or three tensors with the shape of `ratio`.
+
+    Raises:
+        ValueError: if the kind is unknown.
+    """
+    total = std**2 + ratio**2
+    c_in = total**-0.5
+    if kind == "edm":
+        return std**2 / total, std * ratio * c_in, c_in
+    if kind == "noise":
+        return 0 * ratio + 1, -ratio, c_in
+    if kind == "v":
+        return 1 / (1 + ratio**2), -ratio * (1 + ratio**2) ** -0.5, c_in
+    if kind == "denoised":
+        return 0 * ratio, 0 * ratio + 1, c_in
+    raise ValueError(
+        f"unknown preconditioning {kind!r}, allowed: {', '.join(get_args(Preconditioning))}"
+    )
 
 
 class Denoiser(nn.Module):
@@ -65,9 +152,12 @@ class Denoiser(nn.Module):
         mean: the data's mean, one number per channel (images) or per dimension (vectors).
         std: the data's standard deviation around that mean, one number.
         levels: number of grey levels of the data's pixels, None for real-valued data.
+        classes: number of classes of a class-conditional model, None for an unconditional one.
+        preconditioning: what the network inside predicts, see `preconditioning`.
 
     Raises:
-        ValueError: if the network does not fit the shape, or mean and std do not.
+        ValueError: if the network does not fit the shape, or mean and std do not, or the
+            preconditioning is unknown.
     """
 
     def __init__(
@@ -78,6 +168,8 @@ class Denoiser(nn.Module):
         mean: Sequence[float],
         std: float,
         levels: int | None = None,
+        classes: int | None = None,
+        preconditioning: Preconditioning = "edm",
     ) -> None:
         super().__init__()
         if len(mean) != shape[0] or not std > 0:
@@ -85,68 +177,186 @@ class Denoiser(nn.Module):
                 f"data of shape {tuple(shape)} need {shape[0]} means and std > 0, "
                 f"got {len(mean)} means and std={std}"
             )
+        if preconditioning not in get_args(Preconditioning):
+            raise ValueError(
+                f"unknown preconditioning {preconditioning!r}, "
+                f"allowed: {', '.join(get_args(Preconditioning))}"
+            )
         self.network_config = dict(network)
         self.process = process
         self.shape = tuple(shape)
         self.std = float(std)
         self.levels = levels
+        self.classes = classes
+        self.preconditioning: Preconditioning = preconditioning
         self.info: dict[str, Any] = {}
-        self.network = build_network(network, shape)
-        column = (len(mean), *(1,) * (len(shape) - 1))
-        self.register_buffer("mean", torch.tensor(mean).view(column))
+        self.network = build_network(network, shape, classes)
+        self.register_buffer("mean", torch.tensor(mean).view(len(mean), *(1,) * (len(shape) - 1)))
 
     @property
     def data_mean(self) -> Tensor:
         """The data's mean with shape (C, 1, 1) or (D,)."""
         return self.get_buffer("mean")
 
-    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the denoised mean D(x_t, t).
 
         Args:
             x_t: noisy data with shape (B, *shape).
             t: times in [0, 1] with shape (B,).
+            labels: class numbers 0 … classes − 1 with shape (B,), −1 for no class; None is −1 for
+                all.
 
         Returns:
-            E[x_0 | x_t] with shape (B, *shape).
-        """
-        return self.along(self.process)(x_t, t)
+            E[x_0 | x_t], or E[x_0 | x_t, class], with shape (B, *shape).
 
-    def along(self, process: Process) -> Denoise:
-        """Return this denoiser as a function (x_t, t) → E[x_0 | x_t] of another process.
+        Raises:
+            ValueError: if the shapes do not fit, a time is outside [0, 1], or the model knows no
+                classes.
+        """
+        return self.along(self.process, labels)(x_t, t)
+
+    def along(
+        self, process: Process, labels: Tensor | None = None, guidance: float = 1.0
+    ) -> Denoise:
+        """Return this denoiser as a function (x_t, t) → E[x_0 | x_t] of any process.
 
         At time t the data of any process, divided by alpha_t, are data with noise of standard
-        deviation r = sigma_t / alpha_t; that is all the network is told.
+        deviation r = sigma_t / alpha_t; that is all the network is told. With labels the function is
+
+            D = D(x_t, no class) + w (D(x_t, class) − D(x_t, no class)),
+
+        classifier-free guidance of scale w (Ho and Salimans 2022, arXiv:2207.12598, whose w is
+        ours minus 1), which takes two network calls unless w is 0 or 1.
+
+        Args:
+            process: the process along which x_t lies.
+            labels: see `forward`; one for each data point that the function will be given.
+            guidance: w; 1 is the model of the class, 0 the model of no class.
+
+        Returns:
+            The function.
+
+        Raises:
+            ValueError: if the model knows no classes, or the labels are wrong.
         """
-        column = (-1, *(1,) * len(self.shape))
+        labels = self.checked(labels, guidance)
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-            y = x_t / process.alpha(t).view(column)
-            return self.at_ratio(y, process.ratio(t))
+            if x_t.shape[1:] != self.shape:
+                raise ValueError(
+                    f"this model's data have shape (B, {', '.join(map(str, self.shape))}), "
+                    f"got {tuple(x_t.shape)}"
+                )
+            y = x_t / column(process.alpha(t), x_t)
+            ratio = process.ratio(t)
+            return self._guided(y, column(ratio, y), ratio.log() / 4, labels, guidance)
 
         return denoise
 
-    def at_ratio(self, y: Tensor, ratio: Tensor) -> Tensor:
-        """Return E[x_0 | x_0 + ratio · ε = y].
+    def stepwise(
+        self, process: Process, guidance: float = 1.0
+    ) -> Callable[[Tensor, float, Tensor | None], Tensor]:
+        """Return `along`'s function for one time of the whole batch, its coefficients as floats.
+
+        They are computed when a time is first seen and kept, so a sampler that goes through the
+        same times for every batch pays for them once.
 
         Args:
-            y: noisy data x_t / alpha_t with shape (B, *shape).
-            ratio: noise levels r with shape (B,).
+            process: as for `along`.
+            guidance: as for `along`.
 
         Returns:
-            The denoised mean with shape (B, *shape).
+            A function (x_t with shape (B, *shape), t, labels as `checked` returns them) → D with
+            shape (B, *shape).
         """
-        column = (-1, *(1,) * len(self.shape))
-        total = (self.std**2 + ratio**2).view(column)
+        known: dict[float, tuple[float, float, Tensor]] = {}
+
+        def denoise(x_t: Tensor, t: float, labels: Tensor | None) -> Tensor:
+            if t not in known:
+                at = torch.tensor(t, dtype=torch.float64)
+                ratio = float(process.ratio(at))
+                c_noise = x_t.new_tensor(math.log(ratio) / 4)
+                known[t] = 1 / float(process.alpha(at)), ratio, c_noise
+            shrink, ratio, c_noise = known[t]
+            y = x_t if shrink == 1.0 else x_t * shrink
+            return self._guided(y, ratio, c_noise.expand(len(y)), labels, guidance)
+
+        return denoise
+
+    def checked(self, labels: Tensor | None, guidance: float) -> Tensor | None:
+        """Return the labels on this model's device, None for no class at all.
+
+        Args:
+            labels: see `forward`.
+            guidance: see `along`.
+
+        Returns:
+            The labels (int64), or None.
+
+        Raises:
+            ValueError: if the model knows no classes, or a label or the guidance is out of range.
+        """
+        if not guidance >= 0:
+            raise ValueError(f"guidance must be at least 0, got {guidance}")
+        if self.classes is None:
+            if labels is not None or guidance != 1.0:
+                raise ValueError(
+                    "this model is unconditional: it takes no labels and no guidance but 1, "
+                    f"got guidance={guidance}"
+                )
+            return None
+        if labels is None or guidance == 0.0:
+            return None
+        if labels.device.type == "cpu" and len(labels):
+            low, high = int(labels.min()), int(labels.max())
+            if low < -1 or high >= self.classes:
+                raise ValueError(
+                    f"labels must be from 0 to {self.classes - 1}, or -1 for no class, "
+                    f"got {low} … {high}"
+                )
+        return labels.to(self.data_mean.device, torch.int64)
+
+    def _guided(
+        self,
+        y: Tensor,
+        ratio: Tensor | float,
+        c_noise: Tensor,
+        labels: Tensor | None,
+        guidance: float,
+    ) -> Tensor:
+        """Return D for y = x_t / alpha_t at noise level `ratio`, which broadcasts against y."""
+        c_skip, c_out, c_in = preconditioning(ratio, self.std, self.preconditioning)
         y = y - self.data_mean
-        f = self.network(y * total.rsqrt(), ratio.log() / 4)
-        c_out = self.std * ratio.view(column) * total.rsqrt()
-        denoised: Tensor = self.data_mean + self.std**2 / total * y + c_out * f
+        if labels is None or guidance == 1.0:
+            f = self.network(c_in * y, c_noise, labels)
+        else:
+            none = torch.full_like(labels, -1)
+            both = self.network(
+                (c_in * y).repeat(2, *(1,) * len(self.shape)),
+                c_noise.repeat(2),
+                torch.cat([none, labels]),
+            )
+            without, with_class = both.chunk(2)
+            f = torch.lerp(without, with_class, guidance)
+        denoised: Tensor = self.data_mean + c_skip * y + c_out * f
         return denoised
 
-    def score(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """Return the score ∇ log p_t(x_t) with shape (B, *shape), arguments as `forward`."""
-        return score_from_denoised(self(x_t, t), x_t, t, self.process)
+    def score(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the score ∇ log p_t(x_t) = (alpha_t D − x_t) / sigma_t².
+
+        Args:
+            x_t: noisy data with shape (B, *shape).
+            t: times in [0, 1] with shape (B,).
+            labels: see `forward`.
+
+        Returns:
+            The score with shape (B, *shape).
+
+        Raises:
+            ValueError: as `forward`.
+        """
+        return convert(self(x_t, t, labels), x_t, t, self.process, "denoised", "score")
 
     def config(self) -> dict[str, Any]:
         """Return what is needed, beside the weights, to make this denoiser again."""
@@ -157,6 +367,8 @@ class Denoiser(nn.Module):
             "mean": [float(value) for value in self.data_mean.flatten()],
             "std": self.std,
             "levels": self.levels,
+            "classes": self.classes,
+            "preconditioning": self.preconditioning,
         }
 
 

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor
 
 from scoremodel.denoiser import Denoise
 from scoremodel.sde import SDE, Process
 
-__all__ = ["Weighting", "denoising_loss", "denoising_weight", "stratified_times"]
+__all__ = ["Weighting", "denoising_loss", "denoising_weight"]
 
 Weighting = Literal["sigma2", "likelihood", "edm"]
 
@@ -58,32 +57,6 @@ def denoising_weight(t: Tensor, process: Process, weighting: Weighting, std: flo
     raise ValueError(f"unknown weighting {weighting!r}, allowed: {', '.join(get_args(Weighting))}")
 
 
-def stratified_times(
-    count: int, process: Process, generator: torch.Generator, levels: int | None = None
-) -> Tensor:
-    """Return the process's times of u_i = (u_0 + i / count) mod 1, u_0 ~ U(0, 1).
-
-    For an SDE they are t_min + (1 − t_min) u. Each is uniform by itself, and together they cover
-    [t_min, 1] evenly, which takes the times' own variance out of the batch's loss.
-
-    Args:
-        count: number of times.
-        process: says which times there are.
-        generator: source of u_0; its device is the result's.
-        levels: None for continuous time; N rounds u to the N levels 0, 1/(N−1), …, 1, each equally
-            likely (for VE NCSN's geometric ladder of sigmas).
-
-    Returns:
-        Times with shape (count,).
-    """
-    device = generator.device
-    start = torch.rand((), generator=generator, device=device)
-    u = (start + torch.arange(count, device=device) / count) % 1
-    if levels is not None:
-        u = (u * levels).floor().clamp(max=levels - 1) / max(levels - 1, 1)
-    return process.times(u)
-
-
 def denoising_loss(
     denoise: Denoise, x_0: Tensor, t: Tensor, noise: Tensor, process: Process, weight: Tensor
 ) -> Tensor:
@@ -99,6 +72,9 @@ def denoising_loss(
 
     Returns:
         Losses with shape (B,).
+
+    Raises:
+        ValueError: if the shapes do not fit, or a time is outside [0, 1].
     """
     error = denoise(process.perturb(x_0, t, noise), t) - x_0
     return weight * error.square().flatten(1).mean(1)

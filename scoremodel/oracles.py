@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from scoremodel.denoiser import score_from_denoised
+from scoremodel.denoiser import convert
 from scoremodel.sde import Process
 
 __all__ = ["GaussianMixture"]
@@ -89,4 +89,4 @@ class GaussianMixture:
 
     def score(self, x_t: Tensor, t: Tensor, process: Process) -> Tensor:
         """Return ∇ ln p_t(x_t) with shape (B, D), arguments as `denoised`."""
-        return score_from_denoised(self.denoised(x_t, t, process), x_t, t, process)
+        return convert(self.denoised(x_t, t, process), x_t, t, process, "denoised", "score")

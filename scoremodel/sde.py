@@ -22,6 +22,7 @@ Stochastic Differential Equations, 2021, arXiv:2011.13456.
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -32,7 +33,53 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["SDE", "SDES", "VE", "VP", "CosineVP", "Process", "SubVP"]
+__all__ = ["SDE", "SDES", "VE", "VP", "CosineVP", "Process", "SubVP", "check_times", "column"]
+
+
+def check_times(t: Tensor) -> None:
+    """Raise ValueError if a time lies outside [0, 1], up to rounding.
+
+    Times on another device than the CPU are not looked at: that would wait for the device.
+
+    Args:
+        t: times with any shape.
+
+    Raises:
+        ValueError: with the smallest and the largest time given.
+    """
+    if t.device.type != "cpu" or torch.compiler.is_compiling() or not t.numel():
+        return
+    low, high = torch.aminmax(t.detach())
+    if not (low >= -1e-6 and high <= 1 + 1e-6):
+        raise ValueError(f"times must be in [0, 1], got {float(low):g} … {float(high):g}")
+
+
+def column(t: Tensor, x: Tensor) -> Tensor:
+    """Return t, one number for each data point, in a shape that multiplies x.
+
+    Args:
+        t: numbers with shape (B,).
+        x: data with shape (B, *).
+
+    Returns:
+        t with shape (B, 1, …, 1), as many dimensions as x.
+
+    Raises:
+        ValueError: if t is not of shape (B,).
+    """
+    if t.shape != x.shape[:1]:
+        raise ValueError(
+            f"data of shape {tuple(x.shape)} need times of shape {tuple(x.shape[:1])}, "
+            f"got {tuple(t.shape)}"
+        )
+    return t.view(-1, *(1,) * (x.ndim - 1))
+
+
+def _same_shape(x: Tensor, other: Tensor, name: str) -> None:
+    if x.shape != other.shape:
+        raise ValueError(
+            f"data of shape {tuple(x.shape)} need {name} of that shape, got {tuple(other.shape)}"
+        )
 
 
 class Process(ABC):
@@ -94,13 +141,27 @@ class Process(ABC):
 
         Returns:
             The noisy data with shape (B, *).
+
+        Raises:
+            ValueError: if the shapes do not fit, or a time is outside [0, 1].
         """
-        column = (-1, *(1,) * (x_0.ndim - 1))
-        return self.alpha(t).view(column) * x_0 + self.sigma(t).view(column) * noise
+        _same_shape(x_0, noise, "noise")
+        return column(self.alpha(t), x_0) * x_0 + column(self.sigma(t), x_0) * noise
 
     def config(self) -> dict[str, Any]:
         """Return the parameters from which `process_from_config` makes this process again."""
         return {"kind": self.kind, **asdict(self)}  # type: ignore[call-overload]
+
+
+def _checked(method: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
+    """Return `method`, refusing times outside [0, 1]."""
+
+    @functools.wraps(method)
+    def checked(self: Any, t: Tensor) -> Tensor:
+        check_times(t)
+        return method(self, t)
+
+    return checked
 
 
 class SDE(Process):
@@ -111,10 +172,9 @@ class SDE(Process):
 
         alpha_t = exp(∫_0^t f ds),        sigma_t² = ∫_0^t g(s)² (alpha_t / alpha_s)² ds.
 
-    The noise ratio is inverted by bisection unless `t_of_ratio` is given in closed form.
-
-    Raises:
-        TypeError: when a subclass gives neither pair.
+    The noise ratio is inverted by bisection unless `t_of_ratio` is given in closed form. A subclass
+    that gives neither pair is refused with a TypeError; times outside [0, 1] get a ValueError from
+    alpha, sigma, f and g, whoever wrote them.
     """
 
     t_min: float = 1e-3
@@ -126,6 +186,9 @@ class SDE(Process):
         coefficients = cls.f is not SDE.f and cls.g is not SDE.g
         if not kernel and not coefficients:
             raise TypeError(f"{cls.__name__} must define alpha and sigma, or f and g")
+        for name in ("alpha", "sigma", "f", "g"):
+            if name in cls.__dict__:
+                setattr(cls, name, _checked(cls.__dict__[name]))
 
     def alpha(self, t: Tensor) -> Tensor:
         """Return alpha_t = exp(∫_0^t f ds), by Gauss–Legendre quadrature."""
@@ -168,9 +231,12 @@ class SDE(Process):
 
         Returns:
             The drift with shape (B, *) (Anderson 1982; Song et al. 2021, eq. 6).
+
+        Raises:
+            ValueError: if the shapes do not fit, or a time is outside [0, 1].
         """
-        column = (-1, *(1,) * (x_t.ndim - 1))
-        return self.f(t).view(column) * x_t - self.g(t).view(column) ** 2 * score
+        _same_shape(x_t, score, "scores")
+        return column(self.f(t), x_t) * x_t - column(self.g(t), x_t) ** 2 * score
 
     def probability_flow(self, x_t: Tensor, t: Tensor, score: Tensor) -> Tensor:
         """Return f x − ½ g² s = dx/dt, the ODE with the same marginals (Song et al. 2021, eq. 13).
@@ -182,6 +248,9 @@ class SDE(Process):
 
         Returns:
             The velocity with shape (B, *).
+
+        Raises:
+            ValueError: if the shapes do not fit, or a time is outside [0, 1].
         """
         return self.reverse_drift(x_t, t, score / 2)
 
@@ -221,18 +290,23 @@ class VE(SDE):
         return math.log(self.sigma_max / self.sigma_min)
 
     def alpha(self, t: Tensor) -> Tensor:
+        """Return 1."""
         return torch.ones_like(t)
 
     def sigma(self, t: Tensor) -> Tensor:
+        """Return sigma_t = sigma_min (sigma_max / sigma_min)^t."""
         return self.sigma_min * (self._log_range * t).exp()
 
     def f(self, t: Tensor) -> Tensor:
+        """Return 0."""
         return torch.zeros_like(t)
 
     def g(self, t: Tensor) -> Tensor:
+        """Return g(t) = sigma_t sqrt(2 ln(sigma_max / sigma_min))."""
         return self.sigma(t) * math.sqrt(2 * self._log_range)
 
     def t_of_ratio(self, ratio: Tensor) -> Tensor:
+        """Return t = ln(ratio / sigma_min) / ln(sigma_max / sigma_min)."""
         return (ratio / self.sigma_min).log() / self._log_range
 
 
@@ -278,22 +352,28 @@ class VP(SDE):
         return 2 * integral / (root + self.beta_min)
 
     def alpha(self, t: Tensor) -> Tensor:
+        """Return alpha_t = exp(−½ ∫_0^t β ds)."""
         return (-0.5 * self.integral_of_beta(t)).exp()
 
     def sigma(self, t: Tensor) -> Tensor:
+        """Return sigma_t = sqrt(1 − alpha_t²)."""
         # expm1 keeps the digits that 1 − alpha² loses near t = 0.
         return (-torch.expm1(-self.integral_of_beta(t))).sqrt()
 
     def f(self, t: Tensor) -> Tensor:
+        """Return −½ β(t)."""
         return -0.5 * self.beta(t)
 
     def g(self, t: Tensor) -> Tensor:
+        """Return sqrt(β(t))."""
         return self.beta(t).sqrt()
 
     def t_of_ratio(self, ratio: Tensor) -> Tensor:
+        """Return the t with ∫_0^t β ds = ln(1 + ratio²), the root of a quadratic."""
         return self._t_of_integral(torch.log1p(ratio**2))
 
     def prior_std(self) -> float:
+        """Return 1, to which sigma_1 is close."""
         return 1.0
 
 
@@ -314,12 +394,15 @@ class SubVP(VP):
     kind: ClassVar[str] = "subvp"
 
     def sigma(self, t: Tensor) -> Tensor:
+        """Return sigma_t = 1 − alpha_t²."""
         return -torch.expm1(-self.integral_of_beta(t))
 
     def g(self, t: Tensor) -> Tensor:
+        """Return sqrt(β(t) (1 − exp(−2 ∫_0^t β ds)))."""
         return (-self.beta(t) * torch.expm1(-2 * self.integral_of_beta(t))).sqrt()
 
     def t_of_ratio(self, ratio: Tensor) -> Tensor:
+        """Return the t with ∫_0^t β ds = 2 asinh(ratio / 2)."""
         # ratio = (1 − a²)/a, so a = (sqrt(ratio² + 4) − ratio)/2 and asinh(ratio/2) = −ln a.
         return self._t_of_integral(2 * torch.asinh(ratio / 2))
 
@@ -356,19 +439,23 @@ class CosineVP(SDE):
         return 0.5 * math.pi * (self.t_end * t + self.offset) / (1 + self.offset)
 
     def alpha(self, t: Tensor) -> Tensor:
+        """Return alpha_t = cos(θ_t) / cos(θ_0)."""
         return self._angle(t).cos() / self._angle(torch.zeros_like(t)).cos()
 
     def sigma(self, t: Tensor) -> Tensor:
+        """Return sigma_t = sqrt(1 − alpha_t²)."""
         # 1 − alpha² = sin(θ_t − θ_0) sin(θ_t + θ_0) / cos²(θ_0), which does not cancel near t = 0.
         here, start = self._angle(t), self._angle(torch.zeros_like(t))
         return ((here - start).sin() * (here + start).sin()).sqrt() / start.cos()
 
     def t_of_ratio(self, ratio: Tensor) -> Tensor:
+        """Return the t with cos(θ_t) = cos(θ_0) / sqrt(1 + ratio²)."""
         start = self._angle(torch.zeros_like(ratio))
         angle = (start.cos() / (1 + ratio**2).sqrt()).acos()
         return (angle * 2 / math.pi * (1 + self.offset) - self.offset) / self.t_end
 
     def prior_std(self) -> float:
+        """Return 1, to which sigma_1 is close."""
         return 1.0
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -16,8 +16,9 @@ from tqdm.auto import tqdm
 
 from scoremodel.data.scale import dequantise
 from scoremodel.denoiser import Denoiser, as_channels_last
-from scoremodel.loss import Weighting, denoising_loss, denoising_weight, stratified_times
+from scoremodel.loss import Weighting, denoising_loss, denoising_weight
 from scoremodel.rng import derive_seed, generator
+from scoremodel.times import Stratified, Times
 
 __all__ = ["BANDS", "TrainingConfig", "learning_rate", "train"]
 
@@ -39,7 +40,9 @@ class TrainingConfig:
         ema_decay: decay d of the averaged weights; at step n min(d, (1 + n) / (10 + n)) is used, so
             that a short training is not averaged with its start.
         weighting: see `denoising_weight`.
-        levels: None for continuous time, N for N discrete noise levels.
+        times: distribution of the times, see `scoremodel.times`.
+        label_dropout: probability with which a data point's class is hidden from a class-conditional
+            model, so that it learns the distribution of all classes too (classifier-free guidance).
         flip: whether images are mirrored at random.
         log_every: steps between two points of the curves.
     """
@@ -52,7 +55,8 @@ class TrainingConfig:
     clip_norm: float = 1.0
     ema_decay: float = 0.999
     weighting: Weighting = "sigma2"
-    levels: int | None = None
+    times: Times = field(default_factory=Stratified)
+    label_dropout: float = 0.1
     flip: bool = False
     log_every: int = 50
 
@@ -89,12 +93,14 @@ class _Batches:
         return torch.cat(parts)
 
 
+@torch.random.fork_rng()
 def train(
     denoiser: Denoiser,
     data: Tensor,
     config: TrainingConfig,
     seed: int,
     progress: bool = False,
+    labels: Tensor | None = None,
 ) -> tuple[Denoiser, list[dict[str, float]]]:
     """Train `denoiser` in place and return its averaged copy with the training curves.
 
@@ -104,6 +110,7 @@ def train(
         config: how to train.
         seed: seed of data order, times, noise and dropout.
         progress: whether to show a progress bar with the loss and the time left.
+        labels: class numbers with shape (N,), which a class-conditional model needs.
 
     Returns:
         The denoiser with exponentially averaged weights, in evaluation mode, and one dictionary per
@@ -111,10 +118,24 @@ def train(
         losses averaged since the last one.
 
     Raises:
+        ValueError: if the data's shape is not the model's, or labels are missing, or given to an
+            unconditional model.
         FloatingPointError: if a loss is not finite, naming step, noise level and learning rate.
     """
     process, device = denoiser.process, denoiser.data_mean.device
+    if data.shape[1:] != denoiser.shape:
+        raise ValueError(
+            f"data of shape {tuple(data.shape)} do not fit a model of {denoiser.shape}"
+        )
+    if (labels is None) != (denoiser.classes is None) or (
+        labels is not None and labels.shape != data.shape[:1]
+    ):
+        raise ValueError(
+            f"{len(data)} data points and a model of {denoiser.classes or 'no'} classes do not fit "
+            f"{'no labels' if labels is None else f'labels of shape {tuple(labels.shape)}'}"
+        )
     data = data.to(device)
+    labels = denoiser.checked(labels, 1.0)
     image = len(denoiser.shape) == 3
     as_channels_last(denoiser)
     averaged = copy.deepcopy(denoiser).eval().requires_grad_(False)
@@ -133,18 +154,24 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = rate
         draw = generator(seed, "step", step, device)
-        x_0 = dequantise(data[batches(step).to(device)], denoiser.levels)
+        index = batches(step).to(device)
+        x_0 = dequantise(data[index], denoiser.levels)
         if config.flip and image:
             mirrored = torch.rand(len(x_0), generator=draw, device=device) < 0.5
             x_0 = torch.where(mirrored[:, None, None, None], x_0.flip(3), x_0)
-        t = stratified_times(len(x_0), process, draw, config.levels)
+        t, factor = config.times.draw(len(x_0), process, draw)
         noise = torch.randn(x_0.shape, generator=draw, device=device)
         if image:
             x_0 = x_0.contiguous(memory_format=torch.channels_last)
             noise = noise.contiguous(memory_format=torch.channels_last)
+        shown = None
+        if labels is not None:
+            hidden = torch.rand(len(x_0), generator=draw, device=device) < config.label_dropout
+            shown = labels[index].masked_fill(hidden, -1)
         torch.manual_seed(derive_seed(seed, "dropout", step))
-        weight = denoising_weight(t, process, config.weighting, denoiser.std)
-        loss = denoising_loss(denoiser, x_0, t, noise, process, weight)
+        weight = factor * denoising_weight(t, process, config.weighting, denoiser.std)
+        denoise = denoiser.along(process, shown)
+        loss = denoising_loss(denoise, x_0, t, noise, process, weight)
         optimiser.zero_grad()
         loss.mean().backward()  # type: ignore[no-untyped-call]
         grad_norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm)

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 __all__ = ["NoiseEmbedding", "zero_initialised"]
 
@@ -24,14 +25,16 @@ class NoiseEmbedding(nn.Module):
     """Embed c_noise = ln(sigma_t / alpha_t) / 4 as sines and cosines, then two linear layers.
 
     The frequencies are log-spaced from ½ to 16 radians per unit of c_noise, which itself spans about
-    [−1.2, 1.3]. (A sinusoid of period 10,000 fed with a time in [0, 1] would be constant.)
+    [−1.2, 1.3]. (A sinusoid of period 10,000 fed with a time in [0, 1] would be constant.) A class
+    adds its own vector before the last activation, and so does "no class".
 
     Args:
         features: width of the embedding.
+        classes: number of classes, None for an unconditional network.
         frequencies: number of frequencies.
     """
 
-    def __init__(self, features: int, frequencies: int = 16) -> None:
+    def __init__(self, features: int, classes: int | None = None, frequencies: int = 16) -> None:
         super().__init__()
         spaced = torch.linspace(math.log(0.5), math.log(16.0), frequencies).exp()
         self.register_buffer("frequencies", spaced, persistent=False)
@@ -39,11 +42,28 @@ class NoiseEmbedding(nn.Module):
             nn.Linear(2 * frequencies, features),
             nn.SiLU(),
             nn.Linear(features, features),
-            nn.SiLU(),
         )
+        self.table = None if classes is None else nn.Embedding(classes + 1, features)
 
-    def forward(self, c_noise: Tensor) -> Tensor:
-        """Return the embedding with shape (B, features) of c_noise with shape (B,)."""
+    def forward(self, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the embedding with shape (B, features).
+
+        Args:
+            c_noise: with shape (B,).
+            labels: class numbers with shape (B,), −1 for no class; None is −1 for all.
+
+        Returns:
+            The embedding with shape (B, features).
+        """
         angle = c_noise[:, None] * self.get_buffer("frequencies").to(c_noise.dtype)
         embedded: Tensor = self.layers(torch.cat([angle.cos(), angle.sin()], dim=1))
-        return embedded
+        if self.table is not None:
+            # The table's last row stands for "no class".
+            none = self.table.num_embeddings - 1
+            row = (
+                embedded.new_full((1,), none, dtype=torch.int64)
+                if labels is None
+                else labels % (none + 1)
+            )
+            embedded = embedded + self.table(row)
+        return functional.silu(embedded)

@@ -37,20 +37,35 @@ class MLP(nn.Module):
         width: width of the hidden layers.
         depth: number of residual blocks.
         dropout: dropout probability inside each block.
+        classes: number of classes of a conditional network, None for an unconditional one.
     """
 
     def __init__(
-        self, features: int, width: int = 128, depth: int = 4, dropout: float = 0.0
+        self,
+        features: int,
+        width: int = 128,
+        depth: int = 4,
+        dropout: float = 0.0,
+        classes: int | None = None,
     ) -> None:
         super().__init__()
-        self.embedding = NoiseEmbedding(width)
+        self.embedding = NoiseEmbedding(width, classes)
         self.enter = nn.Linear(features, width)
         self.blocks = nn.ModuleList(_Block(width, dropout) for _ in range(depth))
         self.leave = zero_initialised(nn.Linear(width, features))
 
-    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
-        """Return F with shape (B, features) for x with shape (B, features), c_noise with (B,)."""
-        embedding = self.embedding(c_noise)
+    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return F with the shape of x.
+
+        Args:
+            x: scaled noisy vectors with shape (B, features).
+            c_noise: the noise embedding's input with shape (B,).
+            labels: class numbers with shape (B,), see `NoiseEmbedding`.
+
+        Returns:
+            F with shape (B, features).
+        """
+        embedding = self.embedding(c_noise, labels)
         h = self.enter(x)
         for block in self.blocks:
             h = block(h, embedding)

@@ -78,6 +78,7 @@ class UNet(nn.Module):
         blocks: residual blocks per level and direction.
         attention_levels: levels that end with self-attention (0 is full resolution).
         dropout: dropout probability inside each block.
+        classes: number of classes of a conditional network, None for an unconditional one.
     """
 
     def __init__(
@@ -88,10 +89,11 @@ class UNet(nn.Module):
         blocks: int = 1,
         attention_levels: Sequence[int] = (),
         dropout: float = 0.0,
+        classes: int | None = None,
     ) -> None:
         super().__init__()
         embedding = 4 * width
-        self.embedding = NoiseEmbedding(embedding)
+        self.embedding = NoiseEmbedding(embedding, classes)
         self.enter = nn.Conv2d(channels, width, 3, padding=1)
         here = width
         skips = []
@@ -118,9 +120,18 @@ class UNet(nn.Module):
         last = zero_initialised(nn.Conv2d(here, channels, 3, padding=1))
         self.leave = nn.Sequential(_norm(here), nn.SiLU(), last)
 
-    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
-        """Return F with the shape (B, channels, H, W) of x, for c_noise with shape (B,)."""
-        embedding = self.embedding(c_noise)
+    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return F with the shape of x.
+
+        Args:
+            x: scaled noisy images with shape (B, channels, H, W).
+            c_noise: the noise embedding's input with shape (B,).
+            labels: class numbers with shape (B,), see `NoiseEmbedding`.
+
+        Returns:
+            F with shape (B, channels, H, W).
+        """
+        embedding = self.embedding(c_noise, labels)
         h = self.enter(x)
         skips: list[Tensor] = []
         for level, stage in enumerate(self.down):

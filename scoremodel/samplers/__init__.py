@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from scoremodel.samplers.base import GRIDS, Sampler, Samples, sample
 from scoremodel.samplers.langevin import AnnealedLangevin, langevin
-from scoremodel.samplers.probability_flow import DPMSolver, Euler, Heun, RungeKutta
+from scoremodel.samplers.multistep import DPMSolver, SDEDPMSolver
+from scoremodel.samplers.probability_flow import Euler, Heun, RungeKutta
 from scoremodel.samplers.reverse_sde import (
     DDIM,
     Ancestral,
     EulerMaruyama,
     PredictorCorrector,
     ReverseDiffusion,
-    SDEDPMSolver,
     StochasticHeun,
 )
 

@@ -27,6 +27,7 @@ __all__ = [
     "Callback",
     "Draw",
     "Grid",
+    "GridName",
     "Kernel",
     "Sampler",
     "Samples",
@@ -36,12 +37,16 @@ __all__ = [
     "time_grid",
 ]
 
-Grid = Literal["uniform", "log_snr", "edm"]
-GRIDS: tuple[str, ...] = get_args(Grid)
+GridName = Literal["uniform", "log_snr", "edm"]
+GRIDS: tuple[str, ...] = get_args(GridName)
+Grid = GridName | tuple[float, ...]
+"""How times are spaced: by one of these rules, or the times themselves."""
+
 EDM_RHO = 7.0
 
-Call = Callable[[Tensor, float], Tensor]
-"""The denoiser at one time for the whole batch: (x_t with shape (B, *), t) → E[x_0 | x_t]."""
+Call = Callable[[Tensor, float | Tensor], Tensor]
+"""The denoiser: (x_t with shape (B, *), t) → E[x_0 | x_t], with one time for the whole batch as a
+float, or a time for each with shape (B,)."""
 
 Draw = Callable[[], Tensor]
 """Fresh standard normal noise with the shape (B, *) of the batch."""
@@ -61,16 +66,26 @@ def time_grid(process: Process, points: int, grid: Grid) -> list[float]:
     Args:
         process: the process to be reversed.
         points: number of times, at least 1.
-        grid: one of the names above.
+        grid: one of the names above, or the times themselves, which begin with 1.
 
     Returns:
-        The times as floats, the first exactly 1 and (if points > 1) the last exactly t_min.
+        The times as floats, the first exactly 1 and (if points > 1 and the grid is a name) the last
+        exactly t_min.
 
     Raises:
-        ValueError: if the grid is unknown, points < 1, or a chain has too few levels for it.
+        ValueError: if the grid is unknown, points < 1, times given are not that many or do not fall
+            from 1 to no less than 0, or a chain has too few levels.
     """
     if points < 1:
         raise ValueError(f"a time grid needs at least 1 point, got {points}")
+    if isinstance(grid, tuple):
+        falls = all(t > s for t, s in pairwise(grid))
+        if len(grid) != points or grid[0] != 1 or grid[-1] <= 0 or not falls:
+            raise ValueError(
+                f"a grid of {points} times must fall from 1 to more than 0, got {len(grid)} times "
+                f"{grid}"
+            )
+        return list(grid)
     if grid not in GRIDS:
         raise ValueError(f"unknown grid {grid!r}, allowed: {', '.join(GRIDS)}")
     times = process.grid(points)
@@ -231,6 +246,8 @@ def sample(
     count: int,
     seed: int,
     *,
+    labels: Tensor | None = None,
+    guidance: float = 1.0,
     start: int = 0,
     batch_size: int = 128,
     process: Process | None = None,
@@ -244,17 +261,20 @@ def sample(
 ) -> Samples:
     """Return samples number start … start + count − 1 of the stream `seed`.
 
-    Sample i is a function of (seed, i): its noise comes from a generator of its own, and batches
-    always have the same size (the last one is padded), because the rounding of a product may depend
-    on the size of the batch. On a CPU it does so below 16 only: from there on samples are the same
-    to the bit whatever the batch size.
+    Sample i is a function of (seed, i) and its label: its noise comes from a generator of its own,
+    and batches always have the same size (the last one is padded), because the rounding of a product
+    may depend on the size of the batch. On a CPU it does so below 16 only: from there on samples are
+    the same to the bit whatever the batch size.
 
     Args:
-        model: a `Denoiser`, or any function (x_t (B, *), t (B,)) → E[x_0 | x_t], which needs the
-            next four arguments.
+        model: a `Denoiser`, or any function (x_t (B, *), t (B,)) → E[x_0 | x_t], which needs
+            `process` and `shape`.
         sampler: the sampler.
         count: number of samples.
         seed: the stream.
+        labels: the class of each sample with shape (count,), for a class-conditional Denoiser; None
+            asks it for no class in particular.
+        guidance: scale of classifier-free guidance, see `Denoiser.along`; 1 is none.
         start: number of the first sample.
         batch_size: samples that are drawn together.
         process: the process to reverse; a Denoiser's own by default. A Denoiser can be sampled
@@ -273,7 +293,7 @@ def sample(
 
     Raises:
         ValueError: if count or batch_size is not positive, a function comes without process or
-            shape, or the process does not define the sampler.
+            shape or with labels, the labels do not fit, or the process does not define the sampler.
     """
     if count < 1 or batch_size < 1:
         raise ValueError(f"count and batch_size must be at least 1, got {count} and {batch_size}")
@@ -281,19 +301,17 @@ def sample(
         process, shape = process or model.process, shape or model.shape
         mean = model.data_mean if mean is None else mean
         dtype, device = dtype or model.data_mean.dtype, device or model.data_mean.device
-        model = model.along(process)
+        model.checked(labels, guidance)
+    elif labels is not None or guidance != 1.0:
+        raise ValueError("labels and guidance need a model that is a Denoiser")
     if process is None or shape is None:
         raise ValueError("a model that is not a Denoiser needs process= and shape=")
+    if labels is not None and labels.shape != (count,):
+        raise ValueError(f"{count} samples need labels of shape ({count},), got {labels.shape}")
     dtype, device = dtype or torch.float32, torch.device(device or "cpu")
 
     plan = sampler.plan(process)
-    calls = 0
-
-    def denoise(x: Tensor, t: float) -> Tensor:
-        nonlocal calls
-        calls += 1
-        return model(x, torch.full((len(x),), t, dtype=dtype, device=device))
-
+    denoise = _Calls(model, process, guidance)
     batches = math.ceil(count / batch_size)
     done: list[Tensor] = []
     paths: list[Tensor] = []
@@ -304,27 +322,55 @@ def sample(
         ) as bar,
     ):
         for batch in range(batches):
-            first = start + batch * batch_size
-            streams = generators(seed, "sample", range(first, first + batch_size))
-            draw = _draw(streams, shape, dtype, device)
+            first = batch * batch_size
+            if labels is not None:
+                inside = torch.arange(first, first + batch_size).clamp(max=count - 1)
+                denoise.set_labels(labels[inside])
+            numbers = range(start + first, start + first + batch_size)
+            draw = _draw(generators(seed, "sample", numbers), shape, dtype, device)
             x = process.prior_std() * next(draw)
             if process.prior_keeps_mean and mean is not None:
                 x += mean
             path = [x.clone()]
             states = sampler.states(plan, x, denoise, draw.__next__)
-            for number, x in enumerate(states, 1):
+            for step, x in enumerate(states, 1):
                 bar.update()
                 if callback is not None:
-                    callback(number, x)
+                    callback(step, x)
                 if trajectory:
                     path.append(x.clone())
             done.append(x)
             paths.append(torch.stack(path))
     return Samples(
         torch.cat(done)[:count].clone(),
-        calls // batches,
+        round(denoise.count / batches),
         torch.cat(paths, dim=1)[:, :count].clone() if trajectory else None,
     )
+
+
+class _Calls:
+    """The model as samplers call it, counting the network's calls for each sample."""
+
+    def __init__(self, model: Denoiser | Denoise, process: Process, guidance: float) -> None:
+        self.model, self.process, self.guidance = model, process, guidance
+        self.labels: Tensor | None = None
+        self.each = 1
+        self.count = 0
+        if isinstance(model, Denoiser):
+            self.whole = model.stepwise(process, guidance)
+
+    def set_labels(self, labels: Tensor) -> None:
+        assert isinstance(self.model, Denoiser)
+        self.labels = self.model.checked(labels, self.guidance)
+        self.each = 2 if self.labels is not None and self.guidance != 1.0 else 1
+
+    def __call__(self, x: Tensor, t: float | Tensor) -> Tensor:
+        self.count += self.each
+        if not isinstance(self.model, Denoiser):
+            return self.model(x, t if isinstance(t, Tensor) else x.new_full(x.shape[:1], t))
+        if isinstance(t, Tensor):
+            return self.model.along(self.process, self.labels, self.guidance)(x, t)
+        return self.whole(x, t, self.labels)
 
 
 def _draw(

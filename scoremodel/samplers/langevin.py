@@ -10,6 +10,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from scoremodel.chains import Chain, langevin_step_size
 from scoremodel.rng import generators, randn_rows
 from scoremodel.samplers.base import Call, Draw, Grid, Sampler, kernel_steps
 from scoremodel.sde import Process
@@ -65,78 +66,98 @@ def langevin(
 
 
 class _Level(NamedTuple):
+    """`repeats` times x ← a x + b D(x, t) + c z, then x ← scale · x."""
+
     t: float
-    alpha: float
     a: float
     b: float
     c: float
     repeats: int
-    alpha_next: float
+    scale: float
 
 
 @dataclass(frozen=True)
 class AnnealedLangevin(Sampler):
     """Annealed Langevin dynamics: T steps at each noise level, from the largest to the smallest.
 
-        y ← y + e s(y, r) + sqrt(2 e) z,      e = epsilon · r² / r_min²,      y = x / alpha, r = sigma / alpha
+        y ← y + e s(y, r) + sqrt(2 e) z,      e = step_size · r²,      y = x / alpha, r = sigma / alpha
 
-    and at the end one denoising step, the mean D at the smallest level. It is NCSN's for alpha = 1;
-    for other processes it walks in y. NFE = steps · steps_per_level + 1.
+    and at the end one denoising step, the mean D at the smallest level. It is NCSN's for alpha = 1,
+    with step_size = ε / sigma_1² in its terms; for other processes it walks in y.
+    NFE = levels · steps_per_level + 1.
 
-    Song and Ermon 2019, arXiv:1907.05600, algorithm 1, with the last step of arXiv:2006.09011.
+    Song and Ermon 2019, arXiv:1907.05600, algorithm 1; the last step and the step size of Song and
+    Ermon 2020, arXiv:2006.09011, techniques 3 and 5.
 
     Args:
-        steps: number of noise levels, all of a chain's for its own ladder.
+        steps: number of noise levels; None is all of a chain's own.
         grid: how the levels are spaced, see `time_grid`.
         steps_per_level: T.
-        step_size: epsilon / r_min², the step in units of each level's own variance.
+        step_size: e / r², the step in units of each level's own variance; None is NCSNv2's choice for
+            these levels and T, see `langevin_step_size`.
 
     Raises:
-        ValueError: if steps_per_level < 1 or step_size is not in (0, 1).
+        ValueError: if steps or steps_per_level < 1, or step_size is not in (0, 1).
     """
 
+    steps: int | None = None  # type: ignore[assignment]
     grid: Grid = "log_snr"
     steps_per_level: int = 5
-    step_size: float = 0.1
+    step_size: float | None = None
 
     kind: ClassVar[str] = "annealed_langevin"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.steps_per_level < 1 or not 0 < self.step_size < 1:
+        if self.steps is not None:
+            super().__post_init__()
+        if self.steps_per_level < 1 or not (self.step_size is None or 0 < self.step_size < 1):
             raise ValueError(
                 "annealed_langevin needs steps_per_level >= 1 and 0 < step_size < 1, got "
                 f"{self.steps_per_level} and {self.step_size}"
             )
 
     def plan(self, process: Process) -> Sequence[_Level]:
-        """Return the levels; in x the step is a x + b D + c z at constant alpha."""
+        """Return the levels; in x the step is a x + b D + c z at constant alpha.
+
+        Raises:
+            ValueError: if the number of levels is neither given nor the process's own.
+        """
+        steps, grid = self.steps, self.grid
+        if steps is None:
+            if not isinstance(process, Chain):
+                raise ValueError(
+                    f"annealed_langevin needs steps on {process.kind}, which has no levels of its "
+                    "own"
+                )
+            steps, grid = process.levels, "uniform"
+        levels = kernel_steps(process, steps, grid)
         e = self.step_size
-        levels = [
+        if e is None:
+            first, last = levels[0].r_t, levels[-1].r_t
+            gamma = (first / last) ** (1 / max(steps - 1, 1))
+            e = langevin_step_size(1.0, gamma, self.steps_per_level)
+        plan = [
             _Level(
-                step.t,
-                step.alpha_t,
+                level.t,
                 1 - e,
-                e * step.alpha_t,
-                step.sigma_t * math.sqrt(2 * e),
+                e * level.alpha_t,
+                level.sigma_t * math.sqrt(2 * e),
                 self.steps_per_level,
-                step.alpha_s,
+                after.alpha_t / level.alpha_t,
             )
-            for step in kernel_steps(process, self.steps, self.grid)
+            for level, after in zip(levels, [*levels[1:], levels[-1]], strict=True)
         ]
-        last = levels[-1]
-        return [*levels, last._replace(a=0.0, b=1.0, c=0.0, repeats=1, alpha=1.0, alpha_next=1.0)]
+        return [*plan, _Level(levels[-1].t, 0.0, 1.0, 0.0, 1, 1.0)]
 
     def states(
         self, plan: Sequence[_Level], x: Tensor, denoise: Call, draw: Draw
     ) -> Iterator[Tensor]:
-        """Yield the state after each level."""
-        for number, level in enumerate(plan):
-            final = number == len(plan) - 1
-            for _ in range(level.repeats):
-                x = (level.a * x).add_(denoise(x, level.t), alpha=level.b)
-                if level.c:
-                    x.add_(draw(), alpha=level.c)
-            if not final and number < len(plan) - 2:
-                x.mul_(level.alpha_next / level.alpha)
+        """Yield the state after each level, scaled to the next one's alpha."""
+        for t, a, b, c, repeats, scale in plan:
+            for _ in range(repeats):
+                x = (a * x).add_(denoise(x, t), alpha=b)
+                if c:
+                    x.add_(draw(), alpha=c)
+            if scale != 1.0:
+                x.mul_(scale)
             yield x

@@ -16,15 +16,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from scoremodel.samplers.base import Call, Draw, Grid, Kernel, Sampler, as_sde, kernel_steps
-from scoremodel.samplers.reverse_sde import _Multistep, multistep_states
 from scoremodel.sde import Process
 
-__all__ = ["DPMSolver", "Euler", "Heun", "RungeKutta"]
+__all__ = ["Euler", "Heun", "RungeKutta"]
 
 
 @dataclass(frozen=True)
@@ -32,18 +30,12 @@ class _ProbabilityFlow(Sampler):
     grid: Grid = "edm"
     denoise_last: bool = True
 
-    def steps_of(self, process: Process) -> list[Kernel]:
+    def plan(self, process: Process) -> Sequence[Kernel]:
         """Return the steps over the grid; with `denoise_last` the last of them ends at r = 0."""
         return kernel_steps(process, self.steps, self.grid, self.denoise_last)
 
 
-class _KernelFlow(_ProbabilityFlow):
-    def plan(self, process: Process) -> Sequence[Kernel]:
-        """Return the steps over the grid."""
-        return self.steps_of(process)
-
-
-class Euler(_KernelFlow):
+class Euler(_ProbabilityFlow):
     """Euler's method on the probability-flow ODE, order 1; the same as DDIM with η = 0. NFE = steps.
 
         y_s = y_t + (r_s − r_t) (y_t − D) / r_t
@@ -71,7 +63,7 @@ class Euler(_KernelFlow):
             yield x
 
 
-class Heun(_KernelFlow):
+class Heun(_ProbabilityFlow):
     """Heun's method on the probability-flow ODE, order 2. NFE = 2 · steps − 1.
 
         d = (y_t − D(x_t, t)) / r_t,          y' = y_t + (r_s − r_t) d,
@@ -110,58 +102,17 @@ class Heun(_KernelFlow):
 
 
 @dataclass(frozen=True)
-class DPMSolver(_ProbabilityFlow):
-    """DPM-Solver++(2M), order 2 with one call a step. NFE = steps.
-
-        x_s = (sigma_s / sigma_t) x_t − alpha_s (e^{−h} − 1) D̂,
-        D̂ = (1 + 1/(2ρ)) D_t − D_prev / (2ρ),   ρ = h_prev / h,   h = ln(r_t / r_s)
-
-    The first step, and the last with `denoise_last`, use D̂ = D.
-
-    Lu et al. 2022, arXiv:2211.01095, algorithm 2.
-
-    Args:
-        steps: number of steps.
-        grid: how the times are spaced, see `time_grid`.
-        denoise_last: whether the last step goes from t_min to r = 0; if not, the result is x at
-            t_min, the ODE's own solution.
-    """
-
-    grid: Grid = "log_snr"
-
-    kind: ClassVar[str] = "dpm_solver"
-
-    def plan(self, process: Process) -> Sequence[_Multistep]:
-        """Return x_s = a x + b D + previous · D_prev as floats."""
-        plan: list[_Multistep] = []
-        last = 0.0
-        for step in self.steps_of(process):
-            if step.sigma_s == 0:
-                plan.append(_Multistep(step.t, 0.0, 1.0, 0.0, 0.0))
-                continue
-            h = math.log(step.r_t / step.r_s)
-            gain = -step.alpha_s * math.expm1(-h)
-            extra = gain * h / (2 * last) if last else 0.0
-            a = step.sigma_s / step.sigma_t
-            plan.append(_Multistep(step.t, a, gain + extra, -extra, 0.0))
-            last = h
-        return plan
-
-    def states(
-        self, plan: Sequence[_Multistep], x: Tensor, denoise: Call, draw: Draw
-    ) -> Iterator[Tensor]:
-        """Yield x_s after each step."""
-        return multistep_states(plan, x, denoise, draw)
-
-
-@dataclass(frozen=True)
 class RungeKutta(Sampler):
-    """SciPy's adaptive RK45 on dy/dr = (y − D) / r in the variable ln r, then the denoised mean.
+    """Adaptive Runge–Kutta (Dormand–Prince 5(4)) on the ODE in ln r, then the denoised mean.
 
-    Each sample is solved by itself, because a step size shared by the batch would make it depend on
-    its batch mates; so it is slow, and there to check the others. NFE is the mean over samples.
+        dy / d(ln r) = y − D(x_t, t)
 
-    Song et al. 2021, arXiv:2011.13456, appendix D.4, use rtol = atol = 1e-5.
+    by torchode, in float64, which gives every sample its own step sizes: with one step size for the
+    batch a sample would depend on its batch mates. NFE is what the batch's slowest sample takes,
+    averaged over batches. For SDEs only, which have every noise level.
+
+    Song et al. 2021, arXiv:2011.13456, appendix D.4, use rtol = atol = 1e-5; Lienen and Günnemann
+    2022, arXiv:2210.12375 (torchode).
 
     Args:
         steps: 1; the solver chooses its own steps.
@@ -169,6 +120,9 @@ class RungeKutta(Sampler):
         rtol: relative tolerance.
         atol: absolute tolerance, in units of the data.
         denoise_last: whether the result is D at t_min; if not, it is x there.
+
+    Raises:
+        ValueError: if steps is not 1, or a tolerance is not positive.
     """
 
     steps: int = 1
@@ -178,40 +132,45 @@ class RungeKutta(Sampler):
 
     kind: ClassVar[str] = "runge_kutta"
 
-    def plan(self, process: Process) -> Sequence[tuple[Process, list[Kernel]]]:
+    def __post_init__(self) -> None:
+        if self.steps != 1 or not (self.rtol > 0 and self.atol > 0):
+            raise ValueError(
+                "runge_kutta needs steps = 1 (the solver chooses its own), rtol > 0 and atol > 0, "
+                f"got {self.steps}, {self.rtol} and {self.atol}"
+            )
+
+    def plan(self, process: Process) -> Sequence[tuple[Process, Kernel]]:
         """Return the one step from t = 1 to t_min."""
         sde = as_sde(process, self.kind)
-        return [(sde, kernel_steps(sde, 1, "uniform", denoise_last=False))]
+        (whole,) = kernel_steps(sde, 1, "uniform", denoise_last=False)
+        return [(sde, whole)]
 
     def states(
-        self,
-        plan: Sequence[tuple[Process, list[Kernel]]],
-        x: Tensor,
-        denoise: Call,
-        draw: Draw,
+        self, plan: Sequence[tuple[Process, Kernel]], x: Tensor, denoise: Call, draw: Draw
     ) -> Iterator[Tensor]:
         """Yield the solution at t_min, or its denoised mean."""
-        from scipy.integrate import solve_ivp
+        import torchode
 
-        ((process, (whole,)),) = plan
+        ((process, whole),) = plan
+        shape, kind = x.shape, x.dtype
 
-        def solved(row: Tensor) -> Tensor:
-            def slope(log_r: float, y: np.ndarray) -> np.ndarray:
-                r = torch.tensor(math.exp(log_r), dtype=torch.float64)
-                t = process.t_of_ratio(r)
-                state = float(process.alpha(t)) * torch.from_numpy(y).to(row).view(1, *row.shape)
-                denoised = denoise(state, float(t))
-                change: np.ndarray = y - denoised.flatten().double().cpu().numpy()
-                return change
+        def slope(log_r: Tensor, y: Tensor) -> Tensor:
+            t = process.t_of_ratio(log_r.exp()).clamp(whole.s, whole.t)
+            x_t = (process.alpha(t)[:, None] * y).view(shape)
+            return y - denoise(x_t.to(kind), t.to(kind)).flatten(1).double()
 
-            solution = solve_ivp(
-                slope,
-                (math.log(whole.r_t), math.log(whole.r_s)),
-                (row / whole.alpha_t).flatten().double().cpu().numpy(),
-                rtol=self.rtol,
-                atol=self.atol,
+        term = torchode.ODETerm(slope)
+        solver = torchode.AutoDiffAdjoint(
+            torchode.Dopri5(term=term),
+            torchode.IntegralController(atol=self.atol, rtol=self.rtol, term=term),
+        )
+        y = (x / whole.alpha_t).flatten(1).double()
+        ends = [torch.full_like(y[:, 0], math.log(r)) for r in (whole.r_t, whole.r_s)]
+        solution = solver.solve(torchode.InitialValueProblem(y, *ends))
+        if solution.status.any():
+            raise FloatingPointError(
+                f"runge_kutta: torchode stopped with status {int(solution.status.max())}; "
+                "is the model finite?"
             )
-            return whole.alpha_s * torch.from_numpy(solution.y[:, -1]).to(row).view(row.shape)
-
-        x = torch.stack([solved(row) for row in x])
+        x = (whole.alpha_s * solution.ys[:, -1]).view(shape).to(kind)
         yield denoise(x, whole.s) if self.denoise_last else x

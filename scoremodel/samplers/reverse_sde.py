@@ -34,7 +34,6 @@ __all__ = [
     "EulerMaruyama",
     "PredictorCorrector",
     "ReverseDiffusion",
-    "SDEDPMSolver",
     "StochasticHeun",
 ]
 
@@ -342,74 +341,3 @@ class StochasticHeun(Sampler):
                 slope.add_(guess.sub_(ahead), alpha=1 / step.r_s)
                 x = y.add_(slope, alpha=(step.r_s - r_hat) / 2).mul_(step.alpha_s)
             yield x
-
-
-class _Multistep(NamedTuple):
-    t: float
-    a: float
-    b: float
-    previous: float
-    c: float
-
-
-class SDEDPMSolver(Sampler):
-    """SDE-DPM-Solver++(2M): second order in the denoised mean, with the reverse SDE's noise.
-
-        x_s = (sigma_s / sigma_t) e^{−h} x_t + alpha_s (1 − e^{−2h}) D̂ + sigma_s sqrt(1 − e^{−2h}) z,
-        D̂ = D_t + (D_t − D_prev) / (2 ρ),   ρ = h_prev / h,   h = ln(r_t / r_s)
-
-    The first step and the last (to sigma = 0, where the result is D) use D̂ = D. NFE = steps.
-
-    Lu et al. 2022, arXiv:2211.01095, appendix A.
-
-    Args:
-        steps: number of steps.
-        grid: how the times are spaced, see `time_grid`.
-    """
-
-    kind: ClassVar[str] = "sde_dpm_solver"
-
-    def plan(self, process: Process) -> Sequence[_Multistep]:
-        """Return the steps over the grid, the last one to sigma = 0."""
-        plan: list[_Multistep] = []
-        last = 0.0
-        for step in kernel_steps(process, self.steps, self.grid):
-            if step.sigma_s == 0:
-                plan.append(_Multistep(step.t, 0.0, 1.0, 0.0, 0.0))
-                continue
-            h = math.log(step.r_t / step.r_s)
-            gain = -math.expm1(-2 * h)
-            extra = step.alpha_s * gain * h / (2 * last) if last else 0.0
-            plan.append(
-                _Multistep(
-                    step.t,
-                    step.sigma_s / step.sigma_t * math.exp(-h),
-                    step.alpha_s * gain + extra,
-                    -extra,
-                    step.sigma_s * math.sqrt(gain),
-                )
-            )
-            last = h
-        return plan
-
-    def states(
-        self, plan: Sequence[_Multistep], x: Tensor, denoise: Call, draw: Draw
-    ) -> Iterator[Tensor]:
-        """Yield a x + b D + previous · D_prev + c z after each step."""
-        return multistep_states(plan, x, denoise, draw)
-
-
-def multistep_states(
-    plan: Sequence[_Multistep], x: Tensor, denoise: Call, draw: Draw
-) -> Iterator[Tensor]:
-    """Yield x ← a x + b D + previous · D_prev + c z after each step."""
-    before: Tensor | None = None
-    for t, a, b, previous, c in plan:
-        denoised = denoise(x, t)
-        x = (a * x).add_(denoised, alpha=b)
-        if previous and before is not None:
-            x.add_(before, alpha=previous)
-        if c:
-            x.add_(draw(), alpha=c)
-        before = denoised
-        yield x

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
-from scoremodel.denoiser import Denoiser
-from scoremodel.loss import denoising_loss, denoising_weight, stratified_times
+from scoremodel.chains import DDPM
+from scoremodel.loss import denoising_loss, denoising_weight
 from scoremodel.oracles import GaussianMixture
 from scoremodel.sde import SDE, VE, VP, SubVP
 
@@ -70,47 +69,6 @@ def test_an_unknown_weighting_is_named() -> None:
         denoising_weight(torch.ones(1), VP(), "snr", 0.5)  # type: ignore[arg-type]
 
 
-def test_times_cover_every_stratum_and_each_is_uniform() -> None:
-    sde = VP()
-    draws = torch.stack(
-        [stratified_times(64, sde, torch.Generator().manual_seed(seed)) for seed in range(400)]
-    ).double()
-    u = (draws - sde.t_min) / (1 - sde.t_min)
-    gaps = u.sort(1).values.diff(dim=1)
-    torch.testing.assert_close(gaps, torch.full_like(gaps, 1 / 64), rtol=0, atol=2e-6)
-    first = u[:, 0]
-    assert abs(float(first.mean()) - 0.5) < 4 * (1 / 12 / 400) ** 0.5
-
-
-def test_levels_are_the_geometric_ladder_of_ncsn_each_as_often() -> None:
-    sde = VE(0.01, 50.0)
-    t = torch.cat(
-        [stratified_times(70, sde, torch.Generator().manual_seed(s), 10) for s in range(200)]
-    )
-    levels, counts = t.unique(return_counts=True)
-    assert len(levels) == 10
-    ladder = np.geomspace(float(sde.sigma(levels[:1].double())), 50.0, 10)
-    np.testing.assert_allclose(sde.sigma(levels.double()), ladder, rtol=1e-5)
-    assert counts.tolist() == [1400] * 10
-
-
-@pytest.mark.parametrize("sde", PROCESSES, ids=str)
-def test_preconditioning_has_unit_input_and_the_untrained_model_is_exact_on_a_gaussian(
-    sde: SDE,
-) -> None:
-    """O8: c_in² v = 1; and with F = 0, D is the exact denoised mean of N(m, s² I)."""
-    mean, std = [0.3, -0.2], 0.6
-    denoiser = Denoiser({"kind": "mlp"}, sde, (2,), mean, std).double()
-    inputs = []
-    denoiser.network.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
-    draw = torch.Generator().manual_seed(2)
-    for time in (0.02, 0.5, 1.0):
-        t = torch.full((20_000,), time, dtype=torch.float64)
-        x_0 = torch.tensor(mean) + std * torch.randn(20_000, 2, generator=draw, dtype=torch.float64)
-        noise = torch.randn(x_0.shape, generator=draw, dtype=torch.float64)
-        x_t = sde.perturb(x_0, t, noise)
-        denoised = denoiser(x_t, t)
-        assert float(inputs[-1].var()) == pytest.approx(1, abs=4 * (2 / 40_000) ** 0.5)
-        exact = GaussianMixture([mean], [std], [1.0]).denoised(x_t, t, sde)
-        # the mean is stored in single precision
-        torch.testing.assert_close(denoised, exact, rtol=0, atol=1e-6)
+def test_a_chain_has_no_likelihood_weighting() -> None:
+    with pytest.raises(ValueError, match="'likelihood' needs g\\(t\\), which ddpm has not"):
+        denoising_weight(torch.ones(1), DDPM(), "likelihood", 0.5)
