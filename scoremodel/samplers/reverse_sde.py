@@ -205,6 +205,11 @@ class DDIM(_LinearSampler):
         return plan
 
 
+def _norms(x: Tensor) -> Tensor:
+    """Return each sample's own norm with shape (B,), for x with shape (B, *)."""
+    return x.flatten(1).norm(dim=1)
+
+
 class _Corrected(NamedTuple):
     predictor: Linear
     s: float
@@ -266,7 +271,7 @@ class PredictorCorrector(Sampler):
             if scale:
                 score = (alpha * denoise(x, s)).sub_(x).div_(sigma**2)
                 z = draw()
-                ratio = z.flatten(1).norm(dim=1) / score.flatten(1).norm(dim=1)
+                ratio = _norms(z) / _norms(score)
                 e = (2 * scale * (self.snr * ratio) ** 2).view(-1, *(1,) * (x.ndim - 1))
                 x.addcmul_(e, score).addcmul_((2 * e).sqrt(), z)
             yield x

@@ -51,7 +51,7 @@ def test_weightings_are_the_score_s_weightings(sde: SDE) -> None:
     error = ((alpha * guess - x_t) / sigma**2 + noise / sigma).square().mean(1)
     for weighting, lam in (("sigma2", sde.sigma(t) ** 2), ("likelihood", sde.g(t) ** 2)):
         weight = denoising_weight(t, sde, weighting, 0.5)  # type: ignore[arg-type]
-        loss = denoising_loss(lambda x, t: guess, x_0, t, noise, sde, weight)  # noqa: ARG005
+        loss = denoising_loss(lambda x, t: guess, x_0, t, noise, sde, weight)
         torch.testing.assert_close(loss, lam * error, rtol=1e-9, atol=1e-12)
 
 

@@ -171,26 +171,6 @@ def test_no_two_samples_share_their_noise() -> None:
     assert len(low) == 200_000
 
 
-def test_the_mixing_weights_of_a_mixture_come_out() -> None:
-    mixture = GaussianMixture([[-1.0, 0.0], [1.0, 0.0]], [0.1, 0.1], [0.8, 0.2])
-    count = 4000
-    for sde in PROCESSES:
-        for sampler in (Heun(40), EulerMaruyama(300)):
-            x = sample(
-                lambda x, t, sde=sde: mixture.denoised(x, t, sde),  # type: ignore[misc]
-                sampler,
-                count,
-                1,
-                process=sde,
-                shape=(2,),
-                mean=torch.tensor([-0.6, 0.0], dtype=torch.float64),
-                dtype=torch.float64,
-                batch_size=1000,
-            ).x
-            share = float((x[:, 0] < 0).double().mean())
-            assert abs(share - 0.8) < 3 * math.sqrt(0.16 / count), (sde, sampler)
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
