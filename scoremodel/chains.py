@@ -84,6 +84,25 @@ class Chain(Process):
         """Return the time i / N of level i = ⌊u N⌋ + 1."""
         return ((u * self.levels).floor().clamp(max=self.levels - 1) + 1) / self.levels
 
+    def distinct(self, t: Tensor) -> Tensor:
+        """Return the times of the levels nearest to the times t, no level twice.
+
+        Where the levels are too sparse for that the next free one above is taken, from the lowest
+        time up.
+
+        Args:
+            t: falling times with shape (M,), M <= N.
+
+        Returns:
+            Strictly falling times with shape (M,).
+        """
+        index = self.index(t)
+        lowest = torch.arange(len(t)).flip(0)
+        # index_k − lowest_k must not fall as k falls: the running maximum from the end.
+        free = (index - lowest).flip(0).cummax(0).values.flip(0) + lowest
+        highest = self.levels - torch.arange(len(t))
+        return torch.minimum(free, highest).to(t) / self.levels
+
     def grid(self, points: int) -> Tensor:
         """Return `points` of the levels' times, equally spaced up to rounding, from 1 to 1 / N.
 
@@ -134,14 +153,26 @@ class NCSN(Chain):
         return torch.ones_like(sigma), sigma
 
     @classmethod
-    def from_data(cls, x: Tensor, sigma_min: float = 0.02) -> NCSN:
-        """Return the ladder that NCSNv2's rules give for data x with shape (N, *).
+    def from_data(cls, x: Tensor, sigma_min: float = 0.02, sigma_max: float | None = None) -> NCSN:
+        """Return the ladder that NCSNv2's rules give for some data.
 
         sigma_max is the largest distance between two data points, and the ratio of neighbouring
-        levels is such that they overlap in D dimensions (`ncsnv2_levels`). Song and Ermon 2020,
-        arXiv:2006.09011, techniques 1 and 2.
+        levels is such that they overlap in D dimensions (`ncsnv2_levels`).
+
+        Song and Ermon 2020, arXiv:2006.09011, techniques 1 and 2.
+
+        Args:
+            x: data with shape (N, *).
+            sigma_min: the smallest level.
+            sigma_max: the largest level, None for the rule's.
+
+        Returns:
+            The ladder.
+
+        Raises:
+            ValueError: if the largest distance is not greater than sigma_min.
         """
-        sigma_max = largest_distance(x)
+        sigma_max = sigma_max or largest_distance(x)
         return cls(sigma_min, sigma_max, ncsnv2_levels(sigma_min, sigma_max, x[0].numel()))
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from scoremodel.files import write_text
 from tasks.layout import CHECKED, Data
 from tasks.params import Params, ParamsError, load_params
+from tasks.process import build_process
+from tasks.sampler import build_sampler
 from tasks.stage import run
 from tasks.table import active_configurations
 
@@ -27,6 +29,18 @@ def check() -> Params:
                 f"params.yaml: active.datasets: {name!r} has no folder {raw}; put a source.yaml or "
                 "images there (`dvc add`), or restore it (`dvc pull`)"
             )
+    for model in params.active.models:
+        process = build_process(params.models[model])
+        for sampler in params.active.samplers:
+            try:
+                built = build_sampler(params.samplers[sampler])
+                if process is not None:
+                    built.plan(process)
+            except ValueError as error:
+                raise ParamsError(
+                    f"params.yaml: active: sampler {sampler!r} does not work with model {model!r}: "
+                    f"{error}"
+                ) from error
     return params
 
 

@@ -71,6 +71,7 @@ def main(arguments: Sequence[str]) -> None:
         to_held_out = _spread([frechet_distance(f, real["held_out"]) for f in fake.values()])
         to_train = _spread([frechet_distance(f, real["train"]) for f in fake.values()])
     chosen = params.samplers[configuration.sampler]
+    agreement = info["agreement"]
     record = {
         "dataset": configuration.dataset,
         "data_sha256": card["sha256"],
@@ -78,7 +79,8 @@ def main(arguments: Sequence[str]) -> None:
         "train_seed": configuration.train_seed,
         "sampler": configuration.sampler,
         "sampler_kind": chosen.kind,
-        "steps": chosen.steps,
+        "steps": getattr(chosen, "steps", None),
+        "guidance": chosen.guidance,
         "nfe": info["nfe"],
         "count": evaluation.count,
         "sampling_seeds": evaluation.sampling_seeds,
@@ -91,6 +93,7 @@ def main(arguments: Sequence[str]) -> None:
             "count": floor.count,
         },
         "ratio_to_floor": rounded(to_held_out["mean"] / floor.value),
+        "agreement": None if agreement is None else _spread(list(agreement.values())),
         "parameters": info["model"]["parameters"],
         "train_images": info["model"]["train_images"],
         "environment": {

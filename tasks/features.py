@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from scoremodel.evaluation.extractor import load_extractor
+from scoremodel.evaluation.extractor import Classifier, accuracy, load_extractor
 from tasks.arrays import read_arrays, write_arrays
 from tasks.device import set_up_device
 from tasks.layout import Data
@@ -16,15 +16,23 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write the features of every sampling seed's samples."""
+    """Write the features of every sampling seed's samples, and how many are of the asked class."""
     configuration, params = parse_configuration(arguments)
     device = set_up_device(params.device, params.threads)
     extractor = load_extractor(Data(configuration.dataset).extractor, device)
     samples, info = read_arrays(configuration.samples)
+    labels = info.pop("labels")
     features = {
         seed: extractor.features(torch.from_numpy(array)).numpy() for seed, array in samples.items()
     }
-    write_arrays(configuration.features, features, info | {"extractor": extractor.kind})
+    info["extractor"] = extractor.kind
+    info["agreement"] = None
+    if labels is not None and isinstance(extractor, Classifier):
+        info["agreement"] = {
+            seed: accuracy(extractor, torch.from_numpy(array), torch.tensor(labels[seed]))
+            for seed, array in samples.items()
+        }
+    write_arrays(configuration.features, features, info)
 
 
 if __name__ == "__main__":

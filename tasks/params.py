@@ -54,6 +54,16 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
+def _greater(other: str) -> AfterValidator:
+    def check(value: float, info: ValidationInfo) -> float:
+        low = info.data.get(other)
+        if low is not None and value <= low:
+            raise ValueError(f"a number greater than {other} ({low:g})")
+        return value
+
+    return AfterValidator(check)
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -79,15 +89,7 @@ class VE(_Strict):
 
     kind: Literal["ve"]
     sigma_min: Positive
-    sigma_max: Positive
-
-    @field_validator("sigma_max")
-    @classmethod
-    def _ordered(cls, value: float, info: ValidationInfo) -> float:
-        low = info.data.get("sigma_min")
-        if low is not None and value <= low:
-            raise ValueError(f"a number greater than sigma_min ({low:g})")
-        return value
+    sigma_max: Annotated[Positive, _greater("sigma_min")]
 
 
 class VP(_Strict):
@@ -95,15 +97,33 @@ class VP(_Strict):
 
     kind: Literal["vp", "subvp"]
     beta_min: Positive
-    beta_max: Positive
+    beta_max: Annotated[Positive, _greater("beta_min")]
 
-    @field_validator("beta_max")
-    @classmethod
-    def _ordered(cls, value: float, info: ValidationInfo) -> float:
-        low = info.data.get("beta_min")
-        if low is not None and value <= low:
-            raise ValueError(f"a number greater than beta_min ({low:g})")
-        return value
+
+class CosineVP(_Strict):
+    """VP with the cosine schedule, `scoremodel.sde.CosineVP`."""
+
+    kind: Literal["vp_cosine"]
+    offset: Positive = 0.008
+    t_end: Annotated[float, Field(gt=0, lt=1)] = 0.995
+
+
+class NCSN(_Strict):
+    """NCSN's ladder, `scoremodel.chains.NCSN`; what is null follows from the data (NCSNv2)."""
+
+    kind: Literal["ncsn"]
+    sigma_min: Positive
+    sigma_max: Annotated[Positive, _greater("sigma_min")] | None
+    levels: Annotated[int, Field(ge=2)] | None
+
+
+class DDPM(_Strict):
+    """DDPM's chain, `scoremodel.chains.DDPM`."""
+
+    kind: Literal["ddpm"]
+    beta_first: Positive
+    beta_last: Annotated[float, Field(gt=0, lt=1), _greater("beta_first")]
+    levels: Annotated[int, Field(ge=2)]
 
 
 class UNet(_Strict):
@@ -139,6 +159,20 @@ class Network(_Strict):
     mlp: MLP
 
 
+class PlainTimes(_Strict):
+    """Times without parameters, see `scoremodel.times`."""
+
+    kind: Literal["uniform", "stratified", "importance"]
+
+
+class LogNormalTimes(_Strict):
+    """EDM's times, `scoremodel.times.LogNormal`."""
+
+    kind: Literal["log_normal"]
+    mean: Annotated[float, Field(allow_inf_nan=False)] = -1.2
+    std: Positive = 1.2
+
+
 class Training(_Strict):
     """`scoremodel.training.TrainingConfig`."""
 
@@ -150,7 +184,8 @@ class Training(_Strict):
     clip_norm: Positive
     ema_decay: Fraction
     weighting: Literal["sigma2", "likelihood", "edm"]
-    levels: Annotated[int, Field(ge=2)] | None
+    times: Annotated[PlainTimes | LogNormalTimes, Field(discriminator="kind")]
+    label_dropout: Fraction | None
     flip: bool
     log_every: Count
 
@@ -158,17 +193,94 @@ class Training(_Strict):
 class Model(_Strict):
     """A process, a network and how it is trained."""
 
-    sde: Annotated[VE | VP, Field(discriminator="kind")]
+    sde: Annotated[VE | VP | CosineVP | NCSN | DDPM, Field(discriminator="kind")]
+    preconditioning: Literal["edm", "noise", "v", "denoised"]
     network: Network
     training: Training
 
 
-class Sampler(_Strict):
-    """One of `scoremodel.samplers.SAMPLERS` and its number of steps."""
-
-    kind: Literal["euler_maruyama", "euler", "heun"]
+class _Sampler(_Strict):
     steps: Count
     grid: Literal["uniform", "log_snr", "edm"]
+    guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+
+
+class PlainSampler(_Sampler):
+    """Samplers of the reverse SDE without parameters of their own."""
+
+    kind: Literal["euler_maruyama", "reverse_diffusion", "sde_dpm_solver"]
+
+
+class FlowSampler(_Sampler):
+    """Samplers of the probability-flow ODE."""
+
+    kind: Literal["euler", "heun", "dpm_solver"]
+    denoise_last: bool = True
+
+
+class Ancestral(_Sampler):
+    """`scoremodel.samplers.Ancestral`."""
+
+    kind: Literal["ancestral"]
+    variance: Literal["posterior", "kernel"] = "posterior"
+
+
+class DDIM(_Sampler):
+    """`scoremodel.samplers.DDIM`."""
+
+    kind: Literal["ddim"]
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class PredictorCorrector(_Sampler):
+    """`scoremodel.samplers.PredictorCorrector`."""
+
+    kind: Literal["predictor_corrector"]
+    snr: Positive = 0.16
+
+
+class StochasticHeun(_Sampler):
+    """`scoremodel.samplers.StochasticHeun`."""
+
+    kind: Literal["stochastic_heun"]
+    s_churn: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 40.0
+    s_min: Annotated[float, Field(ge=0)] = 0.05
+    s_max: Annotated[float, Field(ge=0)] = 50.0
+    s_noise: Positive = 1.003
+
+
+class AnnealedLangevin(_Sampler):
+    """`scoremodel.samplers.AnnealedLangevin`; null: all of a chain's levels, NCSNv2's step size."""
+
+    kind: Literal["annealed_langevin"]
+    steps: Count | None  # type: ignore[assignment]
+    grid: Literal["uniform", "log_snr", "edm"] = "log_snr"
+    steps_per_level: Count = 5
+    step_size: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+
+class RungeKutta(_Strict):
+    """`scoremodel.samplers.RungeKutta`, which chooses its own steps."""
+
+    kind: Literal["runge_kutta"]
+    rtol: Positive = 1e-5
+    atol: Positive = 1e-5
+    denoise_last: bool = True
+    guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+
+
+Sampler = Annotated[
+    PlainSampler
+    | FlowSampler
+    | Ancestral
+    | DDIM
+    | PredictorCorrector
+    | StochasticHeun
+    | AnnealedLangevin
+    | RungeKutta,
+    Field(discriminator="kind"),
+]
+"""One of `scoremodel.samplers.SAMPLERS`, and the scale of guidance for class-conditional models."""
 
 
 class Extractor(_Strict):
@@ -208,6 +320,36 @@ class Params(_Strict):
                 if name not in defined:
                     raise _Located(
                         f"active.{kind}[{index}]", name, f"one of: {', '.join(sorted(defined))}"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _chains_have_levels_only(self) -> Params:
+        for name, model in self.models.items():
+            if not isinstance(model.sde, NCSN | DDPM):
+                continue
+            key, allowed = f"models.{name}.training", f"has no g(t) for a chain ({model.sde.kind})"
+            if model.training.weighting == "likelihood":
+                raise _Located(f"{key}.weighting", "likelihood", f"sigma2, edm; it {allowed}")
+            if model.training.times.kind == "importance":
+                raise _Located(
+                    f"{key}.times.kind",
+                    "importance",
+                    f"uniform, stratified, log_normal; it {allowed}",
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _guidance_has_classes(self) -> Params:
+        for sampler in self.active.samplers:
+            guidance = self.samplers[sampler].guidance
+            for model in self.active.models:
+                if guidance != 1.0 and self.models[model].training.label_dropout is None:
+                    raise _Located(
+                        f"samplers.{sampler}.guidance",
+                        guidance,
+                        f"1.0 for the active model {model!r}, which is unconditional (its "
+                        "training.label_dropout is null)",
                     )
         return self
 
@@ -307,26 +449,21 @@ def _fields(raw: Any, keys: tuple[int | str, ...]) -> list[str]:
     here = raw
     for key in keys:
         here = here[key]
-        annotation = schema.model_fields[key].annotation if _is_model(schema) else schema
-        if not _is_model(schema):
-            annotation = typing.get_args(schema)[1]
-        choices = (
-            typing.get_args(annotation)
-            if isinstance(annotation, types.UnionType)
-            else (annotation,)
-        )
-        kind = here.get("kind") if isinstance(here, dict) else None
-        schema = next(
-            (
-                choice
-                for choice in choices
-                if _is_model(choice)
-                and "kind" in choice.model_fields
-                and kind in typing.get_args(choice.model_fields["kind"].annotation)
-            ),
-            choices[0],
-        )
+        inside = schema.model_fields[key].annotation if _is_model(schema) else None
+        schema = _choose(inside or typing.get_args(schema)[1], here)
     return list(schema.model_fields)
+
+
+def _choose(annotation: Any, value: Any) -> Any:
+    """Return the one of a union's models that `value` names by its kind, or the annotation itself."""
+    if typing.get_origin(annotation) is Annotated:
+        annotation = typing.get_args(annotation)[0]
+    if typing.get_origin(annotation) not in (types.UnionType, typing.Union):
+        return annotation
+    models = [choice for choice in typing.get_args(annotation) if _is_model(choice)]
+    kind = value.get("kind") if isinstance(value, dict) else None
+    named = (m for m in models if kind in typing.get_args(m.model_fields["kind"].annotation))
+    return next(named, models[0])
 
 
 def _is_model(schema: Any) -> bool:

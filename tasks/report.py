@@ -87,9 +87,10 @@ def page(params: Params, rows: pd.DataFrame) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    shown = rows.dropna(axis=1, how="all")
     return environment.get_template("report.html.j2").render(
-        columns=list(COLUMNS.values()),
-        rows=[[_cell(value) for value in row] for row in rows.itertuples(index=False)],
+        columns=[COLUMNS[column] for column in shown.columns],
+        rows=[[_cell(value) for value in row] for row in shown.itertuples(index=False)],
         datasets=[_dataset(name, params, rows) for name in params.active.datasets],
     )
 

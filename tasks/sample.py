@@ -5,22 +5,45 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
 from scoremodel.data.scale import quantise
 from scoremodel.denoiser import load
-from scoremodel.samplers import SAMPLERS, sample
+from scoremodel.rng import generators
+from scoremodel.samplers import sample
 from tasks.arrays import write_arrays
 from tasks.device import device_name, environment, set_up_device
 from tasks.layout import Configuration
 from tasks.pictures import save_picture
+from tasks.sampler import build_sampler
 from tasks.stage import parse_configuration, run
 from tasks.timing import write_timing
 
-__all__ = ["array_name", "main"]
+__all__ = ["array_name", "draw_labels", "main"]
 
 
 def array_name(seed: int) -> str:
     """Return the name that the samples (or their features) of one sampling seed have in a file."""
     return f"seed_{seed}"
+
+
+def draw_labels(counts: Sequence[int] | None, count: int, seed: int) -> Tensor | None:
+    """Return the class to ask for of each sample, drawn as often as the training data have it.
+
+    Args:
+        counts: number of training data points of each class, None for an unconditional model.
+        count: number of samples.
+        seed: sampling seed; label i is a function of (seed, i).
+
+    Returns:
+        Class numbers with shape (count,), or None.
+    """
+    if counts is None:
+        return None
+    share = torch.tensor(counts, dtype=torch.float64)
+    streams = generators(seed, "label", range(count))
+    return torch.cat([torch.multinomial(share, 1, generator=stream) for stream in streams])
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -30,26 +53,32 @@ def main(arguments: Sequence[str]) -> None:
     device = set_up_device(params.device, params.threads)
     denoiser = load(configuration.weights, device)
     chosen = params.samplers[configuration.sampler]
-    sampler = SAMPLERS[chosen.kind](**chosen.model_dump(exclude={"kind"}))
+    sampler = build_sampler(chosen)
     evaluation = params.evaluation
 
     began = time.perf_counter()
-    arrays, nfe = {}, 0
+    arrays, asked, nfe = {}, {}, 0
     for seed in evaluation.sampling_seeds:
+        labels = draw_labels(denoiser.info["label_counts"], evaluation.count, seed)
         drawn = sample(
             denoiser,
             sampler,
             evaluation.count,
             seed,
+            labels=labels,
+            guidance=chosen.guidance,
             batch_size=evaluation.batch_size,
             progress=True,
         )
         arrays[array_name(seed)] = quantise(drawn.x, denoiser.levels).cpu().numpy()
+        if labels is not None:
+            asked[array_name(seed)] = labels.tolist()
         nfe = drawn.nfe
     seconds = time.perf_counter() - began
     info = {
         "model": denoiser.info,
         "nfe": nfe,
+        "labels": asked or None,
         "environment": environment(device, params.threads),
     }
     write_arrays(configuration.samples, arrays, info)

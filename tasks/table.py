@@ -30,6 +30,7 @@ COLUMNS = {
     "floor": "floor",
     "floor_std": "± std of it",
     "ratio_to_floor": "× floor",
+    "agreement": "of asked class",
 }
 """The table's columns and how people read them."""
 
@@ -67,6 +68,7 @@ def table(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
             "train_mean": record["train"]["mean"],
             "floor": record["floor"]["value"],
             "floor_std": record["floor"]["std"],
+            "agreement": record["agreement"]["mean"] if record["agreement"] else None,
         }
         for record in records
     ]
@@ -74,8 +76,8 @@ def table(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 
 def text(rows: pd.DataFrame) -> str:
-    """Return the table as people read it in a terminal."""
-    return rows.rename(columns=COLUMNS).to_string(
+    """Return the table as people read it in a terminal, without the columns that are empty."""
+    return rows.dropna(axis=1, how="all").rename(columns=COLUMNS).to_string(
         index=False, na_rep="—", float_format=lambda value: f"{value:.3f}"
     )
 

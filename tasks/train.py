@@ -9,42 +9,60 @@ from typing import Any
 import pandas as pd
 import torch
 
-from scoremodel.chains import process_from_config
+from scoremodel.data.scale import dequantise
 from scoremodel.denoiser import Denoiser, save
 from scoremodel.files import atomic_path
 from scoremodel.rng import derive_seed
+from scoremodel.sde import Process
+from scoremodel.times import TIMES
 from scoremodel.training import BANDS, TrainingConfig, train
 from tasks.arrays import read_arrays, read_card
 from tasks.device import device_name, environment, set_up_device
 from tasks.layout import Configuration, Data
-from tasks.params import Model
+from tasks.params import Model, ParamsError, Training
+from tasks.process import build_process
 from tasks.stage import parse_configuration, run
 from tasks.timing import write_timing
 
-__all__ = ["build_denoiser", "main", "write_curves"]
+__all__ = ["build_denoiser", "main", "training_config", "write_curves"]
 
 
-def build_denoiser(model: Model, card: dict[str, Any], seed: int) -> Denoiser:
+def build_denoiser(model: Model, card: dict[str, Any], process: Process, seed: int) -> Denoiser:
     """Return the untrained denoiser that `model` describes, for the data that `card` describes.
 
     Args:
         model: one block of `params.yaml`'s `models:`.
         card: the data set's card.
+        process: the model's forward process.
         seed: seed of the initial weights.
 
     Returns:
-        A denoiser on the CPU.
+        A denoiser on the CPU, class-conditional if labels are to be dropped with some probability.
     """
     kind = "unet" if len(card["shape"]) == 3 else "mlp"
-    torch.manual_seed(derive_seed(seed, "weights"))
-    return Denoiser(
-        network={"kind": kind, **getattr(model.network, kind).model_dump()},
-        process=process_from_config(model.sde.model_dump()),
-        shape=card["shape"],
-        mean=card["mean"],
-        std=card["std"],
-        levels=card["levels"],
-    )
+    conditional = model.training.label_dropout is not None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "weights"))
+        return Denoiser(
+            network={"kind": kind, **getattr(model.network, kind).model_dump()},
+            process=process,
+            shape=card["shape"],
+            mean=card["mean"],
+            std=card["std"],
+            levels=card["levels"],
+            classes=len(card["class_counts"]) if conditional else None,
+            preconditioning=model.preconditioning,
+        )
+
+
+def training_config(training: Training) -> TrainingConfig:
+    """Return the library's configuration of the training that a model's block describes."""
+    given = training.model_dump()
+    times = given.pop("times")
+    given["times"] = TIMES[times.pop("kind")](**times)
+    if given["label_dropout"] is None:
+        del given["label_dropout"]
+    return TrainingConfig(**given)
 
 
 def write_curves(curves: pd.DataFrame, configuration: Configuration) -> None:
@@ -74,21 +92,35 @@ def main(arguments: Sequence[str]) -> None:
     """Write the averaged weights as safetensors, and the curves as CSV."""
     configuration, params = parse_configuration(arguments, sampler=False)
     model = params.models[configuration.model]
+    training = model.training
     device = set_up_device(params.device, params.threads)
     files = Data(configuration.dataset)
     card = read_card(files.card)
     arrays, _ = read_arrays(files.arrays)
-    denoiser = build_denoiser(model, card, configuration.train_seed).to(device)
+    data = torch.from_numpy(arrays["train"])
+    labels = None
+    if training.label_dropout is not None:
+        if not card["class_counts"]:
+            raise ParamsError(
+                f"params.yaml: models.{configuration.model}.training.label_dropout: "
+                f"{training.label_dropout} is not allowed for {configuration.dataset!r}, which has no "
+                "classes, allowed: null"
+            )
+        labels = torch.from_numpy(arrays["train_labels"])
+    process = build_process(model, dequantise(data, card["levels"]))
+    assert process is not None
+    denoiser = build_denoiser(model, card, process, configuration.train_seed).to(device)
     parameters = sum(weight.numel() for weight in denoiser.parameters())
-    print(f"{configuration.model_name}: {parameters / 1e6:.2f} M parameters", flush=True)
+    print(f"{configuration.model_name}: {parameters / 1e6:.2f} M parameters, {process}", flush=True)
 
     began = time.perf_counter()
     averaged, curves = train(
         denoiser,
-        torch.from_numpy(arrays["train"]),
-        TrainingConfig(**model.training.model_dump()),
+        data,
+        training_config(training),
         configuration.train_seed,
         progress=True,
+        labels=labels,
     )
     seconds = time.perf_counter() - began
     info = {
@@ -97,7 +129,8 @@ def main(arguments: Sequence[str]) -> None:
         "model": configuration.model,
         "train_seed": configuration.train_seed,
         "parameters": parameters,
-        "train_images": model.training.steps * model.training.batch_size,
+        "train_images": training.steps * training.batch_size,
+        "label_counts": None if labels is None else list(card["class_counts"].values()),
         "environment": environment(device, params.threads),
     }
     save(averaged, configuration.weights, info)

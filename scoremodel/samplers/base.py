@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from scoremodel.chains import Chain
 from scoremodel.denoiser import Denoise, Denoiser
 from scoremodel.rng import generators, randn_rows
 from scoremodel.sde import SDE, Process
@@ -61,7 +62,7 @@ def time_grid(process: Process, points: int, grid: Grid) -> list[float]:
         log_snr  ln r_i equally spaced
         edm      r_i^(1/7) equally spaced (Karras et al. 2022, arXiv:2206.00364, eq. 5)
 
-    A chain has its levels only: the nearest ones are taken.
+    A chain has its levels only: the nearest ones are taken, none twice.
 
     Args:
         process: the process to be reversed.
@@ -98,14 +99,12 @@ def time_grid(process: Process, points: int, grid: Grid) -> list[float]:
             power = 1 / EDM_RHO
             ratio = (first**power + u * (last**power - first**power)) ** EDM_RHO
         times = process.t_of_ratio(ratio)
+        if isinstance(process, Chain):
+            times = process.distinct(times)
     falling: list[float] = times.tolist()
     falling[0] = 1.0
     if points > 1:
         falling[-1] = process.t_min
-    if any(s >= t for t, s in pairwise(falling)):
-        raise ValueError(
-            f"{process.kind} has too few levels for {points} different times on the grid {grid!r}"
-        )
     return falling
 
 

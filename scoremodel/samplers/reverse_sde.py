@@ -207,7 +207,8 @@ class DDIM(_LinearSampler):
 
 def _norms(x: Tensor) -> Tensor:
     """Return each sample's own norm with shape (B,), for x with shape (B, *)."""
-    return x.flatten(1).norm(dim=1)
+    norms: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=1)
+    return norms
 
 
 class _Corrected(NamedTuple):
