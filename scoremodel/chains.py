@@ -270,7 +270,7 @@ def langevin_step_size(sigma_min: float, gamma: float, steps_per_level: int) -> 
     Returns:
         The step size ε at the smallest level, in (0, sigma_min²).
     """
-    epsilon = sigma_min**2 * np.geomspace(1e-6, 0.999, 20_000)
+    epsilon = sigma_min**2 * np.geomspace(1e-6, 0.999, 4_000)
     q = (1 - epsilon / sigma_min**2) ** 2
     v = 2 * epsilon / (sigma_min**2 * (1 - q))
     reached = q**steps_per_level * (gamma**2 - v) + v

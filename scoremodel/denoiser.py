@@ -19,7 +19,6 @@ choices of c_skip and c_out make F predict the noise, v, or the data (`precondit
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
@@ -250,37 +249,35 @@ class Denoiser(nn.Module):
                 )
             y = x_t / column(process.alpha(t), x_t)
             ratio = process.ratio(t)
-            return self._guided(y, column(ratio, y), ratio.log() / 4, labels, guidance)
+            scales = preconditioning(column(ratio, y), self.std, self.preconditioning)
+            return self._guided(y, scales, ratio.log() / 4, labels, guidance)
 
         return denoise
 
     def stepwise(
-        self, process: Process, guidance: float = 1.0
+        self, process: Process, times: Sequence[float], guidance: float = 1.0
     ) -> Callable[[Tensor, float, Tensor | None], Tensor]:
         """Return `along`'s function for one time of the whole batch, its coefficients as floats.
 
-        They are computed when a time is first seen and kept, so a sampler that goes through the
-        same times for every batch pays for them once.
-
         Args:
             process: as for `along`.
+            times: the times at which the function will be called.
             guidance: as for `along`.
 
         Returns:
             A function (x_t with shape (B, *shape), t, labels as `checked` returns them) → D with
             shape (B, *shape).
         """
-        known: dict[float, tuple[float, float, Tensor]] = {}
+        t = torch.tensor(times, dtype=torch.float64)
+        ratio = process.ratio(t)
+        c_noise = (ratio.log() / 4).to(self.data_mean).unbind()
+        shrink = (1 / process.alpha(t)).tolist()
+        scales = [preconditioning(r, self.std, self.preconditioning) for r in ratio.tolist()]
+        known = dict(zip(times, zip(shrink, scales, c_noise, strict=True), strict=True))
 
         def denoise(x_t: Tensor, t: float, labels: Tensor | None) -> Tensor:
-            if t not in known:
-                at = torch.tensor(t, dtype=torch.float64)
-                ratio = float(process.ratio(at))
-                c_noise = x_t.new_tensor(math.log(ratio) / 4)
-                known[t] = 1 / float(process.alpha(at)), ratio, c_noise
-            shrink, ratio, c_noise = known[t]
-            y = x_t if shrink == 1.0 else x_t * shrink
-            return self._guided(y, ratio, c_noise.expand(len(y)), labels, guidance)
+            shrink, scales, c_noise = known[t]
+            return self._guided(x_t * shrink, scales, c_noise.expand(len(x_t)), labels, guidance)
 
         return denoise
 
@@ -320,13 +317,13 @@ class Denoiser(nn.Module):
     def _guided(
         self,
         y: Tensor,
-        ratio: Tensor | float,
+        scales: tuple[Any, Any, Any],
         c_noise: Tensor,
         labels: Tensor | None,
         guidance: float,
     ) -> Tensor:
-        """Return D for y = x_t / alpha_t at noise level `ratio`, which broadcasts against y."""
-        c_skip, c_out, c_in = preconditioning(ratio, self.std, self.preconditioning)
+        """Return D for y = x_t / alpha_t; `scales` are c_skip, c_out and c_in, numbers or columns."""
+        c_skip, c_out, c_in = scales
         y = y - self.data_mean
         if labels is None or guidance == 1.0:
             f = self.network(c_in * y, c_noise, labels)

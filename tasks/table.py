@@ -77,8 +77,10 @@ def table(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 def text(rows: pd.DataFrame) -> str:
     """Return the table as people read it in a terminal, without the columns that are empty."""
-    return rows.dropna(axis=1, how="all").rename(columns=COLUMNS).to_string(
-        index=False, na_rep="—", float_format=lambda value: f"{value:.3f}"
+    return (
+        rows.dropna(axis=1, how="all")
+        .rename(columns=COLUMNS)
+        .to_string(index=False, na_rep="—", float_format=lambda value: f"{value:.3f}")
     )
 
 

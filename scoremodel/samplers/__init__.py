@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from scoremodel.samplers.base import GRIDS, Sampler, Samples, sample
+from scoremodel.samplers.heun import Heun, StochasticHeun
 from scoremodel.samplers.langevin import AnnealedLangevin, langevin
 from scoremodel.samplers.multistep import DPMSolver, SDEDPMSolver
-from scoremodel.samplers.probability_flow import Euler, Heun, RungeKutta
+from scoremodel.samplers.probability_flow import Euler, RungeKutta
 from scoremodel.samplers.reverse_sde import (
     DDIM,
     Ancestral,
     EulerMaruyama,
     PredictorCorrector,
     ReverseDiffusion,
-    StochasticHeun,
 )
 
 __all__ = [

@@ -140,6 +140,10 @@ class Sampler(ABC):
             ValueError: if the process does not define this sampler.
         """
 
+    def times(self, plan: Sequence[Any]) -> list[float]:
+        """Return the times at which a plan calls the model, so that it can prepare for them."""
+        return [step.t for step in plan]
+
     @abstractmethod
     def states(self, plan: Sequence[Any], x: Tensor, denoise: Call, draw: Draw) -> Iterator[Tensor]:
         """Yield the state after each step of the plan.
@@ -310,7 +314,7 @@ def sample(
     dtype, device = dtype or torch.float32, torch.device(device or "cpu")
 
     plan = sampler.plan(process)
-    denoise = _Calls(model, process, guidance)
+    denoise = _Calls(model, process, guidance, sampler.times(plan), dtype, device)
     batches = math.ceil(count / batch_size)
     done: list[Tensor] = []
     paths: list[Tensor] = []
@@ -350,13 +354,24 @@ def sample(
 class _Calls:
     """The model as samplers call it, counting the network's calls for each sample."""
 
-    def __init__(self, model: Denoiser | Denoise, process: Process, guidance: float) -> None:
+    def __init__(
+        self,
+        model: Denoiser | Denoise,
+        process: Process,
+        guidance: float,
+        times: Sequence[float],
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
         self.model, self.process, self.guidance = model, process, guidance
         self.labels: Tensor | None = None
         self.each = 1
         self.count = 0
         if isinstance(model, Denoiser):
-            self.whole = model.stepwise(process, guidance)
+            self.whole = model.stepwise(process, times, guidance)
+        else:
+            tensors = torch.tensor(times, dtype=dtype, device=device).unbind()
+            self.known = dict(zip(times, tensors, strict=True))
 
     def set_labels(self, labels: Tensor) -> None:
         assert isinstance(self.model, Denoiser)
@@ -366,7 +381,7 @@ class _Calls:
     def __call__(self, x: Tensor, t: float | Tensor) -> Tensor:
         self.count += self.each
         if not isinstance(self.model, Denoiser):
-            return self.model(x, t if isinstance(t, Tensor) else x.new_full(x.shape[:1], t))
+            return self.model(x, t if isinstance(t, Tensor) else self.known[t].expand(len(x)))
         if isinstance(t, Tensor):
             return self.model.along(self.process, self.labels, self.guidance)(x, t)
         return self.whole(x, t, self.labels)
@@ -380,8 +395,7 @@ def _draw(
 ) -> Iterator[Tensor]:
     # One call of the generator costs 3 µs whatever it draws, so small samples get the noise of
     # several steps at once: how many depends on the shape alone, as sample i's stream must.
-    ahead = max(1, min(16, 4096 // math.prod(shape)))
+    ahead = max(1, min(16, 16384 // math.prod(shape)))
     while True:
-        block = randn_rows(streams, (ahead, *shape), dtype)
-        for step in range(ahead):
-            yield block[:, step].to(device).contiguous()
+        rows = randn_rows(streams, (ahead, *shape), dtype).to(device)
+        yield from rows.transpose(0, 1).contiguous().unbind()

@@ -22,20 +22,11 @@ from torch import Tensor
 from scoremodel.samplers.base import Call, Draw, Grid, Kernel, Sampler, as_sde, kernel_steps
 from scoremodel.sde import Process
 
-__all__ = ["Euler", "Heun", "RungeKutta"]
+__all__ = ["Euler", "RungeKutta"]
 
 
 @dataclass(frozen=True)
-class _ProbabilityFlow(Sampler):
-    grid: Grid = "edm"
-    denoise_last: bool = True
-
-    def plan(self, process: Process) -> Sequence[Kernel]:
-        """Return the steps over the grid; with `denoise_last` the last of them ends at r = 0."""
-        return kernel_steps(process, self.steps, self.grid, self.denoise_last)
-
-
-class Euler(_ProbabilityFlow):
+class Euler(Sampler):
     """Euler's method on the probability-flow ODE, order 1; the same as DDIM with η = 0. NFE = steps.
 
         y_s = y_t + (r_s − r_t) (y_t − D) / r_t
@@ -49,7 +40,14 @@ class Euler(_ProbabilityFlow):
             t_min, the ODE's own solution.
     """
 
+    grid: Grid = "edm"
+    denoise_last: bool = True
+
     kind: ClassVar[str] = "euler"
+
+    def plan(self, process: Process) -> Sequence[Kernel]:
+        """Return the steps over the grid; with `denoise_last` the last of them ends at r = 0."""
+        return kernel_steps(process, self.steps, self.grid, self.denoise_last)
 
     def states(
         self, plan: Sequence[Kernel], x: Tensor, denoise: Call, draw: Draw
@@ -60,44 +58,6 @@ class Euler(_ProbabilityFlow):
             x = (step.alpha_s / step.alpha_t * shrink * x).add_(
                 denoise(x, step.t), alpha=step.alpha_s * (1 - shrink)
             )
-            yield x
-
-
-class Heun(_ProbabilityFlow):
-    """Heun's method on the probability-flow ODE, order 2. NFE = 2 · steps − 1.
-
-        d = (y_t − D(x_t, t)) / r_t,          y' = y_t + (r_s − r_t) d,
-        d' = (y' − D(alpha_s y', s)) / r_s,   y_s = y_t + ½ (r_s − r_t) (d + d')
-
-    The last step, to r = 0, is Euler's (with `denoise_last`; without it NFE = 2 · steps).
-
-    Karras et al. 2022, arXiv:2206.00364, algorithm 1.
-
-    Args:
-        steps: number of steps.
-        grid: how the times are spaced, see `time_grid`.
-        denoise_last: whether the last step goes from t_min to r = 0; if not, the result is x at
-            t_min, the ODE's own solution.
-    """
-
-    kind: ClassVar[str] = "heun"
-
-    def states(
-        self, plan: Sequence[Kernel], x: Tensor, denoise: Call, draw: Draw
-    ) -> Iterator[Tensor]:
-        """Yield alpha_s y_s after each step."""
-        for step in plan:
-            denoised = denoise(x, step.t)
-            if step.r_s == 0:
-                x = denoised
-            else:
-                h = step.r_s - step.r_t
-                y = x / step.alpha_t
-                slope = (y - denoised).div_(step.r_t)
-                guess = torch.add(y, slope, alpha=h)
-                ahead = denoise(step.alpha_s * guess, step.s)
-                slope.add_(guess.sub_(ahead), alpha=1 / step.r_s)
-                x = y.add_(slope, alpha=h / 2).mul_(step.alpha_s)
             yield x
 
 
@@ -144,6 +104,10 @@ class RungeKutta(Sampler):
         sde = as_sde(process, self.kind)
         (whole,) = kernel_steps(sde, 1, "uniform", denoise_last=False)
         return [(sde, whole)]
+
+    def times(self, plan: Sequence[tuple[Process, Kernel]]) -> list[float]:
+        """Return t_min; the others are the solver's choice."""
+        return [plan[0][1].s]
 
     def states(
         self, plan: Sequence[tuple[Process, Kernel]], x: Tensor, denoise: Call, draw: Draw

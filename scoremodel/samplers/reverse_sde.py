@@ -19,7 +19,6 @@ from torch import Tensor
 from scoremodel.samplers.base import (
     Call,
     Draw,
-    Grid,
     Kernel,
     Sampler,
     as_sde,
@@ -34,7 +33,6 @@ __all__ = [
     "EulerMaruyama",
     "PredictorCorrector",
     "ReverseDiffusion",
-    "StochasticHeun",
 ]
 
 
@@ -205,17 +203,20 @@ class DDIM(_LinearSampler):
         return plan
 
 
-def _norms(x: Tensor) -> Tensor:
-    """Return each sample's own norm with shape (B,), for x with shape (B, *)."""
-    norms: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=1)
-    return norms
+def _squared_norms(x: Tensor) -> Tensor:
+    """Return each sample's own |x|² with shape (B,), for x with shape (B, *)."""
+    flat = x.flatten(1)
+    squared: Tensor = torch.linalg.vecdot(flat, flat)
+    return squared
 
 
 class _Corrected(NamedTuple):
+    """The predictor's step to s; there the score is pull · D − push · x, and e = scale |z|² / |s|²."""
+
     predictor: Linear
     s: float
-    alpha_s: float
-    sigma_s: float
+    pull: float
+    push: float
     scale: float
 
 
@@ -253,97 +254,31 @@ class PredictorCorrector(Sampler):
         """Return the steps over the grid, the last one to t_min, without noise or corrector."""
         plan = []
         steps = kernel_steps(process, self.steps, self.grid, denoise_last=False)
-        for number, step in enumerate(steps, 1):
-            predictor = _reverse_diffusion(step)
-            scale = step.transition[0] ** 2
-            if number == len(steps):
-                predictor, scale = predictor._replace(c=0.0), 0.0
-            plan.append(_Corrected(predictor, step.s, step.alpha_s, step.sigma_s, scale))
-        return plan
+        for step in steps:
+            push = 1 / step.sigma_s**2
+            scale = 2 * step.transition[0] ** 2 * self.snr**2
+            plan.append(
+                _Corrected(_reverse_diffusion(step), step.s, step.alpha_s * push, push, scale)
+            )
+        last = plan[-1]
+        return [*plan[:-1], last._replace(predictor=last.predictor._replace(c=0.0), scale=0.0)]
+
+    def times(self, plan: Sequence[_Corrected]) -> list[float]:
+        """Return the predictor's and the corrector's time of each step."""
+        return [t for step in plan for t in (step.predictor.t, step.s)]
 
     def states(
         self, plan: Sequence[_Corrected], x: Tensor, denoise: Call, draw: Draw
     ) -> Iterator[Tensor]:
         """Yield the state after each predictor step and its corrector."""
-        for (t, a, b, c), s, alpha, sigma, scale in plan:
+        column = (-1, *(1,) * (x.ndim - 1))
+        for (t, a, b, c), s, pull, push, scale in plan:
             x = (a * x).add_(denoise(x, t), alpha=b)
             if c:
                 x.add_(draw(), alpha=c)
             if scale:
-                score = (alpha * denoise(x, s)).sub_(x).div_(sigma**2)
+                score = (pull * denoise(x, s)).sub_(x, alpha=push)
                 z = draw()
-                ratio = _norms(z) / _norms(score)
-                e = (2 * scale * (self.snr * ratio) ** 2).view(-1, *(1,) * (x.ndim - 1))
-                x.addcmul_(e, score).addcmul_((2 * e).sqrt(), z)
-            yield x
-
-
-class _Churned(NamedTuple):
-    step: Kernel
-    r_hat: float
-    t_hat: float
-    alpha_hat: float
-
-
-@dataclass(frozen=True)
-class StochasticHeun(Sampler):
-    """EDM's stochastic sampler: raise the noise a little, then a step of Heun's method on the ODE.
-
-        r̂ = r_t (1 + γ),   ŷ = y + s_noise sqrt(r̂² − r_t²) z,   then Heun from r̂ to r_s
-
-    with y = x / alpha, r = sigma / alpha, and γ = min(s_churn / steps, √2 − 1) where r_t is between
-    s_min and s_max, else 0. NFE = 2 · steps − 1. For SDEs only, which have every noise level.
-
-    Karras et al. 2022, arXiv:2206.00364, algorithm 2.
-
-    Args:
-        steps: number of steps.
-        grid: how the times are spaced, see `time_grid`.
-        s_churn: amount of noise added over all steps.
-        s_min: smallest noise ratio at which noise is added.
-        s_max: largest.
-        s_noise: factor on the added noise.
-    """
-
-    grid: Grid = "edm"
-    s_churn: float = 40.0
-    s_min: float = 0.05
-    s_max: float = 50.0
-    s_noise: float = 1.003
-
-    kind: ClassVar[str] = "stochastic_heun"
-
-    def plan(self, process: Process) -> Sequence[_Churned]:
-        """Return the steps with the raised level r̂, its time and its alpha."""
-        sde = as_sde(process, self.kind)
-        largest = float(sde.ratio(torch.ones((), dtype=torch.float64)))
-        gamma = min(self.s_churn / self.steps, math.sqrt(2) - 1)
-        plan = []
-        for step in kernel_steps(sde, self.steps, self.grid):
-            raised = step.r_t * (1 + gamma) if self.s_min <= step.r_t <= self.s_max else step.r_t
-            raised = min(raised, largest)
-            if raised > step.r_t:
-                t = sde.t_of_ratio(torch.tensor(raised, dtype=torch.float64))
-                plan.append(_Churned(step, raised, float(t), float(sde.alpha(t))))
-            else:
-                plan.append(_Churned(step, step.r_t, step.t, step.alpha_t))
-        return plan
-
-    def states(
-        self, plan: Sequence[_Churned], x: Tensor, denoise: Call, draw: Draw
-    ) -> Iterator[Tensor]:
-        """Yield alpha_s y_s after each step."""
-        for step, r_hat, t_hat, alpha_hat in plan:
-            y = x / step.alpha_t
-            if r_hat > step.r_t:
-                y.add_(draw(), alpha=self.s_noise * math.sqrt(r_hat**2 - step.r_t**2))
-            denoised = denoise(alpha_hat * y, t_hat)
-            if step.r_s == 0:
-                x = denoised
-            else:
-                slope = (y - denoised).div_(r_hat)
-                guess = torch.add(y, slope, alpha=step.r_s - r_hat)
-                ahead = denoise(step.alpha_s * guess, step.s)
-                slope.add_(guess.sub_(ahead), alpha=1 / step.r_s)
-                x = y.add_(slope, alpha=(step.r_s - r_hat) / 2).mul_(step.alpha_s)
+                e = (_squared_norms(z) / _squared_norms(score)).mul_(scale).view(column)
+                x.addcmul_(e, score).addcmul_((2 * e).sqrt_(), z)
             yield x

@@ -145,7 +145,7 @@ def test_floats_for_one_time_and_tensors_for_many_say_the_same(process: Process)
         t = torch.full((4,), time, dtype=torch.float64)
         many = model.along(process, labels, guidance)(x_t, t)
         shown = model.checked(labels, guidance)
-        one = model.stepwise(process, guidance)(x_t, time, shown)
+        one = model.stepwise(process, [time], guidance)(x_t, time, shown)
         torch.testing.assert_close(one, many, rtol=1e-10, atol=1e-12)
 
 
