@@ -8,7 +8,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export DVC_NO_ANALYTICS := true
 export DO_NOT_TRACK := 1
 
-.PHONY: setup repro flow table test test-slow lint clean
+.PHONY: setup repro flow table test test-slow test-parity lint sweep clean
 
 setup: $(VENV)/.done
 
@@ -17,6 +17,12 @@ $(VENV)/.done: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
 	    $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --editable ".[pipeline,test]"
+	touch $@
+
+# In an environment of its own: its docstring parser goes by the name of another one's, which Prefect needs.
+$(VENV)-pydoclint/.done: requirements.lock
+	$(PYTHON) -m venv $(VENV)-pydoclint
+	$(VENV)-pydoclint/bin/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock pydoclint
 	touch $@
 
 repro: setup
@@ -30,16 +36,23 @@ flow: setup
 table: setup
 	@python -m tasks.table
 
-lint: setup
+lint: setup $(VENV)-pydoclint/.done
 	ruff check .
 	ruff format --check .
 	mypy
+	$(VENV)-pydoclint/bin/pydoclint --quiet scoremodel tasks flows benchmarks
 
 test: setup lint
-	pytest -m "not slow"
+	pytest -m "not slow and not parity"
 
 test-slow: setup
 	pytest -m slow
 
+# The same steps and noise through independent implementations, which are installed for it.
+test-parity: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
+	    --editable ".[parity]"
+	pytest -m parity tests/parity
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-pydoclint .pytest_cache .mypy_cache .ruff_cache

@@ -1,4 +1,12 @@
-"""Score-based generative models: forward SDEs, denoisers, losses, samplers and their oracles.
+"""Score-based generative models: processes, denoisers, losses, samplers and their oracles.
+
+    sde         forward SDEs (VE, VP, cosine VP, sub-VP), their reverse SDE and probability flow
+    chains      NCSN's ladder and DDPM's chain, of which VE and VP are the limits
+    denoiser    the trained object, its score, preconditioning, classes and guidance
+    loss, times, training      denoising score matching over many noise levels
+    samplers    Langevin, reverse SDE, probability-flow ODE: one interface
+    oracles     Gaussians and mixtures with exact scores
+    data, networks, evaluation
 
 The library knows no pipeline: tensors in, tensors out.
 
@@ -13,33 +21,72 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scoremodel.denoiser import Denoiser, load, save
-    from scoremodel.samplers import EulerMaruyama, Heun, Sampler, sample
-    from scoremodel.sde import SDE, VE, VP, SubVP
+    from scoremodel.chains import DDPM, NCSN
+    from scoremodel.denoiser import Denoiser, convert, load, save
+    from scoremodel.oracles import GaussianMixture
+    from scoremodel.samplers import (
+        DDIM,
+        Ancestral,
+        AnnealedLangevin,
+        DPMSolver,
+        Euler,
+        EulerMaruyama,
+        Heun,
+        PredictorCorrector,
+        ReverseDiffusion,
+        RungeKutta,
+        Sampler,
+        SDEDPMSolver,
+        StochasticHeun,
+        langevin,
+        sample,
+    )
+    from scoremodel.sde import SDE, VE, VP, CosineVP, SubVP
+    from scoremodel.training import TrainingConfig, train
 
 __all__ = [
+    "DDIM",
+    "DDPM",
+    "NCSN",
     "SDE",
     "VE",
     "VP",
+    "Ancestral",
+    "AnnealedLangevin",
+    "CosineVP",
+    "DPMSolver",
     "Denoiser",
+    "Euler",
     "EulerMaruyama",
+    "GaussianMixture",
     "Heun",
+    "PredictorCorrector",
+    "ReverseDiffusion",
+    "RungeKutta",
+    "SDEDPMSolver",
     "Sampler",
+    "StochasticHeun",
     "SubVP",
+    "TrainingConfig",
+    "convert",
+    "langevin",
     "load",
     "sample",
     "save",
+    "train",
 ]
 
 # Imported on first use: a process that only reads parameters should not pay for torch.
 _HOME = {
-    **dict.fromkeys(("SDE", "VE", "VP", "SubVP"), "scoremodel.sde"),
-    **dict.fromkeys(("Denoiser", "load", "save"), "scoremodel.denoiser"),
-    **dict.fromkeys(("EulerMaruyama", "Heun", "Sampler", "sample"), "scoremodel.samplers"),
+    **dict.fromkeys(("DDPM", "NCSN"), "scoremodel.chains"),
+    **dict.fromkeys(("Denoiser", "convert", "load", "save"), "scoremodel.denoiser"),
+    "GaussianMixture": "scoremodel.oracles",
+    **dict.fromkeys(("SDE", "VE", "VP", "CosineVP", "SubVP"), "scoremodel.sde"),
+    **dict.fromkeys(("TrainingConfig", "train"), "scoremodel.training"),
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in __all__:
         raise AttributeError(f"module 'scoremodel' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    return getattr(importlib.import_module(_HOME.get(name, "scoremodel.samplers")), name)

@@ -104,7 +104,13 @@ class Chain(Process):
         return torch.minimum(free, highest).to(t) / self.levels
 
     def grid(self, points: int) -> Tensor:
-        """Return `points` of the levels' times, equally spaced up to rounding, from 1 to 1 / N.
+        """Return levels' times, equally spaced up to rounding, from 1 to 1 / N.
+
+        Args:
+            points: how many, at most N.
+
+        Returns:
+            Falling times (float64) with shape (points,).
 
         Raises:
             ValueError: if the chain has fewer levels than that.

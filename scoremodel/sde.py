@@ -116,7 +116,13 @@ class Process(ABC):
         """Return the times of this process that u in [0, 1) stands for, all equally likely."""
 
     def grid(self, points: int) -> Tensor:
-        """Return `points` float64 times that fall from 1 to t_min, equally spaced.
+        """Return times that fall from 1 to t_min, equally spaced.
+
+        Args:
+            points: how many.
+
+        Returns:
+            Falling times (float64) with shape (points,).
 
         Raises:
             ValueError: if the process has fewer times than that.

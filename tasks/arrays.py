@@ -32,6 +32,12 @@ def write_arrays(
 def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Return the arrays and the info that `write_arrays` wrote.
 
+    Args:
+        path: an `.npz` file.
+
+    Returns:
+        The arrays by name, and the info.
+
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is damaged, naming it.

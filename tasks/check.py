@@ -18,6 +18,9 @@ __all__ = ["check", "main", "put_away_leftovers"]
 def check() -> Params:
     """Return the parameters after checking them.
 
+    Returns:
+        All parameters; the active sources exist, and the active samplers work with the active models.
+
     Raises:
         ParamsError: one line for each mistake.
     """

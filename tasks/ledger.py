@@ -130,6 +130,12 @@ def append(
 def read_row(path: Path) -> dict[str, Any]:
     """Return one row of the ledger.
 
+    Args:
+        path: the row's file.
+
+    Returns:
+        The row without its checksum.
+
     Raises:
         LedgerError: if the file is no row, or was changed after it was written.
     """

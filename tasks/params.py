@@ -412,6 +412,9 @@ def _lines(path: Path, raw: Any, errors: list[ErrorDetails]) -> list[str]:
         elif kind == "union_tag_not_found" or kind == "missing":
             if keys[:-1] not in misspelt:
                 lines.append(f"{where}: missing" + (" key: kind" if kind != "missing" else ""))
+        elif kind == "union_tag_invalid":
+            tag, tags = here[0]["ctx"]["tag"], here[0]["ctx"]["expected_tags"]
+            lines.append(f"{where}.kind: {tag!r} is not allowed, allowed: {tags}")
         else:
             allowed = " or ".join(_allowed(error) for error in here)
             lines.append(f"{where}: {here[0]['input']!r} is not allowed, allowed: {allowed}")
@@ -419,8 +422,6 @@ def _lines(path: Path, raw: Any, errors: list[ErrorDetails]) -> list[str]:
 
 
 def _allowed(error: ErrorDetails) -> str:
-    if error["type"] == "union_tag_invalid":
-        return f"kind {error['ctx']['expected_tags']}"
     if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return "a block of keys"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")

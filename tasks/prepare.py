@@ -27,6 +27,12 @@ __all__ = ["main", "read_source", "split"]
 def read_source(folder: Path) -> RawData:
     """Return the data that `folder` describes in a `source.yaml`, or else holds as images.
 
+    Args:
+        folder: a data set's folder in `data/raw`.
+
+    Returns:
+        The data.
+
     Raises:
         ValueError: one line that names the file and what is wrong with it.
     """

@@ -45,6 +45,12 @@ def active_configurations(params: Params) -> Iterator[Configuration]:
 def read_records(params: Params) -> list[dict[str, Any]]:
     """Return the records of the active configurations; what others left behind is not read.
 
+    Args:
+        params: says what is active.
+
+    Returns:
+        One record for each active configuration, in the order of `active_configurations`.
+
     Raises:
         FileNotFoundError: if an active configuration has no record yet.
     """

@@ -136,6 +136,12 @@ class Sampler(ABC):
     def plan(self, process: Process) -> Sequence[Any]:
         """Return the steps, each with its coefficients as floats, in the order they are taken.
 
+        Args:
+            process: the process to be reversed.
+
+        Returns:
+            One entry for each step, as `states` wants it.
+
         Raises:
             ValueError: if the process does not define this sampler.
         """
@@ -161,6 +167,13 @@ class Sampler(ABC):
 
 def as_sde(process: Process, sampler: str) -> SDE:
     """Return `process` if it has drift and diffusion.
+
+    Args:
+        process: an SDE or a chain.
+        sampler: who asks, for the message.
+
+    Returns:
+        The SDE.
 
     Raises:
         ValueError: if it is a chain, naming the sampler that asked.

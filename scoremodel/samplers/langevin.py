@@ -119,6 +119,12 @@ class AnnealedLangevin(Sampler):
     def plan(self, process: Process) -> Sequence[_Level]:
         """Return the levels; in x the step is a x + b D + c z at constant alpha.
 
+        Args:
+            process: the process to be reversed.
+
+        Returns:
+            One entry for each level, and one for the last denoising step.
+
         Raises:
             ValueError: if the number of levels is neither given nor the process's own.
         """

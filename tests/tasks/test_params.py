@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import get_args
+from typing import Annotated, Any, get_args, get_origin
 
 import pytest
+import torch
 
+from scoremodel.chains import CHAINS
+from scoremodel.denoiser import Preconditioning
 from scoremodel.loss import Weighting
 from scoremodel.samplers import GRIDS, SAMPLERS
-from scoremodel.sde import SDES
+from scoremodel.sde import SDE, SDES
+from scoremodel.times import TIMES
 from scoremodel.training import TrainingConfig
-from tasks.params import VE, VP, ParamsError, Sampler, Training, load_params
+from tasks import params
+from tasks.params import ParamsError, load_params
+from tasks.process import build_process
+from tasks.sampler import build_sampler
 from tests.workspace import ROOT
 
 SHIPPED = (ROOT / "params.yaml").read_text()
@@ -36,8 +43,9 @@ def changed(folder: Path, old: str, new: str) -> Path:
         ("count: 448", "count: -5",
          "evaluation.count: -5 is not allowed, allowed: greater than or equal to 2"),
         ("kind: heun, steps: 18", "kind: hein, steps: 18",
-         "samplers.heun.kind: 'hein' is not allowed, allowed: 'euler_maruyama', 'euler' or 'heun'"),
-        ("kind: ve,", "kind: vee,", "allowed: kind 've', 'vp', 'subvp'"),
+         "samplers.heun.kind: 'hein' is not allowed, allowed: 'euler_maruyama', "),
+        ("kind: ve,", "kind: vee,", "models.ve.sde.kind: 'vee' is not allowed, "
+         "allowed: 've', 'vp', 'subvp', 'vp_cosine', 'ncsn', 'ddpm'"),
         ("kind: ve, ", "", "models.ve.sde: missing key: kind"),
         ("datasets: [digits]", "datasets: [nope]",
          "active.datasets[0]: 'nope' is not allowed, allowed: one of: cifar10, digits, "),
@@ -52,6 +60,18 @@ def changed(folder: Path, old: str, new: str) -> Path:
          "active.train_seeds: [0, 0] is not allowed, allowed: a list without repetitions"),
         ("attention_levels: []", "attention_levels: [2]",
          "attention_levels: [2] is not allowed, allowed: levels from 0 to 1"),
+        ("variance: posterior}", "eta: 0.5}",
+         "samplers.ancestral.eta: unknown key, allowed: steps, grid, guidance, kind, variance"),
+        ("eta: 0.5", "eta: 1.5", "samplers.ddim.eta: 1.5 is not allowed, allowed: less than or equal"),
+        ("times: {kind: stratified}", "times: {kind: log_normal, mean: 0, std: 0}",
+         "models.ve.training.times.std: 0 is not allowed, allowed: greater than 0"),
+        ("times: {kind: stratified}", "times: {kind: stratified, std: 1}",
+         "models.ve.training.times.std: unknown key, allowed: kind"),
+        ("levels: 1000", "levels: 1", "models.ddpm.sde.levels: 1 is not allowed"),
+        ("beta_first: 1.0e-4", "beta_first: 0.5",
+         "models.ddpm.sde.beta_last: 0.02 is not allowed, allowed: a number greater than beta_first"),
+        ("samplers: [heun, ", "samplers: [heun_guided, ",
+         "samplers.heun_guided.guidance: 2.0 is not allowed, allowed: 1.0 for the active model 've'"),
         ("  heun_9:", "  heun-9:", "samplers.heun-9: 'heun-9' is not allowed, allowed: lower-case"),
     ],
 )  # fmt: skip
@@ -82,8 +102,8 @@ def test_broken_yaml_names_its_line(tmp_path: Path) -> None:
 
 
 def test_a_number_as_dvc_writes_it_is_a_number(tmp_path: Path) -> None:
-    params = load_params(changed(tmp_path, "learning_rate: 2.0e-3", "learning_rate: 1e-05"))
-    assert params.models["ve"].training.learning_rate == 1e-5
+    given = load_params(changed(tmp_path, "learning_rate: 2.0e-3", "learning_rate: 1e-05"))
+    assert given.models["ve"].training.learning_rate == 1e-5
 
 
 def test_ve_and_vp_differ_in_their_sde_block_only() -> None:
@@ -93,13 +113,83 @@ def test_ve_and_vp_differ_in_their_sde_block_only() -> None:
     assert models["ve"].sde != models["vp"].sde
 
 
-def test_the_schema_allows_what_the_library_has() -> None:
-    def named(model: type, field: str) -> set[str]:
-        return set(get_args(model.model_fields[field].annotation))  # type: ignore[attr-defined]
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("weighting: sigma2", "weighting: likelihood", "training.weighting: 'likelihood' is not"),
+        ("{kind: stratified}", "{kind: importance}", "training.times.kind: 'importance' is not"),
+    ],
+)
+def test_what_a_chain_has_not_is_refused(tmp_path: Path, old: str, new: str, words: str) -> None:
+    path = tmp_path / "params.yaml"
+    before, chain = SHIPPED.split("  ncsn:\n", 1)
+    path.write_text(f"{before}  ncsn:\n{chain.replace(old, new, 1)}")
+    with pytest.raises(ParamsError, match=rf"models\.ncsn\.{words}.*no g\(t\) for a chain"):
+        load_params(path)
 
-    assert named(Sampler, "kind") <= set(SAMPLERS)
-    assert named(Sampler, "grid") == set(GRIDS)
-    assert named(Training, "weighting") == set(get_args(Weighting))
-    assert named(VE, "kind") | named(VP, "kind") <= set(SDES)
-    fields = {field.name for field in dataclasses.fields(TrainingConfig)}
-    assert set(Training.model_fields) == fields
+
+def choices(annotation: Any) -> list[Any]:
+    """Return the models of a union, Annotated or not."""
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    return list(get_args(annotation))
+
+
+def named(model: type, field: str) -> set[str]:
+    return set(get_args(model.model_fields[field].annotation))  # type: ignore[attr-defined]
+
+
+def fields(cls: type) -> dict[str, Any]:
+    """Return a dataclass's arguments with their defaults."""
+    if not dataclasses.is_dataclass(cls):
+        return {}
+    return {field.name: field.default for field in dataclasses.fields(cls)}
+
+
+@pytest.mark.parametrize(
+    ("models", "library", "extra"),
+    [
+        (choices(params.Sampler), SAMPLERS, {"guidance"}),
+        (get_args(params.Model.model_fields["sde"].annotation), SDES | CHAINS, set()),
+        (get_args(params.Training.model_fields["times"].annotation), TIMES, set()),
+    ],
+    ids=["samplers", "processes", "times"],
+)
+def test_each_kind_has_the_library_s_arguments_and_defaults(
+    models: list[Any], library: dict[str, type], extra: set[str]
+) -> None:
+    kinds = {kind: model for model in models for kind in named(model, "kind")}
+    assert set(kinds) == set(library)
+    for kind, model in kinds.items():
+        expected = fields(library[kind])
+        if kind == "runge_kutta":  # which chooses its own steps
+            expected = {k: v for k, v in expected.items() if k not in ("steps", "grid")}
+        assert set(model.model_fields) - extra - {"kind"} == set(expected), kind
+        for name, default in expected.items():
+            field = model.model_fields[name]
+            assert field.is_required() or field.default == default, (kind, name)
+
+
+def test_the_schema_allows_what_the_library_has() -> None:
+    assert named(params.Training, "weighting") == set(get_args(Weighting))
+    assert named(params.Model, "preconditioning") == set(get_args(Preconditioning))
+    assert named(params.PlainSampler, "grid") == set(GRIDS)
+    assert set(params.Training.model_fields) == set(fields(TrainingConfig))
+
+
+def test_every_shipped_model_samples_by_what_is_shipped_for_it() -> None:
+    """`check` builds and plans these pairs before anything runs."""
+    shipped = load_params(ROOT / "params.yaml")
+    data = torch.rand(50, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for model in shipped.models.values():
+        process = build_process(model, data)
+        assert process is not None
+        for name, chosen in shipped.samplers.items():
+            if not isinstance(process, SDE) and (
+                chosen.kind in ("euler_maruyama", "runge_kutta", "stochastic_heun")
+                or (process.kind == "ncsn" and name not in ("annealed_langevin", "heun"))
+            ):
+                continue
+            if name == "annealed_langevin" and isinstance(process, SDE):
+                continue
+            assert build_sampler(chosen).plan(process)
