@@ -30,6 +30,23 @@ repro: setup
 	dvc repro
 	@python -m tasks.table
 
+# The longer configuration: sampler × NFE for VE and VP (docs/samplers.md). About half an hour on two cores;
+# `git restore . && dvc checkout` goes back.
+SWEEP := heun heun_5 heun_9 heun_35 \
+    euler_9 euler_18 euler_35 euler_70 \
+    dpm_solver_9 dpm_solver_18 dpm_solver_35 dpm_solver_70 \
+    euler_maruyama euler_maruyama_35 euler_maruyama_70 euler_maruyama_200 euler_maruyama_500 \
+    ancestral_18 ancestral_35 ancestral_70 ancestral ancestral_200 \
+    sde_dpm_solver_9 sde_dpm_solver_18 sde_dpm_solver_35 sde_dpm_solver_70 \
+    stochastic_heun_9 stochastic_heun_18 stochastic_heun_35 stochastic_heun_70 \
+    predictor_corrector_18 predictor_corrector_35 predictor_corrector_70
+comma := ,
+empty :=
+
+sweep: setup
+	dvc exp run --set-param "active.samplers=[$(subst $(empty) ,$(comma),$(strip $(SWEEP)))]"
+	python -m tasks.figures results/table.csv docs/distance-nfe.svg
+
 flow: setup
 	python -m flows.pipeline
 

@@ -16,6 +16,22 @@ The reverse-time SDE and the probability-flow ODE (samplers) need f, g and the s
 
     dx = [f x − g² ∇ log p_t] dt + g dw̄,        dx = [f x − ½ g² ∇ log p_t] dt.
 
+The processes, with B_t = ∫_0^t β ds and β(t) = β_0 + t (β_1 − β_0):
+
+    class     alpha_t               sigma_t                             prior
+    VE        1                     sigma_min (sigma_max/sigma_min)^t   N(data mean, sigma_max² I)
+    VP        exp(−B_t / 2)         sqrt(1 − exp(−B_t))                 N(0, I)
+    SubVP     exp(−B_t / 2)         1 − exp(−B_t)                       N(0, I)
+    CosineVP  cos(θ_t) / cos(θ_0)   sqrt(1 − alpha_t²)                  N(0, I)
+
+A process of your own is a subclass of `SDE` with either pair; everything else follows.
+
+>>> t = torch.tensor([0.001, 0.5, 1.0], dtype=torch.float64)
+>>> VP().alpha(t)
+tensor([0.9999, 0.2812, 0.0066], dtype=torch.float64)
+>>> VP().perturb(torch.zeros(3, 2), t.float(), torch.ones(3, 2))[:, 0]
+tensor([0.0105, 0.9597, 1.0000])
+
 Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole: Score-Based Generative Modeling through
 Stochastic Differential Equations, 2021, arXiv:2011.13456.
 """

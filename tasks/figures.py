@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
+from scoremodel.files import write_text
+from tasks.stage import run
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["distance_figure", "loss_bands_figure", "loss_figure"]
+__all__ = ["distance_figure", "loss_bands_figure", "loss_figure", "main"]
 
 # Without a fixed salt matplotlib names the parts of an SVG by random numbers.
 _STYLE: dict[Any, Any] = {
@@ -64,29 +69,64 @@ def loss_bands_figure(name: str, bands: pd.DataFrame) -> str:
 
 
 def distance_figure(rows: pd.DataFrame) -> str:
-    """Return the distance to held-out against the NFE with the floor, for one data set's rows."""
-    markers = dict(zip(sorted(rows["sampler"].unique()), "osD^vP*X" * 8, strict=False))
+    """Return the distance to held-out against the NFE with the floor, for one data set's rows.
+
+    Args:
+        rows: rows of the table. Samplers whose names differ in a number at the end, their steps, are
+            joined by a line.
+
+    Returns:
+        The figure as SVG.
+    """
+    families = rows["sampler"].str.replace(r"_\d+$", "", regex=True)
+    markers = dict(zip(sorted(families.unique()), "osD^vP*X" * 8, strict=False))
+    several = rows["nfe"].nunique() > 6
+    styles = ["-", "--", ":", "-."]
 
     def draw(axes: Axes) -> None:
         floor, spread = rows["floor"].iloc[0], rows["floor_std"].fillna(0.0).iloc[0]
         axes.axhspan(max(floor - spread, 0), floor + spread, color="0.92", zorder=0)
         axes.axhline(floor, color="0.4", linestyle="--", label="floor: real against real, ± std")
+        colours = dict(zip(sorted(markers), range(len(markers)), strict=True))
         for index, (model, part) in enumerate(rows.groupby("model", sort=False)):
-            for sampler, points in part.groupby("sampler", sort=False):
+            for family, points in part.groupby(families, sort=False):
+                points = points.sort_values("nfe")
                 axes.errorbar(
                     points["nfe"],
                     points["held_out_mean"],
                     yerr=points["held_out_std"].fillna(0.0),
-                    fmt=markers[sampler],
-                    color=f"C{index}",
+                    marker=markers[family],
+                    linestyle=styles[index % len(styles)] if several else "",
+                    color=f"C{colours[family] if several else index}",
+                    markerfacecolor="white" if several and index else None,
                     capsize=3,
-                    label=f"{model}, {sampler}",
+                    label=f"{model}, {family}",
                 )
         axes.set(xlabel="NFE", ylabel=rows["metric"].iloc[0], xscale="log")
-        axes.set_xticks(sorted(rows["nfe"].unique()))
+        if several:
+            axes.set_yscale("log")
+        else:
+            axes.set_xticks(sorted(rows["nfe"].unique()))
+            axes.set_ylim(bottom=0)
         axes.xaxis.set_major_formatter("{x:.0f}")
         axes.xaxis.set_minor_formatter("")
-        axes.set_ylim(bottom=0)
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, ncols=2 if several else 1)
 
-    return _svg(draw)
+    return _svg(draw, *((9.0, 5.6) if several else (5.8, 3.6)))
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Draw a table's distance against NFE into an SVG file: `python -m tasks.figures TABLE SVG`."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.figures", description=main.__doc__)
+    parser.add_argument("table", type=Path, help="a results/table.csv of one data set")
+    parser.add_argument("figure", type=Path, help="the SVG file to write")
+    given = parser.parse_args(arguments)
+    rows = pd.read_csv(given.table)
+    if rows["dataset"].nunique() != 1:
+        raise ValueError(f"{given.table}: has {rows['dataset'].nunique()} data sets, allowed: 1")
+    write_text(given.figure, distance_figure(rows) + "\n")
+    print(given.figure)
+
+
+if __name__ == "__main__":
+    run(main)

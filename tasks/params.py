@@ -200,6 +200,7 @@ class Model(_Strict):
 
 
 class _Sampler(_Strict):
+    kind: str
     steps: Count
     grid: Literal["uniform", "log_snr", "edm"]
     guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0

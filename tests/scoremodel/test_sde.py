@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import doctest
+
 import pytest
 import torch
 
+from scoremodel import sde as sde_module
 from scoremodel.chains import process_from_config
 from scoremodel.sde import SDE, VE, VP, CosineVP, SubVP
 
@@ -138,3 +141,9 @@ def test_reverse_drift_and_probability_flow_are_the_published_formulas(sde: SDE)
     f, g2 = sde.f(t)[:, None], sde.g(t)[:, None] ** 2
     torch.testing.assert_close(sde.reverse_drift(x, t, score), f * x - g2 * score)
     torch.testing.assert_close(sde.probability_flow(x, t, score), f * x - g2 * score / 2)
+
+
+def test_the_examples_of_the_module_s_page_are_true() -> None:
+    result = doctest.testmod(sde_module)
+    assert result.attempted >= 3
+    assert result.failed == 0

@@ -61,7 +61,7 @@ def changed(folder: Path, old: str, new: str) -> Path:
         ("attention_levels: []", "attention_levels: [2]",
          "attention_levels: [2] is not allowed, allowed: levels from 0 to 1"),
         ("variance: posterior}", "eta: 0.5}",
-         "samplers.ancestral.eta: unknown key, allowed: steps, grid, guidance, kind, variance"),
+         "samplers.ancestral.eta: unknown key, allowed: kind, steps, grid, guidance, variance"),
         ("eta: 0.5", "eta: 1.5", "samplers.ddim.eta: 1.5 is not allowed, allowed: less than or equal"),
         ("times: {kind: stratified}", "times: {kind: log_normal, mean: 0, std: 0}",
          "models.ve.training.times.std: 0 is not allowed, allowed: greater than 0"),
