@@ -33,10 +33,15 @@ def check() -> Params:
                 "images there (`dvc add`), or restore it (`dvc pull`)"
             )
     for model in params.active.models:
-        process = build_process(params.models[model])
         for sampler in params.active.samplers:
+            chosen = params.samplers[sampler]
+            process = build_process(chosen.path or params.models[model].sde)
+            if chosen.path and process is None:
+                raise ParamsError(
+                    f"params.yaml: samplers.{sampler}.path: null is not allowed in it, allowed: numbers"
+                )
             try:
-                built = build_sampler(params.samplers[sampler])
+                built = build_sampler(chosen)
                 if process is not None:
                     built.plan(process)
             except ValueError as error:

@@ -126,6 +126,9 @@ class DDPM(_Strict):
     levels: Annotated[int, Field(ge=2)]
 
 
+Process = Annotated[VE | VP | CosineVP | NCSN | DDPM, Field(discriminator="kind")]
+
+
 class UNet(_Strict):
     """For images, `scoremodel.networks.UNet`."""
 
@@ -193,17 +196,21 @@ class Training(_Strict):
 class Model(_Strict):
     """A process, a network and how it is trained."""
 
-    sde: Annotated[VE | VP | CosineVP | NCSN | DDPM, Field(discriminator="kind")]
+    sde: Process
     preconditioning: Literal["edm", "noise", "v", "denoised"]
     network: Network
     training: Training
 
 
-class _Sampler(_Strict):
+class _Any(_Strict):
     kind: str
+    guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    path: Process | None = None
+
+
+class _Sampler(_Any):
     steps: Count
     grid: Literal["uniform", "log_snr", "edm"]
-    guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
 
 
 class PlainSampler(_Sampler):
@@ -260,14 +267,13 @@ class AnnealedLangevin(_Sampler):
     step_size: Annotated[float, Field(gt=0, lt=1)] | None = None
 
 
-class RungeKutta(_Strict):
+class RungeKutta(_Any):
     """`scoremodel.samplers.RungeKutta`, which chooses its own steps."""
 
     kind: Literal["runge_kutta"]
     rtol: Positive = 1e-5
     atol: Positive = 1e-5
     denoise_last: bool = True
-    guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
 
 
 Sampler = Annotated[
@@ -281,7 +287,8 @@ Sampler = Annotated[
     | RungeKutta,
     Field(discriminator="kind"),
 ]
-"""One of `scoremodel.samplers.SAMPLERS`, and the scale of guidance for class-conditional models."""
+"""One of `scoremodel.samplers.SAMPLERS`; the scale of guidance, for class-conditional models; and the
+process along which to sample, if that is not the one that the model was trained on."""
 
 
 class Extractor(_Strict):
@@ -458,14 +465,21 @@ def _fields(raw: Any, keys: tuple[int | str, ...]) -> list[str]:
 
 def _choose(annotation: Any, value: Any) -> Any:
     """Return the one of a union's models that `value` names by its kind, or the annotation itself."""
-    if typing.get_origin(annotation) is Annotated:
-        annotation = typing.get_args(annotation)[0]
-    if typing.get_origin(annotation) not in (types.UnionType, typing.Union):
-        return annotation
-    models = [choice for choice in typing.get_args(annotation) if _is_model(choice)]
+    models = _models(annotation)
     kind = value.get("kind") if isinstance(value, dict) else None
-    named = (m for m in models if kind in typing.get_args(m.model_fields["kind"].annotation))
-    return next(named, models[0])
+    for model in models[1:]:
+        if kind in typing.get_args(model.model_fields["kind"].annotation):
+            return model
+    return models[0] if models else annotation
+
+
+def _models(annotation: Any) -> list[Any]:
+    """Return the models in an annotation that is one, or a union of some, Annotated or optional."""
+    if typing.get_origin(annotation) is Annotated:
+        return _models(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        return [model for choice in typing.get_args(annotation) for model in _models(choice)]
+    return [annotation] if _is_model(annotation) else []
 
 
 def _is_model(schema: Any) -> bool:

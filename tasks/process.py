@@ -1,4 +1,4 @@
-"""A model's forward process, from its block of `params.yaml`."""
+"""A forward process, from its block of `params.yaml`."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from torch import Tensor
 
 from scoremodel.chains import NCSN, process_from_config
 from scoremodel.sde import Process
-from tasks.params import Model
+from tasks import params
 
 __all__ = ["build_process"]
 
 
-def build_process(model: Model, data: Tensor | None = None) -> Process | None:
-    """Return the forward process of a model.
+def build_process(block: params.Process, data: Tensor | None = None) -> Process | None:
+    """Return the forward process that a block describes.
 
     Args:
-        model: one block of `params.yaml`'s `models:`.
+        block: a model's `sde:`, or a sampler's `path:`.
         data: the training data in [−1, 1] with shape (N, *), from which NCSNv2's rules take what
             the block leaves open.
 
     Returns:
         The process, or None if it depends on data that are not given.
     """
-    config = model.sde.model_dump()
+    config = block.model_dump()
     if None in config.values():
         if data is None:
             return None

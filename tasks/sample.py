@@ -16,6 +16,7 @@ from tasks.arrays import write_arrays
 from tasks.device import device_name, environment, set_up_device
 from tasks.layout import Configuration
 from tasks.pictures import save_picture
+from tasks.process import build_process
 from tasks.sampler import build_sampler
 from tasks.stage import parse_configuration, run
 from tasks.timing import write_timing
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str]) -> None:
     denoiser = load(configuration.weights, device)
     chosen = params.samplers[configuration.sampler]
     sampler = build_sampler(chosen)
+    path = None if chosen.path is None else build_process(chosen.path)
     evaluation = params.evaluation
 
     began = time.perf_counter()
@@ -67,6 +69,7 @@ def main(arguments: Sequence[str]) -> None:
             seed,
             labels=labels,
             guidance=chosen.guidance,
+            process=path,
             batch_size=evaluation.batch_size,
             progress=True,
         )

@@ -107,7 +107,7 @@ def main(arguments: Sequence[str]) -> None:
                 "classes, allowed: null"
             )
         labels = torch.from_numpy(arrays["train_labels"])
-    process = build_process(model, dequantise(data, card["levels"]))
+    process = build_process(model.sde, dequantise(data, card["levels"]))
     assert process is not None
     denoiser = build_denoiser(model, card, process, configuration.train_seed).to(device)
     parameters = sum(weight.numel() for weight in denoiser.parameters())

@@ -108,6 +108,27 @@ def test_a_chain_s_grid_are_its_levels_and_times_are_equally_likely(chain: NCSN 
         time_grid(chain, n + 1, "uniform")
 
 
+@pytest.mark.parametrize("grid", ["log_snr", "edm"])
+@pytest.mark.parametrize("chain", [DDPM(), NCSN(0.02, 20.0, 60), DDPM(levels=30)], ids=str)
+@pytest.mark.parametrize("points", [2, 17, 30])
+def test_a_chain_s_grid_takes_the_nearest_levels_none_twice(
+    chain: NCSN | DDPM, grid: str, points: int
+) -> None:
+    found = chain.index(torch.tensor(time_grid(chain, points, grid), dtype=torch.float64))  # type: ignore[arg-type]
+    assert found[0] == chain.levels
+    assert found[-1] == 1
+    assert bool((found.diff() < 0).all())
+
+
+def test_levels_that_are_apart_are_the_nearest_and_crowded_ones_move_up() -> None:
+    chain = NCSN(0.02, 20.0, 60)
+    assert time_grid(chain, 60, "log_snr") == time_grid(chain, 60, "uniform")
+    times = torch.tensor([1.0, 0.5, 0.25, 0.02, 0.018, 0.017], dtype=torch.float64)
+    assert chain.index(chain.distinct(times)).tolist() == [60, 30, 15, 3, 2, 1]
+    crowded_at_the_top = torch.tensor([1.0, 0.999, 0.998, 0.1], dtype=torch.float64)
+    assert chain.index(chain.distinct(crowded_at_the_top)).tolist() == [60, 59, 58, 6]
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -180,6 +181,70 @@ def test_affine_samplers_have_the_moments_of_the_published_step(
 def test_annealed_langevin_has_the_moments_of_the_published_algorithm(process: Process) -> None:
     sampler = AnnealedLangevin(40, steps_per_level=3, step_size=0.2)
     expected = annealed(process, 0.2, 3, 40)
+    assert agrees(draw(sampler, process), *expected)
+
+
+def multistep(process: Process, times: list[float], noisy: bool) -> tuple[float, float]:
+    """DPM-Solver++(2M) and its SDE form, in λ = ln(alpha / sigma) and the paper's r_i.
+
+    The state is (x, D of the step before), jointly Gaussian: mean' = M mean + n, C' = M C Mᵀ + noise.
+    """
+    mean = np.array([MEAN if process.prior_keeps_mean else 0.0, 0.0])
+    cov = np.diag([process.prior_std() ** 2, 0.0])
+    h_before = 0.0
+    for index, t in enumerate(times):
+        alpha_t, sigma_t, v_t = values(process, t)
+        k = alpha_t * STD**2 / v_t
+        level = MEAN * (1 - alpha_t * k)
+        if index == len(times) - 1:
+            move, offset, noise = np.array([[k, 0], [k, 0]]), np.array([level, level]), 0.0
+        else:
+            alpha_s, sigma_s, _ = values(process, times[index + 1])
+            h = math.log(alpha_s / sigma_s) - math.log(alpha_t / sigma_t)
+            weight = h / (2 * h_before) if h_before else 0.0
+            if noisy:
+                a, b = sigma_s / sigma_t * math.exp(-h), alpha_s * (1 - math.exp(-2 * h))
+                noise = sigma_s**2 * (1 - math.exp(-2 * h))
+            else:
+                a, b, noise = sigma_s / sigma_t, -alpha_s * (math.exp(-h) - 1), 0.0
+            move = np.array([[a + b * (1 + weight) * k, -b * weight], [k, 0]])
+            offset = np.array([b * (1 + weight) * level, level])
+            h_before = h
+        mean = move @ mean + offset
+        cov = move @ cov @ move.T + np.diag([noise, 0.0])
+    return float(mean[0]), float(cov[0, 0])
+
+
+def edm_stochastic(process: SDE, times: list[float], churn: float) -> tuple[float, float]:
+    """Algorithm 2 of EDM for y = x / alpha, where D(y, r) − m = s² (y − m) / (s² + r²)."""
+    alpha, _, _ = values(process, 1.0)
+    mean = (MEAN if process.prior_keeps_mean else 0.0) / alpha
+    variance = (process.prior_std() / alpha) ** 2
+    levels = [values(process, t)[1] / values(process, t)[0] for t in times] + [0.0]
+    for r_t, r_s in pairwise(levels):
+        gamma = min(churn / len(times), math.sqrt(2) - 1) if 0.05 <= r_t <= 50 else 0.0
+        r_hat = min(r_t * (1 + gamma), levels[0])
+        variance += 1.003**2 * (r_hat**2 - r_t**2)
+        slope = r_hat / (STD**2 + r_hat**2)
+        factor = 1 + (r_s - r_hat) * slope
+        if r_s:
+            factor = 1 + (r_s - r_hat) / 2 * (slope + r_s / (STD**2 + r_s**2) * factor)
+        mean, variance = MEAN + factor * (mean - MEAN), factor**2 * variance
+    return mean, variance
+
+
+@pytest.mark.parametrize("steps", [6, 40])
+@pytest.mark.parametrize("process", SDES, ids=str)
+@pytest.mark.parametrize("name", ["dpm_solver", "sde_dpm_solver", "heun", "stochastic_heun"])
+def test_second_order_samplers_have_the_moments_of_the_published_step(
+    name: str, process: SDE, steps: int
+) -> None:
+    sampler = SAMPLERS[name](steps, grid="log_snr")
+    times = time_grid(process, steps, "log_snr")
+    if name.endswith("heun"):
+        expected = edm_stochastic(process, times, 40.0 if name == "stochastic_heun" else 0.0)
+    else:
+        expected = multistep(process, times, name == "sde_dpm_solver")
     assert agrees(draw(sampler, process), *expected)
 
 

@@ -171,6 +171,36 @@ def test_no_two_samples_share_their_noise() -> None:
     assert len(low) == 200_000
 
 
+def test_times_of_one_s_own_are_taken_as_they_are() -> None:
+    times = (1.0, 0.7, 0.2, 0.01)
+    assert time_grid(VP(), 4, times) == list(times)
+    for wrong in ((1.0, 0.7), (1.0, 0.2, 0.7, 0.1), (0.9, 0.5, 0.2, 0.1), (1.0, 0.5, 0.1, 0.0)):
+        with pytest.raises(ValueError, match="4 times must fall from 1 to more than 0"):
+            time_grid(VP(), 4, wrong)
+
+
+def test_the_callback_sees_every_step_and_the_trajectory_keeps_them() -> None:
+    seen: list[tuple[int, Tensor]] = []
+    out = sample(
+        exact(VP()),
+        Heun(5),
+        6,
+        0,
+        process=VP(),
+        shape=(1,),
+        dtype=torch.float64,
+        batch_size=6,
+        trajectory=True,
+        callback=lambda step, x: seen.append((step, x.clone())),
+    )
+    assert [step for step, _ in seen] == [1, 2, 3, 4, 5]
+    assert out.trajectory is not None
+    torch.testing.assert_close(torch.stack([x for _, x in seen]), out.trajectory[1:])
+    torch.testing.assert_close(out.trajectory[-1], out.x)
+    again = sample(exact(VP()), Heun(5), 6, 0, process=VP(), shape=(1,), dtype=torch.float64)
+    torch.testing.assert_close(again.x, out.x)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

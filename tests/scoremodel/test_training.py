@@ -13,7 +13,9 @@ from scoremodel.denoiser import Denoiser, load, save
 from scoremodel.loss import denoising_weight
 from scoremodel.networks import build_network
 from scoremodel.oracles import GaussianMixture
+from scoremodel.samplers import Heun, sample
 from scoremodel.sde import VE, VP, SubVP
+from scoremodel.times import LogNormal
 from scoremodel.training import TrainingConfig, _Batches, learning_rate, train
 
 NETWORK = {"kind": "unet", "width": 8, "multipliers": [1, 2], "dropout": 0.1}
@@ -153,3 +155,68 @@ def test_a_damaged_file_of_weights_is_named(tmp_path: Path) -> None:
     (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"cut\.safetensors: damaged"):
         load(tmp_path / "cut.safetensors")
+
+
+def test_a_class_conditional_model_learns_its_classes_and_what_no_class_means(
+    tmp_path: Path,
+) -> None:
+    """Two modes, one class each: asked for, a class comes; asked for none, both come."""
+    mixture = GaussianMixture([[-0.6, -0.6], [0.6, 0.6]], [0.1, 0.1], [0.7, 0.3], torch.float32)
+    data, labels = mixture.sample(2000, torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    mean, std = data.mean(0), float((data - data.mean(0)).square().mean().sqrt())
+    network = {"kind": "mlp", "width": 64, "depth": 2}
+    denoiser = Denoiser(network, VP(), (2,), mean.tolist(), std, classes=2)
+    config = TrainingConfig(
+        steps=500,
+        learning_rate=5e-3,
+        schedule="cosine",
+        ema_decay=0.99,
+        times=LogNormal(),
+        weighting="edm",
+        label_dropout=0.2,
+    )
+    averaged, _ = train(denoiser, data, config, 0, labels=labels)
+    save(averaged, tmp_path / "model.safetensors")
+    model = load(tmp_path / "model.safetensors")
+    count = 500
+    for label in (0, 1):
+        asked = torch.full((count,), label)
+        x = sample(model, Heun(12), count, 0, labels=asked, batch_size=count).x
+        assert float(((x.sum(1) > 0).long() == label).float().mean()) > 0.99
+    x = sample(model, Heun(12), count, 0, batch_size=count).x
+    share = float((x.sum(1) < 0).float().mean())
+    assert abs(share - 0.7) < 4 * (0.21 / count) ** 0.5 + 0.05
+
+
+@pytest.mark.parametrize(
+    ("classes", "labels", "words"),
+    [
+        (2, None, "a model of 2 classes do not fit no labels"),
+        (None, torch.zeros(8), r"a model of no classes do not fit labels of shape \(8,\)"),
+        (2, torch.zeros(7), r"labels of shape \(7,\)"),
+        (2, torch.full((8,), 2), "labels must be from 0 to 1"),
+    ],
+)
+def test_labels_that_do_not_fit_are_named(
+    classes: int | None, labels: torch.Tensor | None, words: str
+) -> None:
+    network = {"kind": "mlp", "width": 8, "depth": 1}
+    denoiser = Denoiser(network, VP(), (2,), [0.0, 0.0], 1.0, classes=classes)
+    with pytest.raises(ValueError, match=words):
+        train(denoiser, torch.zeros(8, 2), TrainingConfig(steps=1), 0, labels=labels)
+
+
+def test_data_of_another_shape_are_named() -> None:
+    denoiser = Denoiser({"kind": "mlp", "width": 8, "depth": 1}, VP(), (2,), [0.0, 0.0], 1.0)
+    with pytest.raises(ValueError, match=r"shape \(8, 3\) do not fit a model of \(2,\)"):
+        train(denoiser, torch.zeros(8, 3), TrainingConfig(steps=1), 0)
+
+
+def test_training_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    denoiser = Denoiser({"kind": "mlp", "width": 8, "depth": 1}, VP(), (2,), [0.0, 0.0], 1.0)
+    torch.set_rng_state(before)
+    train(denoiser, torch.zeros(8, 2), TrainingConfig(steps=2, batch_size=8), 0)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -61,7 +61,7 @@ def changed(folder: Path, old: str, new: str) -> Path:
         ("attention_levels: []", "attention_levels: [2]",
          "attention_levels: [2] is not allowed, allowed: levels from 0 to 1"),
         ("variance: posterior}", "eta: 0.5}",
-         "samplers.ancestral.eta: unknown key, allowed: kind, steps, grid, guidance, variance"),
+         "samplers.ancestral.eta: unknown key, allowed: kind, guidance, path, steps, grid, variance"),
         ("eta: 0.5", "eta: 1.5", "samplers.ddim.eta: 1.5 is not allowed, allowed: less than or equal"),
         ("times: {kind: stratified}", "times: {kind: log_normal, mean: 0, std: 0}",
          "models.ve.training.times.std: 0 is not allowed, allowed: greater than 0"),
@@ -72,6 +72,10 @@ def changed(folder: Path, old: str, new: str) -> Path:
          "models.ddpm.sde.beta_last: 0.02 is not allowed, allowed: a number greater than beta_first"),
         ("samplers: [heun, ", "samplers: [heun_guided, ",
          "samplers.heun_guided.guidance: 2.0 is not allowed, allowed: 1.0 for the active model 've'"),
+        ("eta: 0.5}", "eta: 0.5, path: {kind: vp, beta_min: 1.0, beta_max: 0.5}}",
+         "samplers.ddim.path.beta_max: 0.5 is not allowed, allowed: a number greater than beta_min"),
+        ("eta: 0.5}", "eta: 0.5, path: {kind: vp, beta: 0.5}}",
+         "samplers.ddim.path.beta: unknown key, allowed: kind, beta_min, beta_max"),
         ("  heun_9:", "  heun-9:", "samplers.heun-9: 'heun-9' is not allowed, allowed: lower-case"),
     ],
 )  # fmt: skip
@@ -149,8 +153,8 @@ def fields(cls: type) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("models", "library", "extra"),
     [
-        (choices(params.Sampler), SAMPLERS, {"guidance"}),
-        (get_args(params.Model.model_fields["sde"].annotation), SDES | CHAINS, set()),
+        (choices(params.Sampler), SAMPLERS, {"guidance", "path"}),
+        (choices(params.Process), SDES | CHAINS, set()),
         (get_args(params.Training.model_fields["times"].annotation), TIMES, set()),
     ],
     ids=["samplers", "processes", "times"],
@@ -182,7 +186,7 @@ def test_every_shipped_model_samples_by_what_is_shipped_for_it() -> None:
     shipped = load_params(ROOT / "params.yaml")
     data = torch.rand(50, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     for model in shipped.models.values():
-        process = build_process(model, data)
+        process = build_process(model.sde, data)
         assert process is not None
         for name, chosen in shipped.samplers.items():
             if not isinstance(process, SDE) and (

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,11 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from scoremodel.chains import NCSN, ncsnv2_levels
+from scoremodel.data.scale import quantise
 from scoremodel.denoiser import load
 from scoremodel.evaluation.extractor import Classifier, accuracy, load_extractor
+from scoremodel.samplers import Heun, sample
+from scoremodel.sde import VE
 from tasks.ledger import content_hash
 from tasks.sample import draw_labels
 from tests.workspace import ROOT, Workspace
@@ -170,7 +174,9 @@ def test_a_wrong_key_is_said_by_check_and_by_bare_dvc(copied: Workspace) -> None
     params = copied.params()
     params["samplers"]["heun"]["step"] = params["samplers"]["heun"].pop("steps")
     copied.write_params(params)
-    line = "params.yaml: samplers.heun.step: unknown key, allowed: kind, steps, grid"
+    line = (
+        "params.yaml: samplers.heun.step: unknown key, allowed: kind, guidance, path, steps, grid"
+    )
     assert line in copied.python("-m", "tasks.check", status=2)
     assert line in copied.python("-m", "flows.pipeline", status=2)
     before = (copied.root / "artifacts/models/digits-vp-0.safetensors").read_bytes()
@@ -251,6 +257,22 @@ def test_chains_and_classes_go_through_the_pipeline(copied: Workspace) -> None:
     samples = np.load(copied.root / "artifacts/samples/digits-vp_classes-0-ancestral.npz")
     said = accuracy(classifier, torch.from_numpy(samples["seed_0"]), labels)
     assert rows.loc[("vp_classes", "ancestral"), "agreement"] == pytest.approx(said, abs=1e-6)
+
+
+def test_a_sampler_s_path_is_the_process_it_samples_along(copied: Workspace) -> None:
+    copied.python("-m", "tasks.sample", "digits", "vp", "0", "heun_on_ve")
+    drawn = np.load(copied.root / "artifacts/samples/digits-vp-0-heun_on_ve.npz")["seed_0"]
+    model = load(copied.root / "artifacts/models/digits-vp-0.safetensors")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    options: dict[str, Any] = {"batch_size": 64}
+    along, own = (
+        quantise(sample(model, Heun(18), 64, 0, **options, process=process).x, 17).numpy()
+        for process in (VE(0.02, 100.0), None)
+    )
+    torch.set_num_threads(threads)
+    assert np.array_equal(drawn[:64], along)
+    assert not np.array_equal(along, own)
 
 
 @pytest.mark.parametrize(
