@@ -3,7 +3,8 @@
 A trivial network (the identity) is sampled at batch 1, 1×28×28, with 200 steps, and the network's own
 share is taken off. Everything a user waits for is in: our plan, noise, counting and progress bar's
 bookkeeping; the peers' time grids too. Medians of interleaved repetitions in one process on one
-thread. Peers that are not installed are left out (`pip install -e ".[benchmark]"`).
+thread. Peers that are not installed are left out: `pip install -e ".[parity]"` installs two,
+`pip install --no-deps k-diffusion torchdiffeq torchsde trampoline` what is needed of the third.
 """
 
 from __future__ import annotations

@@ -266,7 +266,7 @@ def langevin_step_size(sigma_min: float, gamma: float, steps_per_level: int) -> 
 
         q^T (γ² − v) + v,        v = 2 ε / (sigma_min² (1 − q)),
 
-    and ε makes it closest to 1. Song and Ermon 2020, arXiv:2006.09011, proposition 3.
+    and ε makes it closest to 1. Song and Ermon 2020, arXiv:2006.09011, proposition 3, technique 4.
 
     Args:
         sigma_min: smallest level.
@@ -296,11 +296,19 @@ def process_from_config(config: dict[str, Any]) -> Process:
         The process.
 
     Raises:
-        ValueError: if the kind is unknown or a parameter is out of range.
+        ValueError: if the kind is unknown, a parameter is out of range, or the noise ratio at t = 1
+            is beyond single precision.
     """
     parameters = dict(config)
     kind = parameters.pop("kind", None)
     processes: dict[str, type[Process]] = {**SDES, **CHAINS}
     if kind not in processes:
         raise ValueError(f"unknown sde kind {kind!r}, allowed: {', '.join(processes)}")
-    return processes[kind](**parameters)
+    process = processes[kind](**parameters)
+    largest = process.ratio(torch.ones(()))
+    if not (largest**2).isfinite():
+        raise ValueError(
+            f"{process} leaves so little of the data at t = 1 that (sigma / alpha)² is not a number in "
+            "single precision; allowed: parameters with sigma_1 / alpha_1 < 1e19"
+        )
+    return process

@@ -73,7 +73,7 @@ def convert(
         t: times with shape (B,).
         process: the process that made x_t.
         source: the parametrisation of `value`.
-        target: the parametrisation to return.
+        target: the parametrisation to return; all but "denoised" need sigma_t > 0.
 
     Returns:
         The same statement in the target's terms with shape (B, *).
@@ -92,6 +92,13 @@ def convert(
     for name in (source, target):
         if name not in linear:
             raise ValueError(f"unknown parametrisation {name!r}, allowed: {', '.join(linear)}")
+    if target == "denoised":  # in forms that hold at sigma_t = 0 too
+        return {
+            "denoised": value,
+            "noise": (x_t - sigma * value) / alpha,
+            "score": (x_t + sigma**2 * value) / alpha,
+            "v": (alpha * x_t - sigma * value) / (alpha**2 + sigma**2),
+        }[source]
     (a_source, b_source), (a_target, b_target) = linear[source], linear[target]
     scale = b_target / b_source
     return (a_target - a_source * scale) * x_t + scale * value
@@ -136,6 +143,11 @@ def preconditioning(ratio: Any, std: float, kind: Preconditioning = "edm") -> tu
     raise ValueError(
         f"unknown preconditioning {kind!r}, allowed: {', '.join(get_args(Preconditioning))}"
     )
+
+
+def _c_noise(ratio: Tensor) -> Tensor:
+    """Return ln(r) / 4, finite at r = 0, where the network's output has the weight c_out = 0."""
+    return ratio.clamp(min=1e-8).log() / 4
 
 
 class Denoiser(nn.Module):
@@ -239,7 +251,10 @@ class Denoiser(nn.Module):
         Raises:
             ValueError: if the model knows no classes, or the labels are wrong.
         """
-        labels = self.checked(labels, guidance)
+        if (
+            labels is None or labels.device.type == "cpu"
+        ):  # another device would have to be waited for
+            labels = self.checked(labels, guidance)
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             if x_t.shape[1:] != self.shape:
@@ -247,10 +262,15 @@ class Denoiser(nn.Module):
                     f"this model's data have shape (B, {', '.join(map(str, self.shape))}), "
                     f"got {tuple(x_t.shape)}"
                 )
+            if labels is not None and labels.shape != t.shape:
+                raise ValueError(
+                    f"{len(x_t)} data points need labels of shape {tuple(t.shape)}, "
+                    f"got {tuple(labels.shape)}"
+                )
             y = x_t / column(process.alpha(t), x_t)
             ratio = process.ratio(t)
             scales = preconditioning(column(ratio, y), self.std, self.preconditioning)
-            return self._guided(y, scales, ratio.log() / 4, labels, guidance)
+            return self._guided(y, scales, _c_noise(ratio), labels, guidance)
 
         return denoise
 
@@ -270,7 +290,7 @@ class Denoiser(nn.Module):
         """
         t = torch.tensor(times, dtype=torch.float64)
         ratio = process.ratio(t)
-        c_noise = (ratio.log() / 4).to(self.data_mean).unbind()
+        c_noise = _c_noise(ratio).to(self.data_mean).unbind()
         shrink = (1 / process.alpha(t)).tolist()
         scales = [preconditioning(r, self.std, self.preconditioning) for r in ratio.tolist()]
         known = dict(zip(times, zip(shrink, scales, c_noise, strict=True), strict=True))
@@ -303,15 +323,18 @@ class Denoiser(nn.Module):
                     f"got guidance={guidance}"
                 )
             return None
-        if labels is None or guidance == 0.0:
+        if labels is None:
+            if guidance not in (0.0, 1.0):
+                raise ValueError(f"guidance={guidance} needs labels, towards which it guides")
             return None
-        if labels.device.type == "cpu" and len(labels):
-            low, high = int(labels.min()), int(labels.max())
-            if low < -1 or high >= self.classes:
-                raise ValueError(
-                    f"labels must be from 0 to {self.classes - 1}, or -1 for no class, "
-                    f"got {low} … {high}"
-                )
+        low, high = int(labels.min()), int(labels.max())
+        if low < -1 or high >= self.classes:
+            raise ValueError(
+                f"labels must be from 0 to {self.classes - 1}, or -1 for no class, "
+                f"got {low} … {high}"
+            )
+        if guidance == 0.0:
+            return None
         return labels.to(self.data_mean.device, torch.int64)
 
     def _guided(

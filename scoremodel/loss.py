@@ -53,7 +53,7 @@ def denoising_weight(t: Tensor, process: Process, weighting: Weighting, std: flo
             raise ValueError(f"weighting 'likelihood' needs g(t), which {process.kind} has not")
         return (process.g(t) / process.sigma(t)) ** 2 / squared
     if weighting == "edm":
-        return (std**2 + squared) / (std**2 * squared)
+        return 1 / squared + 1 / std**2  # EDM's, in a form that stays finite
     raise ValueError(f"unknown weighting {weighting!r}, allowed: {', '.join(get_args(Weighting))}")
 
 

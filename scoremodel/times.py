@@ -49,6 +49,7 @@ def _stratified(count: int, generator: torch.Generator) -> Tensor:
     return (start + torch.arange(count, device=generator.device) / count) % 1
 
 
+@dataclass(frozen=True)
 class Uniform(Times):
     """Independent times, t ~ U(t_min, 1) for an SDE, every level equally likely for a chain."""
 
@@ -62,6 +63,7 @@ class Uniform(Times):
         return t, torch.ones_like(t)
 
 
+@dataclass(frozen=True)
 class Stratified(Times):
     """Uniform times that cover [t_min, 1], or the levels of a chain, evenly."""
 
@@ -112,6 +114,7 @@ class LogNormal(Times):
         return t, torch.ones_like(t)
 
 
+@dataclass(frozen=True)
 class Importance(Times):
     """Times with density p(t) ∝ g(t)² / sigma_t², and factors that undo it.
 

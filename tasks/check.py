@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from scoremodel.chains import NCSN
 from scoremodel.files import write_text
 from tasks.layout import CHECKED, Data
 from tasks.params import Params, ParamsError, load_params
@@ -35,15 +36,12 @@ def check() -> Params:
     for model in params.active.models:
         for sampler in params.active.samplers:
             chosen = params.samplers[sampler]
-            process = build_process(chosen.path or params.models[model].sde)
-            if chosen.path and process is None:
-                raise ParamsError(
-                    f"params.yaml: samplers.{sampler}.path: null is not allowed in it, allowed: numbers"
-                )
             try:
-                built = build_sampler(chosen)
-                if process is not None:
-                    built.plan(process)
+                # A ladder that follows from the data is not known yet: a long one stands in for it.
+                process = build_process(chosen.path or params.models[model].sde) or NCSN(
+                    levels=2000
+                )
+                build_sampler(chosen).plan(process)
             except ValueError as error:
                 raise ParamsError(
                     f"params.yaml: active: sampler {sampler!r} does not work with model {model!r}: "

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
             device=device,
             progress=True,
         )
-        share = accuracy(classifier, *test)
+        share = accuracy(classifier, classifier.features(test[0]), test[1])
         print(f"extractor: {share:.1%} of the held-out images' {task} are right")
         extractor = classifier
     save_extractor(extractor, files.extractor)

@@ -23,16 +23,17 @@ def main(arguments: Sequence[str]) -> None:
     samples, info = read_arrays(configuration.samples)
     labels = info.pop("labels")
     features = {
-        seed: extractor.features(torch.from_numpy(array)).numpy() for seed, array in samples.items()
+        seed: extractor.features(torch.from_numpy(array)) for seed, array in samples.items()
     }
     info["extractor"] = extractor.kind
     info["agreement"] = None
     if labels is not None and isinstance(extractor, Classifier):
         info["agreement"] = {
-            seed: accuracy(extractor, torch.from_numpy(array), torch.tensor(labels[seed]))
-            for seed, array in samples.items()
+            seed: accuracy(extractor, found, torch.tensor(labels[seed]))
+            for seed, found in features.items()
         }
-    write_arrays(configuration.features, features, info)
+    arrays = {seed: found.numpy() for seed, found in features.items()}
+    write_arrays(configuration.features, arrays, info)
 
 
 if __name__ == "__main__":

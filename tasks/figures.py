@@ -88,7 +88,10 @@ def distance_figure(rows: pd.DataFrame) -> str:
         axes.axhspan(max(floor - spread, 0), floor + spread, color="0.92", zorder=0)
         axes.axhline(floor, color="0.4", linestyle="--", label="floor: real against real, ± std")
         colours = dict(zip(sorted(markers), range(len(markers)), strict=True))
-        for index, (model, part) in enumerate(rows.groupby("model", sort=False)):
+        models = list(dict.fromkeys(rows["model"]))
+        seeds = rows["train_seed"].nunique() > 1
+        for (model, seed), part in rows.groupby(["model", "train_seed"], sort=False):
+            index = models.index(model)
             for family, points in part.groupby(families, sort=False):
                 points = points.sort_values("nfe")
                 axes.errorbar(
@@ -100,7 +103,7 @@ def distance_figure(rows: pd.DataFrame) -> str:
                     color=f"C{colours[family] if several else index}",
                     markerfacecolor="white" if several and index else None,
                     capsize=3,
-                    label=f"{model}, {family}",
+                    label=f"{model}, {family}" + (f", train seed {seed}" if seeds else ""),
                 )
         axes.set(xlabel="NFE", ylabel=rows["metric"].iloc[0], xscale="log")
         if several:

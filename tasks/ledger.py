@@ -100,6 +100,8 @@ def append(
     key, fingerprint = content_hash(row_inputs), content_hash(record["environment"])
     path = ledger / f"{key[:16]}-{fingerprint[:8]}.json"
     values = {name: record[name] for name in _VALUES}
+    if record["agreement"] is not None:
+        values["agreement"] = record["agreement"]
     if path.exists():
         present = read_row(path)
         if present["values"] != values:

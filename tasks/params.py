@@ -332,6 +332,14 @@ class Params(_Strict):
         return self
 
     @model_validator(mode="after")
+    def _paths_are_known(self) -> Params:
+        for name, sampler in self.samplers.items():
+            for key, value in sampler.path.model_dump().items() if sampler.path else ():
+                if value is None:
+                    raise _Located(f"samplers.{name}.path.{key}", value, "a number")
+        return self
+
+    @model_validator(mode="after")
     def _chains_have_levels_only(self) -> Params:
         for name, model in self.models.items():
             if not isinstance(model.sde, NCSN | DDPM):
@@ -352,12 +360,13 @@ class Params(_Strict):
         for sampler in self.active.samplers:
             guidance = self.samplers[sampler].guidance
             for model in self.active.models:
-                if guidance != 1.0 and self.models[model].training.label_dropout is None:
+                dropout = self.models[model].training.label_dropout
+                if guidance != 1.0 and not dropout:
                     raise _Located(
                         f"samplers.{sampler}.guidance",
                         guidance,
-                        f"1.0 for the active model {model!r}, which is unconditional (its "
-                        "training.label_dropout is null)",
+                        f"1.0 for the active model {model!r}, whose training.label_dropout is "
+                        f"{'null' if dropout is None else dropout}: it does not know what no class is",
                     )
         return self
 

@@ -184,10 +184,19 @@ def train_classifier(
     return classifier.eval().requires_grad_(False)
 
 
-def accuracy(classifier: Classifier, pixels: Tensor, labels: Tensor) -> float:
-    """Return the share of `pixels` (N, C, H, W) whose most probable class is its label (N,)."""
+def accuracy(classifier: Classifier, features: Tensor, labels: Tensor) -> float:
+    """Return the share of images whose most probable class is its label.
+
+    Args:
+        classifier: the classifier.
+        features: the images' features with shape (N, D), as `Classifier.features` returns them.
+        labels: class numbers with shape (N,).
+
+    Returns:
+        A share in [0, 1].
+    """
     device = classifier.head.weight.device
-    logits = classifier.head(classifier.features(pixels).to(device)).cpu()
+    logits = classifier.head(features.to(device)).cpu()
     return float((logits.argmax(1) == labels).float().mean())
 
 

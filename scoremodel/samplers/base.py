@@ -30,6 +30,8 @@ __all__ = [
     "Grid",
     "GridName",
     "Kernel",
+    "Linear",
+    "LinearSampler",
     "Sampler",
     "Samples",
     "as_sde",
@@ -62,7 +64,7 @@ def time_grid(process: Process, points: int, grid: Grid) -> list[float]:
         log_snr  ln r_i equally spaced
         edm      r_i^(1/7) equally spaced (Karras et al. 2022, arXiv:2206.00364, eq. 5)
 
-    A chain has its levels only: the nearest ones are taken, none twice.
+    A chain has its levels only: of a named grid the nearest ones are taken, none twice.
 
     Args:
         process: the process to be reversed.
@@ -75,7 +77,7 @@ def time_grid(process: Process, points: int, grid: Grid) -> list[float]:
 
     Raises:
         ValueError: if the grid is unknown, points < 1, times given are not that many or do not fall
-            from 1 to no less than 0, or a chain has too few levels.
+            from 1 to more than 0, or a chain has too few levels.
     """
     if points < 1:
         raise ValueError(f"a time grid needs at least 1 point, got {points}")
@@ -86,6 +88,10 @@ def time_grid(process: Process, points: int, grid: Grid) -> list[float]:
                 f"a grid of {points} times must fall from 1 to more than 0, got {len(grid)} times "
                 f"{grid}"
             )
+        if isinstance(process, Chain):
+            index = process.index(torch.tensor(grid, dtype=torch.float64))
+            if bool((index.diff() >= 0).any()):
+                raise ValueError(f"of the times {grid} two are the same level of {process.kind}")
         return list(grid)
     if grid not in GRIDS:
         raise ValueError(f"unknown grid {grid!r}, allowed: {', '.join(GRIDS)}")
@@ -163,6 +169,29 @@ class Sampler(ABC):
         Yields:
             States with shape (B, *), each of which the next step may overwrite.
         """
+
+
+class Linear(NamedTuple):
+    """x ← a x + b D(x, t) + c z."""
+
+    t: float
+    a: float
+    b: float
+    c: float
+
+
+class LinearSampler(Sampler):
+    """A sampler whose every step is x ← a x + b D(x, t) + c z."""
+
+    def states(
+        self, plan: Sequence[Linear], x: Tensor, denoise: Call, draw: Draw
+    ) -> Iterator[Tensor]:
+        """Yield the state after each step; no noise is drawn where c = 0."""
+        for t, a, b, c in plan:
+            x = (a * x).add_(denoise(x, t), alpha=b)
+            if c:
+                x.add_(draw(), alpha=c)
+            yield x
 
 
 def as_sde(process: Process, sampler: str) -> SDE:
@@ -298,7 +327,7 @@ def sample(
         shape: shape of one sample; a Denoiser's own by default.
         mean: the data's mean, on which the prior of a process with alpha_1 = 1 is centred; a
             Denoiser's own by default, else 0.
-        dtype: floating-point type; a Denoiser's own by default, else float32.
+        dtype: floating-point type; a Denoiser has its own, else float32 by default.
         device: where to sample; a Denoiser's own by default, else the CPU.
         callback: sees the state after each step of each batch; it must not change it.
         trajectory: whether to keep the prior's draw and the state after each step.
@@ -316,7 +345,11 @@ def sample(
     if isinstance(model, Denoiser):
         process, shape = process or model.process, shape or model.shape
         mean = model.data_mean if mean is None else mean
-        dtype, device = dtype or model.data_mean.dtype, device or model.data_mean.device
+        if dtype not in (None, model.data_mean.dtype):
+            raise ValueError(
+                f"the model computes in {model.data_mean.dtype}, got dtype={dtype}; convert the model"
+            )
+        dtype, device = model.data_mean.dtype, device or model.data_mean.device
         model.checked(labels, guidance)
     elif labels is not None or guidance != 1.0:
         raise ValueError("labels and guidance need a model that is a Denoiser")
@@ -347,7 +380,7 @@ def sample(
             x = process.prior_std() * next(draw)
             if process.prior_keeps_mean and mean is not None:
                 x += mean
-            path = [x.clone()]
+            path = [x.clone()] if trajectory else []
             states = sampler.states(plan, x, denoise, draw.__next__)
             for step, x in enumerate(states, 1):
                 bar.update()
@@ -356,7 +389,8 @@ def sample(
                 if trajectory:
                     path.append(x.clone())
             done.append(x)
-            paths.append(torch.stack(path))
+            if trajectory:
+                paths.append(torch.stack(path))
     return Samples(
         torch.cat(done)[:count].clone(),
         round(denoise.count / batches),

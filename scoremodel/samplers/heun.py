@@ -117,7 +117,8 @@ class StochasticHeun(_TwoCalls):
 
         r̂ = r_t (1 + γ),   ŷ = y + s_noise sqrt(r̂² − r_t²) z,   then Heun from r̂ to r_s
 
-    with γ = min(s_churn / steps, √2 − 1) where r_t is between s_min and s_max, else 0.
+    with γ = min(s_churn / steps, √2 − 1) where r_t is between s_min and s_max, else 0. Unlike EDM's, r̂
+    is at most the process's largest r, beyond which it has no time; so no noise is added at first.
     NFE = 2 · steps − 1. For SDEs only, which have every noise level.
 
     Args:

@@ -86,8 +86,8 @@ class AnnealedLangevin(Sampler):
     with step_size = ε / sigma_1² in its terms; for other processes it walks in y.
     NFE = levels · steps_per_level + 1.
 
-    Song and Ermon 2019, arXiv:1907.05600, algorithm 1; the last step and the step size of Song and
-    Ermon 2020, arXiv:2006.09011, techniques 3 and 5.
+    Song and Ermon 2019, arXiv:1907.05600, algorithm 1; the step size of Song and Ermon 2020,
+    arXiv:2006.09011, technique 4; the last step of Jolicoeur-Martineau et al. 2020, arXiv:2009.05475.
 
     Args:
         steps: number of noise levels; None is all of a chain's own.

@@ -19,14 +19,24 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from scoremodel.samplers.base import Call, Draw, Grid, Kernel, Sampler, as_sde, kernel_steps
+from scoremodel.samplers.base import (
+    Call,
+    Draw,
+    Grid,
+    Kernel,
+    Linear,
+    LinearSampler,
+    Sampler,
+    as_sde,
+    kernel_steps,
+)
 from scoremodel.sde import Process
 
 __all__ = ["Euler", "RungeKutta"]
 
 
 @dataclass(frozen=True)
-class Euler(Sampler):
+class Euler(LinearSampler):
     """Euler's method on the probability-flow ODE, order 1; the same as DDIM with η = 0. NFE = steps.
 
         y_s = y_t + (r_s − r_t) (y_t − D) / r_t
@@ -45,20 +55,14 @@ class Euler(Sampler):
 
     kind: ClassVar[str] = "euler"
 
-    def plan(self, process: Process) -> Sequence[Kernel]:
-        """Return the steps over the grid; with `denoise_last` the last of them ends at r = 0."""
-        return kernel_steps(process, self.steps, self.grid, self.denoise_last)
-
-    def states(
-        self, plan: Sequence[Kernel], x: Tensor, denoise: Call, draw: Draw
-    ) -> Iterator[Tensor]:
-        """Yield x_s = (alpha_s r_s / (alpha_t r_t)) x_t + alpha_s (1 − r_s / r_t) D."""
-        for step in plan:
+    def plan(self, process: Process) -> Sequence[Linear]:
+        """Return x_s = (alpha_s r_s / (alpha_t r_t)) x_t + alpha_s (1 − r_s / r_t) D over the grid."""
+        plan = []
+        for step in kernel_steps(process, self.steps, self.grid, self.denoise_last):
             shrink = step.r_s / step.r_t
-            x = (step.alpha_s / step.alpha_t * shrink * x).add_(
-                denoise(x, step.t), alpha=step.alpha_s * (1 - shrink)
-            )
-            yield x
+            a, b = step.alpha_s / step.alpha_t * shrink, step.alpha_s * (1 - shrink)
+            plan.append(Linear(step.t, a, b, 0.0))
+        return plan
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,10 @@ class RungeKutta(Sampler):
         def slope(log_r: Tensor, y: Tensor) -> Tensor:
             t = process.t_of_ratio(log_r.exp()).clamp(whole.s, whole.t)
             x_t = (process.alpha(t)[:, None] * y).view(shape)
-            return y - denoise(x_t.to(kind), t.to(kind)).flatten(1).double()
+            denoised = denoise(x_t.to(kind), t.to(kind)).flatten(1).double()
+            if not bool(denoised.isfinite().all()):
+                raise FloatingPointError(f"{self.kind}: the model's output is not finite")
+            return y - denoised
 
         term = torchode.ODETerm(slope)
         solver = torchode.AutoDiffAdjoint(
@@ -131,10 +138,10 @@ class RungeKutta(Sampler):
         y = (x / whole.alpha_t).flatten(1).double()
         ends = [torch.full_like(y[:, 0], math.log(r)) for r in (whole.r_t, whole.r_s)]
         solution = solver.solve(torchode.InitialValueProblem(y, *ends))
-        if solution.status.any():
+        if bool(solution.status.any()):
             raise FloatingPointError(
-                f"runge_kutta: torchode stopped with status {int(solution.status.max())}; "
-                "is the model finite?"
+                f"{self.kind}: no step size meets rtol={self.rtol}, atol={self.atol} "
+                f"(torchode's status {int(solution.status.max())})"
             )
         x = (whole.alpha_s * solution.ys[:, -1]).view(shape).to(kind)
         yield denoise(x, whole.s) if self.denoise_last else x

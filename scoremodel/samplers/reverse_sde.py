@@ -20,6 +20,8 @@ from scoremodel.samplers.base import (
     Call,
     Draw,
     Kernel,
+    Linear,
+    LinearSampler,
     Sampler,
     as_sde,
     kernel_steps,
@@ -36,33 +38,7 @@ __all__ = [
 ]
 
 
-class Linear(NamedTuple):
-    """x ← a x + b D(x, t) + c z."""
-
-    t: float
-    a: float
-    b: float
-    c: float
-
-
-def linear_states(plan: Sequence[Linear], x: Tensor, denoise: Call, draw: Draw) -> Iterator[Tensor]:
-    """Yield x ← a x + b D(x, t) + c z after each step; no noise is drawn where c = 0."""
-    for t, a, b, c in plan:
-        x = (a * x).add_(denoise(x, t), alpha=b)
-        if c:
-            x.add_(draw(), alpha=c)
-        yield x
-
-
-class _LinearSampler(Sampler):
-    def states(
-        self, plan: Sequence[Linear], x: Tensor, denoise: Call, draw: Draw
-    ) -> Iterator[Tensor]:
-        """Yield a x + b D + c z after each step."""
-        return linear_states(plan, x, denoise, draw)
-
-
-class EulerMaruyama(_LinearSampler):
+class EulerMaruyama(LinearSampler):
     """Euler–Maruyama on the reverse SDE, from t to s = t − Δ.
 
         x_s = x_t − Δ (f x_t − g² s(x_t, t)) + g sqrt(Δ) z
@@ -92,7 +68,7 @@ class EulerMaruyama(_LinearSampler):
         return [Linear(*row) for row in zip(*columns, strict=True)]
 
 
-class ReverseDiffusion(_LinearSampler):
+class ReverseDiffusion(LinearSampler):
     """The reverse of the forward chain's own step, x_t = a x_s + sqrt(v) z.
 
         x_s = (2 − a) x_t + v s(x_t, t) + sqrt(v) z
@@ -123,7 +99,7 @@ def _reverse_diffusion(step: Kernel) -> Linear:
 
 
 @dataclass(frozen=True)
-class Ancestral(_LinearSampler):
+class Ancestral(LinearSampler):
     """Sample p(x_s | x_t, x_0 = D): DDPM's sampler, and NCSN's, for any process and any grid.
 
         x_s = (a sigma_s² x_t + alpha_s v D) / sigma_t² + c z,
@@ -166,7 +142,7 @@ class Ancestral(_LinearSampler):
 
 
 @dataclass(frozen=True)
-class DDIM(_LinearSampler):
+class DDIM(LinearSampler):
     """DDIM: from no noise (η = 0, the ODE's Euler method) to ancestral sampling (η = 1).
 
         x_s = alpha_s D + sqrt(sigma_s² − c²) (x_t − alpha_t D) / sigma_t + c z,

@@ -122,6 +122,15 @@ def test_preconditioning_has_unit_input_and_the_untrained_model_is_exact_on_a_ga
         torch.testing.assert_close(denoised, exact, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["edm", "noise", "v"])
+def test_without_noise_the_denoiser_is_the_identity(kind: str) -> None:
+    x, t = random(4, 2), torch.zeros(4, dtype=torch.float64)
+    torch.testing.assert_close(denoiser(VP(), kind)(x, t), x)
+    zeros = torch.zeros_like(x)
+    for source in ("noise", "score", "v"):
+        torch.testing.assert_close(convert(zeros, x, t, VP(), source, "denoised"), x)
+
+
 @pytest.mark.parametrize("process", SDES, ids=str)
 def test_one_denoiser_along_another_process_s_path_knows_its_noise_level(process: SDE) -> None:
     """EDM: what a model of VE says at r is what it says on any path where r is the same."""
@@ -190,6 +199,9 @@ def test_a_sample_is_a_function_of_seed_number_and_label_and_guidance_counts_twi
         (lambda m, c: m(random(1, 2), torch.ones(1), torch.zeros(1)), "takes no labels"),
         (lambda m, c: c(random(1, 2), torch.ones(1), torch.tensor([3])), "from 0 to 2, or -1"),
         (lambda m, c: c.along(VP(), torch.tensor([0]), -1.0), "guidance must be at least 0"),
+        (lambda m, c: c(random(4, 2), torch.ones(4), torch.tensor([0])), r"labels of shape \(4,\)"),
+        (lambda m, c: sample(c, Heun(2), 3, 0, guidance=2.0), "guidance=2.0 needs labels"),
+        (lambda m, c: sample(m, Heun(2), 3, 0, dtype=torch.float32), "computes in torch.float64"),
         (lambda m, c: sample(c, Heun(2), 3, 0, labels=torch.zeros(2)), r"labels of shape \(3,\)"),
         (lambda m, c: VP().perturb(random(2, 2), torch.ones(2), random(2, 3)), "noise of that shape"),
         (lambda m, c: VP().alpha(torch.tensor(2.0)), r"in \[0, 1\], got 2"),

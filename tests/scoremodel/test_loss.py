@@ -72,3 +72,8 @@ def test_an_unknown_weighting_is_named() -> None:
 def test_a_chain_has_no_likelihood_weighting() -> None:
     with pytest.raises(ValueError, match="'likelihood' needs g\\(t\\), which ddpm has not"):
         denoising_weight(torch.ones(1), DDPM(), "likelihood", 0.5)
+
+
+def test_the_edm_weight_of_much_noise_is_that_of_the_data_alone() -> None:
+    weight = denoising_weight(torch.ones(1), VP(0.1, 300.0), "edm", 0.5)
+    torch.testing.assert_close(weight, torch.tensor([4.0]))

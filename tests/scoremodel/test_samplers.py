@@ -9,9 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from scoremodel.chains import DDPM
 from scoremodel.denoiser import Denoiser
 from scoremodel.oracles import GaussianMixture
-from scoremodel.samplers import DPMSolver, Euler, EulerMaruyama, Heun, Sampler, sample
+from scoremodel.samplers import (
+    DPMSolver,
+    Euler,
+    EulerMaruyama,
+    Heun,
+    RungeKutta,
+    Sampler,
+    sample,
+)
 from scoremodel.samplers.base import time_grid
 from scoremodel.sde import SDE, VE, VP, SubVP
 
@@ -177,6 +186,16 @@ def test_times_of_one_s_own_are_taken_as_they_are() -> None:
     for wrong in ((1.0, 0.7), (1.0, 0.2, 0.7, 0.1), (0.9, 0.5, 0.2, 0.1), (1.0, 0.5, 0.1, 0.0)):
         with pytest.raises(ValueError, match="4 times must fall from 1 to more than 0"):
             time_grid(VP(), 4, wrong)
+
+
+def test_two_times_of_one_level_are_refused() -> None:
+    with pytest.raises(ValueError, match="two are the same level of ddpm"):
+        time_grid(DDPM(levels=10, beta_last=0.5), 3, (1.0, 0.98, 0.5))
+
+
+def test_an_adaptive_solver_says_that_a_model_is_not_finite() -> None:
+    with pytest.raises(FloatingPointError, match="runge_kutta: the model's output is not finite"):
+        sample(lambda x, t: x * torch.nan, RungeKutta(), 2, 0, process=VP(), shape=(1,))
 
 
 def test_the_callback_sees_every_step_and_the_trajectory_keeps_them() -> None:

@@ -91,6 +91,8 @@ def test_perturb_has_the_kernel_s_moments() -> None:
         ({"kind": "ve", "sigma_min": 5.0, "sigma_max": 1.0}, "sigma_min=5.0"),
         ({"kind": "vp", "beta_min": -1.0, "beta_max": 1.0}, "beta_min=-1.0"),
         ({"kind": "vee"}, "allowed: ve, vp, subvp, vp_cosine, ncsn, ddpm"),
+        ({"kind": "vp", "beta_max": 2000.0}, "leaves so little of the data at t = 1"),
+        ({"kind": "ddpm", "beta_last": 0.4}, "leaves so little of the data at t = 1"),
     ],
 )
 def test_wrong_parameters_are_named(config: dict[str, object], words: str) -> None:

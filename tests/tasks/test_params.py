@@ -76,6 +76,7 @@ def changed(folder: Path, old: str, new: str) -> Path:
          "samplers.ddim.path.beta_max: 0.5 is not allowed, allowed: a number greater than beta_min"),
         ("eta: 0.5}", "eta: 0.5, path: {kind: vp, beta: 0.5}}",
          "samplers.ddim.path.beta: unknown key, allowed: kind, beta_min, beta_max"),
+        ("sigma_max: 100.0}}", "sigma_max: null}}", "samplers.heun_on_ve.path.sigma_max: None is not"),
         ("  heun_9:", "  heun-9:", "samplers.heun-9: 'heun-9' is not allowed, allowed: lower-case"),
     ],
 )  # fmt: skip
@@ -181,8 +182,16 @@ def test_the_schema_allows_what_the_library_has() -> None:
     assert set(params.Training.model_fields) == set(fields(TrainingConfig))
 
 
-def test_every_shipped_model_samples_by_what_is_shipped_for_it() -> None:
-    """`check` builds and plans these pairs before anything runs."""
+def test_guidance_needs_a_model_that_knows_what_no_class_is(tmp_path: Path) -> None:
+    path = changed(tmp_path, "models: [ve, vp]", "models: [vp_classes]")
+    path.write_text(path.read_text().replace("samplers: [heun, ", "samplers: [heun_guided, "))
+    load_params(path)
+    path.write_text(path.read_text().replace("label_dropout: 0.1", "label_dropout: 0.0"))
+    with pytest.raises(ParamsError, match=r"guidance: 2\.0 is not allowed.*label_dropout is 0\.0"):
+        load_params(path)
+
+
+def test_every_shipped_sampler_can_be_planned_for_the_models_that_define_it() -> None:
     shipped = load_params(ROOT / "params.yaml")
     data = torch.rand(50, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     for model in shipped.models.values():

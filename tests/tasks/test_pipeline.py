@@ -255,7 +255,8 @@ def test_chains_and_classes_go_through_the_pipeline(copied: Workspace) -> None:
     expected = torch.tensor(counts) / len(train) * 100
     assert float(((labels.bincount(minlength=10) - expected) ** 2 / expected).sum()) < 27.9  # 0.1 %
     samples = np.load(copied.root / "artifacts/samples/digits-vp_classes-0-ancestral.npz")
-    said = accuracy(classifier, torch.from_numpy(samples["seed_0"]), labels)
+    features = classifier.features(torch.from_numpy(samples["seed_0"]))
+    said = accuracy(classifier, features, labels)
     assert rows.loc[("vp_classes", "ancestral"), "agreement"] == pytest.approx(said, abs=1e-6)
 
 
@@ -280,6 +281,7 @@ def test_a_sampler_s_path_is_the_process_it_samples_along(copied: Workspace) -> 
     [
         (["ddpm"], ["euler_maruyama"], "sampler 'euler_maruyama' does not work with model 'ddpm': "
          "euler_maruyama needs a process with drift and diffusion, ddpm has only levels"),
+        (["ncsn"], ["euler_maruyama"], "euler_maruyama needs a process with drift and diffusion"),
         (["vp"], ["annealed_langevin"], "annealed_langevin needs steps on vp, which has no levels"),
         (["vp"], ["heun_guided"], "samplers.heun_guided.guidance: 2.0 is not allowed, allowed: 1.0"),
     ],
