@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from scoremodel.files import write_text
 from tasks.stage import run
@@ -34,10 +35,11 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def _svg(draw: Callable[[Axes], None], width: float = 5.8, height: float = 3.6) -> str:
+def _svg(draw: Callable[[Sequence[Axes]], None], panels: int = 1) -> str:
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        draw(figure.add_subplot())
+        height = 3.6 if panels == 1 else 5.4
+        figure = Figure(figsize=(5.8 * panels, height), layout="constrained")
+        draw(figure.subplots(1, panels, sharey=True, squeeze=False)[0])
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None})
     text = out.getvalue()
@@ -47,11 +49,11 @@ def _svg(draw: Callable[[Axes], None], width: float = 5.8, height: float = 3.6) 
 def loss_figure(curves: dict[str, pd.DataFrame]) -> str:
     """Return the training loss against the step, one line for each model."""
 
-    def draw(axes: Axes) -> None:
+    def draw(axes: Sequence[Axes]) -> None:
         for name, curve in curves.items():
-            axes.plot(curve["step"], curve["loss"], label=name)
-        axes.set(xlabel="step", ylabel="loss", yscale="log")
-        axes.legend()
+            axes[0].plot(curve["step"], curve["loss"], label=name)
+        axes[0].set(xlabel="step", ylabel="loss", yscale="log")
+        axes[0].legend()
 
     return _svg(draw)
 
@@ -59,11 +61,11 @@ def loss_figure(curves: dict[str, pd.DataFrame]) -> str:
 def loss_bands_figure(name: str, bands: pd.DataFrame) -> str:
     """Return one model's training loss by noise band."""
 
-    def draw(axes: Axes) -> None:
+    def draw(axes: Sequence[Axes]) -> None:
         for band, curve in bands.groupby("band"):
-            axes.plot(curve["step"], curve["loss"], label=band)
-        axes.set(xlabel="step", ylabel="loss", yscale="log", title=name)
-        axes.legend()
+            axes[0].plot(curve["step"], curve["loss"], label=band)
+        axes[0].set(xlabel="step", ylabel="loss", yscale="log", title=name)
+        axes[0].legend()
 
     return _svg(draw)
 
@@ -73,49 +75,57 @@ def distance_figure(rows: pd.DataFrame) -> str:
 
     Args:
         rows: rows of the table. Samplers whose names differ in a number at the end, their steps, are
-            joined by a line.
+            joined by a line; with such lines every model has a panel of its own.
 
     Returns:
         The figure as SVG.
     """
-    families = rows["sampler"].str.replace(r"_\d+$", "", regex=True)
-    markers = dict(zip(sorted(families.unique()), "osD^vP*X" * 8, strict=False))
-    several = rows["nfe"].nunique() > 6
-    styles = ["-", "--", ":", "-."]
+    families = rows["sampler"].str.replace(r"_\d+$", "", regex=True).rename("family")
+    names = sorted(families.unique())
+    lines = len(names) < rows["sampler"].nunique()
+    models = list(dict.fromkeys(rows["model"]))
+    seeds = rows["train_seed"].nunique() > 1
+    floor, spread = rows["floor"].iloc[0], rows["floor_std"].fillna(0.0).iloc[0]
 
-    def draw(axes: Axes) -> None:
-        floor, spread = rows["floor"].iloc[0], rows["floor_std"].fillna(0.0).iloc[0]
-        axes.axhspan(max(floor - spread, 0), floor + spread, color="0.92", zorder=0)
-        axes.axhline(floor, color="0.4", linestyle="--", label="floor: real against real, ± std")
-        colours = dict(zip(sorted(markers), range(len(markers)), strict=True))
-        models = list(dict.fromkeys(rows["model"]))
-        seeds = rows["train_seed"].nunique() > 1
-        for (model, seed), part in rows.groupby(["model", "train_seed"], sort=False):
-            index = models.index(model)
-            for family, points in part.groupby(families, sort=False):
-                points = points.sort_values("nfe")
-                axes.errorbar(
-                    points["nfe"],
-                    points["held_out_mean"],
-                    yerr=points["held_out_std"].fillna(0.0),
-                    marker=markers[family],
-                    linestyle=styles[index % len(styles)] if several else "",
-                    color=f"C{colours[family] if several else index}",
-                    markerfacecolor="white" if several and index else None,
-                    capsize=3,
-                    label=f"{model}, {family}" + (f", train seed {seed}" if seeds else ""),
-                )
-        axes.set(xlabel="NFE", ylabel=rows["metric"].iloc[0], xscale="log")
-        if several:
-            axes.set_yscale("log")
-        else:
-            axes.set_xticks(sorted(rows["nfe"].unique()))
-            axes.set_ylim(bottom=0)
-        axes.xaxis.set_major_formatter("{x:.0f}")
-        axes.xaxis.set_minor_formatter("")
-        axes.legend(fontsize=8, ncols=2 if several else 1)
+    def draw(axes: Sequence[Axes]) -> None:
+        for panel in axes:
+            panel.axhspan(max(floor - spread, 0), floor + spread, color="0.92", zorder=0)
+            panel.axhline(
+                floor, color="0.4", linestyle="--", label="floor: real against real, ± std"
+            )
+            panel.set(xlabel="NFE", xscale="log")
+        for (model, seed, family), points in rows.groupby(
+            ["model", "train_seed", families], sort=False
+        ):
+            index, place = models.index(model), names.index(family)
+            ordered = points.sort_values("nfe")
+            label = str(family) if lines else f"{model}, {family}"
+            axes[index if lines else 0].errorbar(
+                ordered["nfe"],
+                ordered["held_out_mean"],
+                yerr=ordered["held_out_std"].fillna(0.0),
+                marker="osD^vP*X"[place % 8],
+                linestyle="-" if lines else "",
+                color=f"C{place if lines else index}",
+                capsize=3,
+                label=label + (f", train seed {seed}" if seeds else ""),
+            )
+        axes[0].set_ylabel(rows["metric"].iloc[0])
+        for panel, model in zip(axes, models, strict=False):
+            if lines:
+                panel.set(title=model, yscale="log")
+                for axis in (panel.xaxis, panel.yaxis):
+                    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+                panel.yaxis.set_major_formatter("{x:g}")
+                panel.yaxis.set_minor_formatter("")
+            else:
+                panel.set_xticks(sorted(rows["nfe"].unique()))
+                panel.set_ylim(bottom=0)
+            panel.xaxis.set_major_formatter("{x:.0f}")
+            panel.xaxis.set_minor_formatter("")
+            panel.legend(fontsize=8)
 
-    return _svg(draw, *((9.0, 5.6) if several else (5.8, 3.6)))
+    return _svg(draw, panels=len(models)) if lines else _svg(draw)
 
 
 def main(arguments: Sequence[str]) -> None:
