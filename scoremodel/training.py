@@ -1,6 +1,7 @@
 """The training loop: denoising score matching with Adam, warm-up, clipping and an averaged copy.
 
-All randomness of step k comes from (seed, k), the order of the data from (seed, epoch).
+All randomness of step k comes from (seed, k), the order of the data from (seed, epoch): a run that
+goes on from a checkpoint is the uninterrupted run, bit for bit.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from scoremodel.checkpoint import Checkpoints, Stopped
 from scoremodel.data.scale import dequantise
 from scoremodel.denoiser import Denoiser, as_channels_last
 from scoremodel.loss import Weighting, denoising_loss, denoising_weight
@@ -101,8 +103,12 @@ def train(
     seed: int,
     progress: bool = False,
     labels: Tensor | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> tuple[Denoiser, list[dict[str, float]]]:
     """Train `denoiser` in place and return its averaged copy with the training curves.
+
+    Step k is a function of (seed, k) and of the state after step k − 1, so a run that goes on from a
+    checkpoint ends with the same bits as one that was never interrupted.
 
     Args:
         denoiser: the model, on the device to train on.
@@ -111,6 +117,7 @@ def train(
         seed: seed of data order, times, noise and dropout.
         progress: whether to show a progress bar with the loss and the time left.
         labels: class numbers with shape (N,), which a class-conditional model needs.
+        checkpoints: where to keep the state, and to go on from; None keeps none.
 
     Returns:
         The denoiser with exponentially averaged weights, in evaluation mode, and one dictionary per
@@ -120,78 +127,167 @@ def train(
     Raises:
         ValueError: if the data's shape is not the model's, or labels are missing, or given to an
             unconditional model.
-        FloatingPointError: if a loss is not finite, naming step, noise level and learning rate.
+        FloatingPointError: if a loss is not finite, naming step, noise level and learning rate; the
+            last checkpoint is from before it.
+        Stopped: if the checkpoints' `stop` says so; the state is saved.
     """
-    process, device = denoiser.process, denoiser.data_mean.device
-    if data.shape[1:] != denoiser.shape:
-        raise ValueError(
-            f"data of shape {tuple(data.shape)} do not fit a model of {denoiser.shape}"
-        )
-    if (labels is None) != (denoiser.classes is None) or (
-        labels is not None and labels.shape != data.shape[:1]
-    ):
-        raise ValueError(
-            f"{len(data)} data points and a model of {denoiser.classes or 'no'} classes do not fit "
-            f"{'no labels' if labels is None else f'labels of shape {tuple(labels.shape)}'}"
-        )
-    data = data.to(device)
-    labels = denoiser.checked(labels, 1.0)
-    image = len(denoiser.shape) == 3
-    as_channels_last(denoiser)
-    averaged = copy.deepcopy(denoiser).eval().requires_grad_(False)
-    denoiser.train()
-    parameters = list(denoiser.parameters())
-    averaged_parameters = list(averaged.parameters())
-    optimiser = torch.optim.Adam(parameters, lr=config.learning_rate, fused=True)
-    batches = _Batches(len(data), config.batch_size, seed)
-    losses = torch.zeros(config.log_every, config.batch_size, device=device)
-    times = torch.zeros_like(losses)
-    curves: list[dict[str, float]] = []
+    run = _Run(denoiser, data, labels, config, seed)
+    if checkpoints is not None and (found := checkpoints.latest(run.device)) is not None:
+        run.restore(*found)
+    with tqdm(
+        total=config.steps, initial=run.step, desc="train", unit="step", disable=not progress
+    ) as bar:
+        while run.step < config.steps:
+            run.advance()
+            if run.step % config.log_every == 0 or run.step == config.steps:
+                bar.set_postfix(loss=f"{run.log():.4f}")
+            bar.update()
+            if checkpoints is None or run.step == config.steps:
+                continue
+            stop = checkpoints.stop()
+            if stop or checkpoints.due(run.step):
+                run.check()
+                checkpoints.save(run.step, run.tensors(), {"curves": run.curves})
+            if stop:
+                raise Stopped(
+                    f"stopped after step {run.step} of {config.steps}, whose state is in "
+                    f"{checkpoints.folder}; the same command goes on from there"
+                )
+    return run.averaged, run.curves
 
-    bar = tqdm(range(config.steps), desc="train", unit="step", disable=not progress)
-    for step in bar:
-        rate = learning_rate(step, config)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        draw = generator(seed, "step", step, device)
-        index = batches(step).to(device)
-        x_0 = dequantise(data[index], denoiser.levels)
+
+class _Run:
+    """A training run between two steps."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        data: Tensor,
+        labels: Tensor | None,
+        config: TrainingConfig,
+        seed: int,
+    ) -> None:
+        if data.shape[1:] != denoiser.shape:
+            raise ValueError(
+                f"data of shape {tuple(data.shape)} do not fit a model of {denoiser.shape}"
+            )
+        if (labels is None) != (denoiser.classes is None) or (
+            labels is not None and labels.shape != data.shape[:1]
+        ):
+            raise ValueError(
+                f"{len(data)} data points and a model of {denoiser.classes or 'no'} classes do not "
+                f"fit {'no labels' if labels is None else f'labels of shape {tuple(labels.shape)}'}"
+            )
+        self.denoiser, self.config, self.seed = denoiser, config, seed
+        self.device = denoiser.data_mean.device
+        self.data = data.to(self.device)
+        self.labels = denoiser.checked(labels, 1.0)
+        as_channels_last(denoiser)
+        self.averaged = copy.deepcopy(denoiser).eval().requires_grad_(False)
+        denoiser.train()
+        self.parameters = list(denoiser.parameters())
+        self.averaged_parameters = list(self.averaged.parameters())
+        self.optimiser = torch.optim.Adam(self.parameters, lr=config.learning_rate, fused=True)
+        self.batches = _Batches(len(data), config.batch_size, seed)
+        self.losses = torch.zeros(config.log_every, config.batch_size, device=self.device)
+        self.times = torch.zeros_like(self.losses)
+        self.grad_norm = torch.zeros((), device=self.device)
+        self.curves: list[dict[str, float]] = []
+        self.step = 0
+
+    def advance(self) -> None:
+        """Take one step."""
+        config, denoiser, step = self.config, self.denoiser, self.step
+        process, image = denoiser.process, len(denoiser.shape) == 3
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(step, config)
+        draw = generator(self.seed, "step", step, self.device)
+        index = self.batches(step).to(self.device)
+        x_0 = dequantise(self.data[index], denoiser.levels)
         if config.flip and image:
-            mirrored = torch.rand(len(x_0), generator=draw, device=device) < 0.5
+            mirrored = torch.rand(len(x_0), generator=draw, device=self.device) < 0.5
             x_0 = torch.where(mirrored[:, None, None, None], x_0.flip(3), x_0)
         t, factor = config.times.draw(len(x_0), process, draw)
-        noise = torch.randn(x_0.shape, generator=draw, device=device)
+        noise = torch.randn(x_0.shape, generator=draw, device=self.device)
         if image:
             x_0 = x_0.contiguous(memory_format=torch.channels_last)
             noise = noise.contiguous(memory_format=torch.channels_last)
         shown = None
-        if labels is not None:
-            hidden = torch.rand(len(x_0), generator=draw, device=device) < config.label_dropout
-            shown = labels[index].masked_fill(hidden, -1)
-        torch.manual_seed(derive_seed(seed, "dropout", step))
+        if self.labels is not None:
+            hidden = torch.rand(len(x_0), generator=draw, device=self.device)
+            shown = self.labels[index].masked_fill(hidden < config.label_dropout, -1)
+        torch.manual_seed(derive_seed(self.seed, "dropout", step))
         weight = factor * denoising_weight(t, process, config.weighting, denoiser.std)
         denoise = denoiser.along(process, shown)
         loss = denoising_loss(denoise, x_0, t, noise, process, weight)
-        optimiser.zero_grad()
+        self.optimiser.zero_grad()
         loss.mean().backward()  # type: ignore[no-untyped-call]
-        grad_norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm)
-        optimiser.step()
+        self.grad_norm = nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
+        self.optimiser.step()
         decay = min(config.ema_decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(averaged_parameters, parameters, 1 - decay)  # type: ignore[arg-type]
-
+        torch._foreach_lerp_(self.averaged_parameters, self.parameters, 1 - decay)  # type: ignore[arg-type]
         row = step % config.log_every
-        losses[row], times[row] = loss.detach(), t
-        if row == config.log_every - 1 or step == config.steps - 1:
-            point = _curve_point(losses[: row + 1], times[: row + 1], step + 1)
-            if not math.isfinite(point["loss"] + float(grad_norm)):
-                worst = times[: row + 1][~losses[: row + 1].isfinite()].tolist()[:1]
-                where = f" at t = {worst[0]:.4g}" if worst else " in the gradient"
-                raise FloatingPointError(
-                    f"non-finite loss by step {step + 1}{where}, learning rate {rate:.3g}"
-                )
-            curves.append(point | {"grad_norm": float(grad_norm), "learning_rate": rate})
-            bar.set_postfix(loss=f"{point['loss']:.4f}")
-    return averaged, curves
+        self.losses[row], self.times[row] = loss.detach(), t
+        self.step += 1
+
+    def log(self) -> float:
+        """Add a point to the curves and return its loss."""
+        self.check()
+        rows = self._rows()
+        point = _curve_point(self.losses[:rows], self.times[:rows], self.step)
+        rate = learning_rate(self.step - 1, self.config)
+        self.curves.append(point | {"grad_norm": float(self.grad_norm), "learning_rate": rate})
+        return point["loss"]
+
+    def check(self) -> None:
+        """Raise FloatingPointError if a loss since the last point, or the gradient, is not finite."""
+        rows = self._rows()
+        wrong = ~self.losses[:rows].isfinite()
+        if not bool(wrong.any()) and bool(self.grad_norm.isfinite()):
+            return
+        where = "in the gradient"
+        if bool(wrong.any()):
+            row = int(wrong.any(1).nonzero()[0])
+            time = float(self.times[row][wrong[row]][0])
+            where = f"of step {self.step - rows + row + 1} at t = {time:.4g}"
+        rate = learning_rate(self.step - 1, self.config)
+        raise FloatingPointError(
+            f"non-finite loss {where}, found after step {self.step}, learning rate {rate:.3g}"
+        )
+
+    def _rows(self) -> int:
+        """Return the number of steps since the last point of the curves."""
+        return (self.step - 1) % self.config.log_every + 1
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the state's tensors by name."""
+        named = {"losses": self.losses, "times": self.times}
+        for index, (weight, mean) in enumerate(
+            zip(self.parameters, self.averaged_parameters, strict=True)
+        ):
+            named |= {f"weights.{index}": weight, f"averaged.{index}": mean}
+            for name, value in self.optimiser.state[weight].items():
+                named[f"{name}.{index}"] = value
+        return named
+
+    def restore(self, step: int, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
+        """Go back to the state after `step` steps, of which the other two arguments are the rest."""
+        self.step, self.curves = step, info["curves"]
+        self.losses.copy_(tensors["losses"])
+        self.times.copy_(tensors["times"])
+        names = ("exp_avg", "exp_avg_sq", "step")
+        with torch.no_grad():
+            for index, (weight, mean) in enumerate(
+                zip(self.parameters, self.averaged_parameters, strict=True)
+            ):
+                weight.copy_(tensors[f"weights.{index}"])
+                mean.copy_(tensors[f"averaged.{index}"])
+                self.optimiser.state[weight] = {
+                    name: torch.empty_like(weight if name != "step" else tensors["step.0"]).copy_(
+                        tensors[f"{name}.{index}"]
+                    )
+                    for name in names
+                }
 
 
 def _curve_point(losses: Tensor, times: Tensor, step: int) -> dict[str, float]:

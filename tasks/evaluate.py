@@ -13,10 +13,10 @@ from threadpoolctl import threadpool_limits
 from scoremodel.evaluation.distance import frechet_distance, real_floor
 from scoremodel.files import write_text
 from tasks.arrays import read_arrays, read_card
+from tasks.hashes import file_hash
 from tasks.layout import Data
 from tasks.params import ParamsError
 from tasks.stage import parse_configuration, run
-from tasks.timing import file_hash
 
 __all__ = ["main", "metric_name", "rounded"]
 

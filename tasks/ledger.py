@@ -8,7 +8,6 @@ deterministic, and is an error; another machine's value stands beside.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 from pathlib import Path
@@ -17,10 +16,11 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from scoremodel.files import write_text
+from tasks.hashes import content_hash
 from tasks.layout import LEDGER, Configuration
 from tasks.timing import read_timing
 
-__all__ = ["LedgerError", "append", "content_hash", "inputs", "read_row"]
+__all__ = ["LedgerError", "append", "inputs", "read_row"]
 
 _SOURCES = (".", ":!dvc.lock", ":!results")  # what a run itself rewrites says nothing
 _VALUES = ("held_out", "train", "floor", "ratio_to_floor", "nfe")
@@ -28,12 +28,6 @@ _VALUES = ("held_out", "train", "floor", "ratio_to_floor", "nfe")
 
 class LedgerError(ValueError):
     """Two values for one key and one environment."""
-
-
-def content_hash(content: Any) -> str:
-    """Return the SHA-256 of `content` as canonical JSON."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def inputs(stage: str, lock: dict[str, Any]) -> dict[str, Any]:

@@ -308,12 +308,21 @@ class Evaluation(_Strict):
     extractor: Extractor
 
 
+class Checkpoints(_Strict):
+    """Where and how often a training keeps its state, `scoremodel.checkpoint.Checkpoints`."""
+
+    folder: Annotated[str, Field(min_length=1)]
+    every_steps: Annotated[int, Field(ge=0)]
+    every_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 class Params(_Strict):
     """All of `params.yaml`."""
 
     seed: Seed
     threads: Count
     device: Device
+    checkpoints: Checkpoints
     active: Active
     datasets: dict[Name, Dataset]
     models: dict[Name, Model]

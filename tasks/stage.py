@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -11,14 +14,36 @@ from tasks.params import Params, ParamsError, load_params
 
 __all__ = ["parse_configuration", "parse_dataset", "run"]
 
+_PR_SET_PDEATHSIG = 1
+
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
-    """Run a stage; a mistake of the user's prints its line to standard error and exits with 2."""
+    """Run a stage; a mistake of the user's prints its line to standard error and exits with 2.
+
+    A stage that was asked to stop exits with 143, the status of a process ended by SIGTERM.
+    """
+    _die_with_dvc()
     try:
         main(sys.argv[1:])
+    except InterruptedError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(128 + signal.SIGTERM) from None
     except (ParamsError, ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _die_with_dvc() -> None:
+    """Ask Linux for a SIGTERM when the process that started this stage dies, if that is DVC.
+
+    A stage that outlives its DVC is an orphan beside which the next `dvc repro` starts another.
+    """
+    if "DVC_STAGE" not in os.environ or not sys.platform.startswith("linux"):
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before it was asked
+        raise SystemExit(128 + signal.SIGTERM)
 
 
 def parse_dataset(arguments: Sequence[str]) -> tuple[str, Params]:

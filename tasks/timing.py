@@ -7,21 +7,15 @@ them once: a file restored from a remote has none, and a changed file has other 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from scoremodel.files import write_text
+from tasks.hashes import file_hash
 from tasks.layout import TIMINGS
 
-__all__ = ["file_hash", "read_timing", "write_timing"]
-
-
-def file_hash(path: Path) -> str:
-    """Return the MD5 of a file, the same that DVC records."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "md5").hexdigest()
+__all__ = ["read_timing", "write_timing"]
 
 
 def write_timing(made: Path, timing: dict[str, Any]) -> None:

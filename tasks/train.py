@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from scoremodel.checkpoint import Checkpoints
 from scoremodel.data.scale import dequantise
 from scoremodel.denoiser import Denoiser, save
 from scoremodel.files import atomic_path
@@ -22,6 +23,7 @@ from tasks.layout import Configuration, Data
 from tasks.params import Model, ParamsError, Training
 from tasks.process import build_process
 from tasks.stage import parse_configuration, run
+from tasks.state import state_folder, stop_on_signals
 from tasks.timing import write_timing
 
 __all__ = ["build_denoiser", "main", "training_config", "write_curves"]
@@ -113,16 +115,7 @@ def main(arguments: Sequence[str]) -> None:
     parameters = sum(weight.numel() for weight in denoiser.parameters())
     print(f"{configuration.model_name}: {parameters / 1e6:.2f} M parameters, {process}", flush=True)
 
-    began = time.perf_counter()
-    averaged, curves = train(
-        denoiser,
-        data,
-        training_config(training),
-        configuration.train_seed,
-        progress=True,
-        labels=labels,
-    )
-    seconds = time.perf_counter() - began
+    machine = environment(device, params.threads)
     info = {
         "dataset": configuration.dataset,
         "data_sha256": card["sha256"],
@@ -131,11 +124,33 @@ def main(arguments: Sequence[str]) -> None:
         "parameters": parameters,
         "train_images": training.steps * training.batch_size,
         "label_counts": None if labels is None else list(card["class_counts"].values()),
-        "environment": environment(device, params.threads),
+        "environment": machine,
     }
-    save(averaged, configuration.weights, info)
-    write_curves(pd.DataFrame(curves), configuration)
-    write_timing(configuration.weights, {"seconds": seconds, "device": device_name(device)})
+    kept = params.checkpoints
+    folder = state_folder(configuration, params, card["sha256"], machine)
+    with (
+        stop_on_signals() as stop,
+        Checkpoints(folder, kept.every_steps, kept.every_seconds, stop) as checkpoints,
+    ):
+        began, resumed = time.perf_counter(), checkpoints.exist()
+        if resumed:
+            print(f"{configuration.model_name}: goes on from {folder}", flush=True)
+        averaged, curves = train(
+            denoiser,
+            data,
+            training_config(training),
+            configuration.train_seed,
+            progress=True,
+            labels=labels,
+            checkpoints=checkpoints,
+        )
+        seconds = time.perf_counter() - began
+        save(averaged, configuration.weights, info)
+        write_curves(pd.DataFrame(curves), configuration)
+        if not resumed:  # what the part before the interruption took is not known
+            timing = {"seconds": seconds, "device": device_name(device)}
+            write_timing(configuration.weights, timing)
+        checkpoints.remove()
 
 
 if __name__ == "__main__":

@@ -87,10 +87,10 @@ class Workspace:
         with (self.root / "params.yaml").open("w") as out:
             YAML().dump(params, out)
 
-    def run(self, *command: str, status: int | None = 0) -> subprocess.CompletedProcess[str]:
-        """Run a command in the workspace; fail with its output unless it exits with `status`."""
+    def environment(self) -> dict[str, str]:
+        """Return the environment of a person in this workspace."""
         env = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT")}
-        env |= {
+        return env | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}",
             "PYTHONPATH": str(self.root.parent / "spy"),
             "SPY_FOLDER": str(self.spied),
@@ -98,11 +98,30 @@ class Workspace:
             **{f"GIT_{who}_{what}": f"{what}@example.com".lower()
                for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
         }  # fmt: skip
+
+    def run(self, *command: str, status: int | None = 0) -> subprocess.CompletedProcess[str]:
+        """Run a command in the workspace; fail with its output unless it exits with `status`."""
         done = subprocess.run(
-            command, cwd=self.root, env=env, capture_output=True, text=True, timeout=600
+            command,
+            cwd=self.root,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=600,
         )
         assert status is None or done.returncode == status, done.stdout + done.stderr
         return done
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """Start a command in the workspace, its output to be read later."""
+        return subprocess.Popen(
+            command,
+            cwd=self.root,
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def git(self, *arguments: str) -> str:
         """Run git and return what it prints."""

@@ -113,7 +113,9 @@ def test_a_trained_denoiser_approaches_the_exact_score_of_a_mixture(sde: VE | VP
 def test_a_loss_that_is_not_finite_stops_with_step_and_noise_level() -> None:
     denoiser = Denoiser({"kind": "mlp", "width": 8, "depth": 1}, VP(), (2,), [0.0, 0.0], 1.0)
     data = torch.full((8, 2), torch.inf)
-    with pytest.raises(FloatingPointError, match=r"step 2 at t = .*learning rate 0\.0002"):
+    with pytest.raises(
+        FloatingPointError, match=r"step 1 at t = .*after step 2, learning rate 0\.0002"
+    ):
         train(denoiser, data, TrainingConfig(steps=2, batch_size=8, log_every=2), 0)
 
 

@@ -21,7 +21,7 @@ from scoremodel.denoiser import load
 from scoremodel.evaluation.extractor import Classifier, accuracy, load_extractor
 from scoremodel.samplers import Heun, sample
 from scoremodel.sde import VE
-from tasks.ledger import content_hash
+from tasks.hashes import content_hash
 from tasks.sample import draw_labels
 from tests.workspace import ROOT, Workspace
 

@@ -1,0 +1,163 @@
+"""Checkpoints: a run that was killed goes on where it was, and ends as if nothing had happened.
+
+A checkpoint is a safetensors file with the state's tensors, the step, and a hash of both. It appears
+whole or not at all; one that is damaged all the same is named and passed over for the one before it.
+Randomness is a function of (seed, step), so there is no generator's state to keep.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from scoremodel.files import atomic_path
+
+__all__ = ["Checkpoints", "Stopped"]
+
+_KEY = "checkpoint"  # one key only: safetensors orders several differently in each process
+_KEPT = 2
+
+
+class Stopped(InterruptedError):
+    """A run was asked to stop, and has saved its state."""
+
+
+class Checkpoints:
+    """The checkpoints of one run, in a folder that one process at a time may use.
+
+    Args:
+        folder: the run's own folder, made when it is first needed.
+        every_steps: a checkpoint is due after that many steps, 0 for never.
+        every_seconds: a checkpoint is due after that many seconds, 0 for never.
+        stop: asked after every step; once it is true the run saves its state and raises `Stopped`.
+        warn: is told about damaged checkpoints.
+
+    Raises:
+        BlockingIOError: on entering, if another process is at work in the folder.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        every_steps: int = 0,
+        every_seconds: float = 60.0,
+        stop: Callable[[], bool] = lambda: False,
+        warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+    ) -> None:
+        from filelock import FileLock
+
+        self.folder = Path(folder)
+        self.every_steps, self.every_seconds = every_steps, every_seconds
+        self.stop, self.warn = stop, warn
+        self.saved = time.monotonic()
+        # Beside the folder, not in it: a lock that is deleted while it is held locks nobody out.
+        self.lock = FileLock(self.folder.with_name(f"{self.folder.name}.lock"), timeout=0)
+
+    def __enter__(self) -> Checkpoints:
+        from filelock import Timeout
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.lock.acquire()
+        except Timeout:
+            raise BlockingIOError(
+                f"{self.folder}: another process is at work on this run; wait for it, or stop it"
+            ) from None
+        self.saved = time.monotonic()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.lock.release()
+
+    def due(self, step: int) -> bool:
+        """Return whether the state after `step` steps should be saved now."""
+        return bool(self.every_steps and step % self.every_steps == 0) or bool(
+            self.every_seconds and time.monotonic() - self.saved >= self.every_seconds
+        )
+
+    def save(self, step: int, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
+        """Write the state after `step` steps, and drop all but the newest two.
+
+        Args:
+            step: number of steps done.
+            tensors: the state.
+            info: the rest of it, as JSON.
+
+        Raises:
+            OSError: if the file cannot be written, naming it; older checkpoints stay.
+        """
+        kept = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
+        text = json.dumps({"step": step, "info": info}, sort_keys=True)
+        header = {_KEY: json.dumps({"state": text, "hash": _digest(kept, text)})}
+        with atomic_path(self.folder / f"step-{step:010}.safetensors") as temporary:
+            save_file(kept, temporary, header)
+        for path in self._files()[:-_KEPT]:
+            path.unlink()
+        self.saved = time.monotonic()
+
+    def latest(
+        self, device: torch.device | str = "cpu"
+    ) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+        """Return the newest checkpoint that is whole.
+
+        Args:
+            device: where the tensors go.
+
+        Returns:
+            The number of steps done, the state's tensors and the rest of it; None if there is no
+            checkpoint.
+        """
+        for path in reversed(self._files()):
+            try:
+                with safe_open(path, framework="pt", device="cpu") as file:
+                    header = json.loads((file.metadata() or {})[_KEY])
+                    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                if _digest(tensors, header["state"]) != header["hash"]:
+                    raise ValueError("its content is not what was written")
+            except (SafetensorError, OSError, KeyError, ValueError) as error:
+                self.warn(f"{path}: damaged checkpoint ({error}), going back to the one before it")
+                continue
+            state = json.loads(header["state"])
+            moved = {name: value.to(device) for name, value in tensors.items()}
+            return state["step"], moved, state["info"]
+        return None
+
+    def exist(self) -> bool:
+        """Return whether there is any checkpoint, whole or not."""
+        return bool(self._files())
+
+    def remove(self) -> None:
+        """Delete all checkpoints, once what the run was for has been written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*.safetensors"))
+
+
+def _digest(tensors: dict[str, Tensor], text: str) -> str:
+    """Return a hash of tensors (on the CPU, contiguous) and text."""
+    digest = blake2b(text.encode(), digest_size=16)
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
+        digest.update(np.ascontiguousarray(value.numpy()).data)
+    return digest.hexdigest()

@@ -1,0 +1,148 @@
+"""Checkpoints: a training that was cut off anywhere ends with the uninterrupted one's bits."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from scoremodel.checkpoint import Checkpoints, Stopped
+from scoremodel.denoiser import Denoiser
+from scoremodel.sde import VP
+from scoremodel.training import TrainingConfig, train
+from tests.scoremodel.test_training import NETWORK, digest, images
+
+STEPS = 13
+CONFIG = TrainingConfig(
+    steps=STEPS, batch_size=8, log_every=5, flip=True, schedule="cosine", warmup_steps=3
+)
+
+
+def run(checkpoints: Checkpoints | None) -> tuple[str, list[dict[str, float]]]:
+    torch.manual_seed(0)
+    denoiser = Denoiser(NETWORK, VP(), (1, 8, 8), [0.0], 0.6, 17)
+    averaged, curves = train(denoiser, images(), CONFIG, 3, checkpoints=checkpoints)
+    return digest(averaged), curves
+
+
+@pytest.fixture(scope="module")
+def whole() -> tuple[str, list[dict[str, float]]]:
+    return run(None)
+
+
+def stop_after(steps: int, folder: Path, **options: int) -> Checkpoints:
+    """Return checkpoints that ask their run to stop after some steps."""
+    asked = iter([False] * (steps - 1) + [True])
+    return Checkpoints(folder, stop=lambda: next(asked), **options)
+
+
+@pytest.mark.parametrize("steps", range(1, STEPS))
+def test_a_run_stopped_after_any_step_goes_on_to_the_same_bits(
+    steps: int, tmp_path: Path, whole: tuple[str, list[dict[str, float]]]
+) -> None:
+    """Losses, curves and weights, whether the stop falls on a point of the curves or between."""
+    with (
+        stop_after(steps, tmp_path / "state") as checkpoints,
+        pytest.raises(Stopped, match=rf"after step {steps} of {STEPS}.*the same command goes on"),
+    ):
+        run(checkpoints)
+    with Checkpoints(tmp_path / "state") as checkpoints:
+        assert run(checkpoints) == whole
+
+
+def test_a_run_stopped_again_and_again_ends_with_the_same_bits(
+    tmp_path: Path, whole: tuple[str, list[dict[str, float]]]
+) -> None:
+    for steps in (3, 1, 4, 2):
+        with stop_after(steps, tmp_path / "state") as checkpoints, pytest.raises(Stopped):
+            run(checkpoints)
+    with Checkpoints(tmp_path / "state", every_steps=2) as checkpoints:
+        assert run(checkpoints) == whole
+        names = sorted(path.name for path in (tmp_path / "state").iterdir())
+        assert names == ["step-0000000010.safetensors", "step-0000000012.safetensors"]
+        checkpoints.remove()
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "empty"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
+    damage: str, tmp_path: Path, whole: tuple[str, list[dict[str, float]]]
+) -> None:
+    said: list[str] = []
+    with stop_after(9, tmp_path / "state", every_steps=4) as checkpoints, pytest.raises(Stopped):
+        run(checkpoints)
+    older, newest = sorted((tmp_path / "state").iterdir())
+    assert [older.name[-14:-12], newest.name[-14:-12]] == ["08", "09"]
+    content = bytearray(newest.read_bytes())
+    if damage == "bit":
+        content[-100] ^= 1
+    newest.write_bytes({"cut": content[: len(content) // 2], "empty": b""}.get(damage, content))
+    with Checkpoints(tmp_path / "state", warn=said.append) as checkpoints:
+        found = checkpoints.latest()
+        assert found is not None
+        assert found[0] == 8
+        assert run(checkpoints) == whole
+    assert all(line.startswith(f"{newest}: damaged checkpoint (") for line in said)
+    assert len(said) == 2
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_a_dead_one_is_not_in_the_way(
+    tmp_path: Path,
+) -> None:
+    hold = (
+        "import sys, time; from scoremodel.checkpoint import Checkpoints\n"
+        "with Checkpoints(sys.argv[1]):\n    print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path / "state")], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(BlockingIOError, match="state: another process is at work on this run"):
+        Checkpoints(tmp_path / "state").__enter__()
+    holder.kill()
+    holder.wait()
+    with Checkpoints(tmp_path / "state"):
+        pass
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
+    tmp_path: Path, whole: tuple[str, list[dict[str, float]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stop_after(4, tmp_path / "state") as checkpoints, pytest.raises(Stopped):
+        run(checkpoints)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with (
+        Checkpoints(tmp_path / "state", every_steps=6) as checkpoints,
+        pytest.raises(OSError, match=r"No space left.*step-0000000006\.safetensors"),
+    ):
+        run(checkpoints)
+    monkeypatch.undo()
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["step-0000000004.safetensors"]
+    with Checkpoints(tmp_path / "state") as checkpoints:
+        assert run(checkpoints) == whole
+
+
+def test_a_state_that_is_not_finite_is_not_kept(tmp_path: Path) -> None:
+    denoiser = Denoiser({"kind": "mlp", "width": 8, "depth": 1}, VP(), (2,), [0.0, 0.0], 1.0)
+    data = torch.zeros(64, 2)
+    data[63] = torch.inf
+    config = TrainingConfig(steps=16, batch_size=8, log_every=16)
+    with (
+        Checkpoints(tmp_path / "state", every_steps=1) as checkpoints,
+        pytest.raises(FloatingPointError, match=r"non-finite loss of step \d+ at t = ") as error,
+    ):
+        train(denoiser, data, config, 0, checkpoints=checkpoints)
+    first_bad = int(str(error.value).split("of step ")[1].split()[0])
+    found = Checkpoints(tmp_path / "state").latest()
+    assert (found[0] if found else 0) == first_bad - 1
+    if found:
+        assert all(bool(value.isfinite().all()) for value in found[1].values())

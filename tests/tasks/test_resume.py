@@ -1,0 +1,155 @@
+"""A training that is killed, whenever and however, goes on through `dvc repro` to the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.workspace import Workspace
+
+STAGE = "train@digits-vp-0"
+WEIGHTS = "artifacts/models/digits-vp-0.safetensors"
+
+
+def train_for(workspace: Workspace, steps: int, every_steps: int) -> None:
+    params = workspace.params()
+    params["models"]["vp"]["training"] |= {"steps": steps, "log_every": 50}
+    params["checkpoints"] |= {"every_steps": every_steps, "every_seconds": 0}
+    workspace.write_params(params)
+
+
+def digest(workspace: Workspace) -> str:
+    return hashlib.sha256((workspace.root / WEIGHTS).read_bytes()).hexdigest()
+
+
+def states(workspace: Workspace) -> list[Path]:
+    return sorted((workspace.root / ".scoremodel/state").rglob("step-*.safetensors"))
+
+
+def started(workspace: Workspace) -> tuple[subprocess.Popen[str], psutil.Process]:
+    """Return a `dvc repro` of the training, and its trainer once that is at work."""
+    before = {path.name for path in states(workspace)}
+    dvc = workspace.start("dvc", "repro", "--single-item", STAGE)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert dvc.poll() is None, dvc.communicate()
+        for child in psutil.Process(dvc.pid).children(recursive=True):
+            if "tasks.train" in child.cmdline() and "python" in child.name():
+                while {path.name for path in states(workspace)} <= before:
+                    assert dvc.poll() is None, dvc.communicate()
+                    time.sleep(0.02)
+                return dvc, child
+        time.sleep(0.02)
+    raise AssertionError("no trainer appeared")
+
+
+def test_a_trainer_that_is_asked_to_stop_saves_and_goes_on_to_the_same_bytes(
+    copied: Workspace,
+) -> None:
+    train_for(copied, 300, every_steps=20)
+    copied.dvc("repro", "--single-item", STAGE)
+    whole = digest(copied)
+    assert states(copied) == []
+    (copied.root / WEIGHTS).unlink()
+    command = [sys.executable, "-m", "tasks.train", "digits", "vp", "0"]
+    trainer = copied.start(*command)
+    while not states(copied):
+        time.sleep(0.02)
+    second = copied.python("-m", "tasks.train", "digits", "vp", "0", status=2)
+    assert "another process is at work on this run" in second
+    trainer.send_signal(signal.SIGTERM)
+    _, said = trainer.communicate(timeout=60)
+    assert trainer.returncode == 128 + signal.SIGTERM
+    assert "of 300, whose state is in" in said
+    assert "the same command goes on from there" in said
+    assert not (copied.root / WEIGHTS).exists()
+    assert "goes on from" in copied.python(*command[1:])
+    assert digest(copied) == whole
+    assert states(copied) == []
+
+
+def test_the_trainer_dies_with_its_dvc_and_the_next_repro_goes_on(copied: Workspace) -> None:
+    train_for(copied, 4000, every_steps=20)
+    dvc, trainer = started(copied)
+    dvc.kill()
+    dvc.wait()
+    trainer.wait(timeout=20)
+    kept = states(copied)
+    assert kept
+    dvc, trainer = started(copied)
+    assert int(states(copied)[-1].stem[5:]) > int(kept[-1].stem[5:])
+    trainer.terminate()
+    dvc.communicate(timeout=60)
+    assert dvc.returncode == 255
+
+
+@pytest.mark.parametrize("moment", ["in the middle of the file", "before it has its name"])
+def test_a_kill_during_a_checkpoint_s_write_leaves_the_one_before(
+    copied: Workspace, moment: str
+) -> None:
+    train_for(copied, 60, every_steps=10)
+    copied.python("-m", "tasks.train", "digits", "vp", "0")
+    whole = digest(copied)
+    (copied.root / WEIGHTS).unlink()
+    fault = (
+        "import os, signal, sys\n"
+        "from scoremodel import checkpoint\n"
+        "from tasks.train import main\n"
+        "real, calls = checkpoint.save_file, []\n"
+        "def save(tensors, path, header):\n"
+        "    real(tensors, path, header)\n"
+        "    calls.append(path)\n"
+        "    if len(calls) == 3:\n"
+        "        if sys.argv[1] == 'in the middle of the file':\n"
+        "            os.truncate(path, os.path.getsize(path) // 2)\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "checkpoint.save_file = save\n"
+        "main(['digits', 'vp', '0'])\n"
+    )
+    copied.python("-c", fault, moment, status=-signal.SIGKILL)
+    assert [path.stem for path in states(copied)] == ["step-0000000010", "step-0000000020"]
+    copied.dvc("repro", "--single-item", STAGE)
+    assert digest(copied) == whole
+
+
+def test_another_run_does_not_go_on_from_this_one_s_state(copied: Workspace) -> None:
+    train_for(copied, 4000, every_steps=20)
+    dvc, trainer = started(copied)
+    trainer.kill()
+    dvc.communicate(timeout=60)
+    (folder,) = {path.parent for path in states(copied)}
+    train_for(copied, 40, every_steps=20)
+    said = copied.dvc("repro", "--single-item", STAGE)
+    assert "goes on from" not in said
+    assert {path.parent for path in states(copied)} == {folder}
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_change_nothing(copied: Workspace) -> None:
+    train_for(copied, 3000, every_steps=7)
+    copied.dvc("repro", "--single-item", STAGE)
+    whole = digest(copied)
+    copied.run("git", "checkout", "--", "params.yaml")
+    train_for(copied, 3000, every_steps=7)
+    (copied.root / WEIGHTS).unlink()
+    copied.run("rm", "-rf", ".dvc/cache", "dvc.lock")
+    copied.dvc("repro", "prepare@digits")
+    draw = random.Random(0)
+    for _ in range(20):
+        dvc, trainer = started(copied)
+        time.sleep(draw.uniform(0, 0.4))
+        trainer.kill()
+        dvc.communicate(timeout=60)
+        assert dvc.returncode == 255
+        assert not (copied.root / WEIGHTS).exists()
+    copied.dvc("repro", "--single-item", STAGE)
+    assert digest(copied) == whole
+    assert states(copied) == []
