@@ -43,7 +43,7 @@ def test_vp_keeps_its_digits_in_single_precision_near_zero() -> None:
 @pytest.mark.parametrize("sde", PROCESSES, ids=str)
 def test_kernel_solves_the_moment_equations_of_drift_and_diffusion(sde: SDE) -> None:
     """O2: dm/dt = f m and dV/dt = 2 f V + g², integrated by Runge–Kutta, give alpha and sigma²."""
-    start, end, steps = 0.01, 1.0, 4000
+    start, end, steps = 0.01, 1.0, 2000
     h = (end - start) / steps
     state = torch.stack([sde.alpha(at(start)), sde.sigma(at(start)) ** 2])
 

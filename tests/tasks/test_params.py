@@ -35,7 +35,7 @@ def changed(folder: Path, old: str, new: str) -> Path:
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
-        ("seed: 0 ", "sed: 0 ", "sed: unknown key, allowed: seed, threads, device, active, "),
+        ("seed: 0 ", "sed: 0 ", "sed: unknown key, allowed: seed, threads, device, checkpoints, active, "),
         ("sigma_min: 0.02", "sigma_min: 200", "models.ve.sde.sigma_max: 100.0 is not allowed, "
          "allowed: a number greater than sigma_min (200)"),
         ("samplers: [heun, euler_maruyama]", "samplers: heun",
