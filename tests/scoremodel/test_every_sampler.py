@@ -277,8 +277,6 @@ def test_every_sampler_reaches_the_data_on_every_process_that_defines_it(
                 sampler.plan(process)
             return
         sampler = dataclasses.replace(sampler, grid="uniform", steps=199)
-        if isinstance(sampler, AnnealedLangevin):
-            sampler = dataclasses.replace(sampler, steps_per_level=20)
     # The corrector's step rests on norms, which mean something in many dimensions only.
     dimension = 64 if name == "predictor_corrector" else 1
     oracle = GaussianMixture([[MEAN] * dimension], [STD], [1.0])
