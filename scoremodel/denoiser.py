@@ -251,9 +251,8 @@ class Denoiser(nn.Module):
         Raises:
             ValueError: if the model knows no classes, or the labels are wrong.
         """
-        if (
-            labels is None or labels.device.type == "cpu"
-        ):  # another device would have to be waited for
+        # Labels on another device have been checked by who put them there: looking at them would wait.
+        if labels is None or labels.device.type == "cpu":
             labels = self.checked(labels, guidance)
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:

@@ -109,8 +109,10 @@ def main(arguments: Sequence[str]) -> None:
                 "classes, allowed: null"
             )
         labels = torch.from_numpy(arrays["train_labels"])
-    process = build_process(model.sde, dequantise(data, card["levels"]))
-    assert process is not None
+    process = build_process(model.sde)
+    if process is None:  # it follows from the data
+        process = build_process(model.sde, dequantise(data, card["levels"]))
+        assert process is not None
     denoiser = build_denoiser(model, card, process, configuration.train_seed).to(device)
     parameters = sum(weight.numel() for weight in denoiser.parameters())
     print(f"{configuration.model_name}: {parameters / 1e6:.2f} M parameters, {process}", flush=True)
