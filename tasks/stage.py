@@ -36,7 +36,8 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
 def _die_with_dvc() -> None:
     """Ask Linux for a SIGTERM when the process that started this stage dies, if that is DVC.
 
-    A stage that outlives its DVC is an orphan beside which the next `dvc repro` starts another.
+    A stage that outlives its DVC is an orphan beside which the next `dvc repro` starts another. The
+    commands in dvc.yaml start with `exec`, so that no shell stands between the two.
     """
     if "DVC_STAGE" not in os.environ or not sys.platform.startswith("linux"):
         return

@@ -76,7 +76,12 @@ def test_a_trainer_that_is_asked_to_stop_saves_and_goes_on_to_the_same_bytes(
     assert states(copied) == []
 
 
-def test_the_trainer_dies_with_its_dvc_and_the_next_repro_goes_on(copied: Workspace) -> None:
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
+def test_the_trainer_dies_with_its_dvc_and_the_next_repro_goes_on(
+    copied: Workspace, shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # DVC runs a stage's command in the user's shell, and some stay there as the trainer's parent.
+    monkeypatch.setenv("SHELL", shell)
     train_for(copied, 4000, every_steps=20)
     dvc, trainer = started(copied)
     dvc.kill()
