@@ -1,8 +1,9 @@
-"""Checkpoints: a run that was killed goes on where it was, and ends as if nothing had happened.
+"""Unfinished work on disk: what was killed goes on where it was, and ends as if nothing had happened.
 
-A checkpoint is a safetensors file with the state's tensors, the step, and a hash of both. It appears
-whole or not at all; one that is damaged all the same is named and passed over for the one before it.
-Randomness is a function of (seed, step), so there is no generator's state to keep.
+A training keeps `Checkpoints`, a computation in independent parts keeps `Chunks`. Each is a
+safetensors file with tensors, a description, and a hash of both. It appears whole or not at all; one
+that is damaged all the same is named and passed over. Randomness is a function of (seed, step) or
+(seed, sample number), so there is no generator's state to keep.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -26,17 +27,84 @@ from torch import Tensor
 
 from scoremodel.files import atomic_path
 
-__all__ = ["Checkpoints", "Stopped"]
+__all__ = ["Checkpoints", "Chunks", "Stopped"]
 
 _KEY = "checkpoint"  # one key only: safetensors orders several differently in each process
 _KEPT = 2
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 class Stopped(InterruptedError):
     """A run was asked to stop, and has saved its state."""
 
 
-class Checkpoints:
+class _State:
+    """A folder of hashed safetensors files, in which one process at a time may be at work."""
+
+    def __init__(self, folder: str | os.PathLike[str], warn: Callable[[str], None]) -> None:
+        from filelock import FileLock
+
+        self.folder = Path(folder)
+        self.warn = warn
+        # Beside the folder, not in it: a lock that is deleted while it is held locks nobody out.
+        self.lock = FileLock(self.folder.with_name(f"{self.folder.name}.lock"), timeout=0)
+
+    def __enter__(self) -> Self:
+        from filelock import Timeout
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.lock.acquire()
+        except Timeout:
+            raise BlockingIOError(
+                f"{self.folder}: another process is at work on this run; wait for it, or stop it"
+            ) from None
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.lock.release()
+
+    def exist(self) -> bool:
+        """Return whether there is any file, whole or not."""
+        return bool(self._files())
+
+    def remove(self) -> None:
+        """Delete all of it, once what the run was for has been written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("*.safetensors"))
+
+    def _write(self, name: str, tensors: dict[str, Tensor], content: Any) -> None:
+        kept = {key: value.detach().contiguous().cpu() for key, value in tensors.items()}
+        text = json.dumps(content, sort_keys=True)
+        header = {_KEY: json.dumps({"content": text, "hash": _digest(kept, text)})}
+        with atomic_path(self.folder / f"{name}.safetensors") as temporary:
+            save_file(kept, temporary, header)
+
+    def _read(self, path: Path, otherwise: str) -> tuple[dict[str, Tensor], Any] | None:
+        """Return what `_write` wrote, None (and a warning) if it is damaged."""
+        try:
+            with safe_open(path, framework="pt", device="cpu") as file:
+                header = json.loads((file.metadata() or {})[_KEY])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if _digest(tensors, header["content"]) != header["hash"]:
+                raise ValueError("its content is not what was written")
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            self.warn(f"{path}: damaged ({error}), {otherwise}")
+            return None
+        return tensors, json.loads(header["content"])
+
+
+class Checkpoints(_State):
     """The checkpoints of one run, in a folder that one process at a time may use.
 
     Args:
@@ -56,37 +124,17 @@ class Checkpoints:
         every_steps: int = 0,
         every_seconds: float = 60.0,
         stop: Callable[[], bool] = lambda: False,
-        warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+        warn: Callable[[str], None] = _say,
     ) -> None:
-        from filelock import FileLock
-
-        self.folder = Path(folder)
+        super().__init__(folder, warn)
         self.every_steps, self.every_seconds = every_steps, every_seconds
-        self.stop, self.warn = stop, warn
+        self.stop = stop
         self.saved = time.monotonic()
-        # Beside the folder, not in it: a lock that is deleted while it is held locks nobody out.
-        self.lock = FileLock(self.folder.with_name(f"{self.folder.name}.lock"), timeout=0)
 
-    def __enter__(self) -> Checkpoints:
-        from filelock import Timeout
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self.lock.acquire()
-        except Timeout:
-            raise BlockingIOError(
-                f"{self.folder}: another process is at work on this run; wait for it, or stop it"
-            ) from None
+    def __enter__(self) -> Self:
+        super().__enter__()
         self.saved = time.monotonic()
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.lock.release()
 
     def due(self, step: int) -> bool:
         """Return whether the state after `step` steps should be saved now."""
@@ -105,11 +153,7 @@ class Checkpoints:
         Raises:
             OSError: if the file cannot be written, naming it; older checkpoints stay.
         """
-        kept = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
-        text = json.dumps({"step": step, "info": info}, sort_keys=True)
-        header = {_KEY: json.dumps({"state": text, "hash": _digest(kept, text)})}
-        with atomic_path(self.folder / f"step-{step:010}.safetensors") as temporary:
-            save_file(kept, temporary, header)
+        self._write(f"step-{step:010}", tensors, {"step": step, "info": info})
         for path in self._files()[:-_KEPT]:
             path.unlink()
         self.saved = time.monotonic()
@@ -127,30 +171,60 @@ class Checkpoints:
             checkpoint.
         """
         for path in reversed(self._files()):
-            try:
-                with safe_open(path, framework="pt", device="cpu") as file:
-                    header = json.loads((file.metadata() or {})[_KEY])
-                    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                if _digest(tensors, header["state"]) != header["hash"]:
-                    raise ValueError("its content is not what was written")
-            except (SafetensorError, OSError, KeyError, ValueError) as error:
-                self.warn(f"{path}: damaged checkpoint ({error}), going back to the one before it")
-                continue
-            state = json.loads(header["state"])
-            moved = {name: value.to(device) for name, value in tensors.items()}
-            return state["step"], moved, state["info"]
+            found = self._read(path, "going back to the checkpoint before it")
+            if found is not None:
+                tensors, state = found
+                moved = {name: value.to(device) for name, value in tensors.items()}
+                return state["step"], moved, state["info"]
         return None
 
-    def exist(self) -> bool:
-        """Return whether there is any checkpoint, whole or not."""
-        return bool(self._files())
 
-    def remove(self) -> None:
-        """Delete all checkpoints, once what the run was for has been written."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+class Chunks(_State):
+    """The finished parts of a long computation whose parts do not depend on each other.
 
-    def _files(self) -> list[Path]:
-        return sorted(self.folder.glob("step-*.safetensors"))
+    Args:
+        folder: the computation's own folder, made when it is first needed.
+        stop: asked after every part; once it is true `Stopped` is raised.
+        warn: is told about damaged parts.
+
+    Raises:
+        BlockingIOError: on entering, if another process is at work in the folder.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        stop: Callable[[], bool] = lambda: False,
+        warn: Callable[[str], None] = _say,
+    ) -> None:
+        super().__init__(folder, warn)
+        self.stop = stop
+
+    def get(self, name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Return a part's tensors, on the CPU: as they were finished before, or else computed now.
+
+        Args:
+            name: the part's name, which may be part of a file's.
+            compute: makes them.
+
+        Returns:
+            The tensors by name.
+
+        Raises:
+            Stopped: after a part that was computed, if `stop` says so; it is saved.
+            OSError: if the file cannot be written, naming it; other parts stay.
+        """
+        path = self.folder / f"{name}.safetensors"
+        if path.exists() and (found := self._read(path, "computing it again")) is not None:
+            return found[0]
+        made = {key: value.cpu() for key, value in compute().items()}
+        self._write(name, made, None)
+        if self.stop():
+            raise Stopped(
+                f"stopped after {name}, what is finished is in {self.folder}; the same command goes "
+                "on from there"
+            )
+        return made
 
 
 def _digest(tensors: dict[str, Tensor], text: str) -> str:

@@ -20,7 +20,7 @@ choices of c_skip and c_out make F predict the noise, v, or the data (`precondit
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -392,36 +392,66 @@ class Denoiser(nn.Module):
 
 
 def save(
-    denoiser: Denoiser, path: str | os.PathLike[str], info: dict[str, Any] | None = None
+    denoiser: Denoiser | Mapping[float, Denoiser],
+    path: str | os.PathLike[str],
+    info: dict[str, Any] | None = None,
 ) -> None:
     """Write weights and configuration as one safetensors file, whole or not at all.
 
     Args:
-        denoiser: the model.
+        denoiser: the model, or the averages of one model by their half-life.
         path: file to write.
         info: anything else worth keeping with the weights, as JSON; must repeat from run to run.
     """
-    write_weights(path, denoiser, {"config": denoiser.config(), "info": info or {}})
+    if isinstance(denoiser, Denoiser):
+        state, config, half_lives = denoiser.state_dict(), denoiser.config(), []
+    else:
+        half_lives = [f"{half_life:.15g}" for half_life in denoiser]
+        state = {
+            f"{name}/{key}": value
+            for name, average in zip(half_lives, denoiser.values(), strict=True)
+            for key, value in average.state_dict().items()
+        }
+        config = next(iter(denoiser.values())).config()
+    write_weights(path, state, {"config": config, "ema_half_lives": half_lives, "info": info or {}})
 
 
-def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Denoiser:
+def load(
+    path: str | os.PathLike[str],
+    device: torch.device | str = "cpu",
+    ema_half_life: float | None = None,
+) -> Denoiser:
     """Return the denoiser that `save` wrote, in evaluation mode; nothing is unpickled.
 
     Args:
         path: a safetensors file.
         device: where the weights go.
+        ema_half_life: which of several averages; None is the first of them.
 
     Returns:
         The denoiser; what was saved as `info` is its attribute `info`.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged or was not written by `save`.
+        ValueError: if the file is damaged, was not written by `save`, or lacks that average.
     """
     tensors, stored = read_weights(path, device)
     config = stored.get("config", {})
     if "sde" not in config:
         raise ValueError(f"{os.fspath(path)}: holds no denoiser")
+    half_lives = stored["ema_half_lives"]
+    if half_lives or ema_half_life is not None:
+        chosen = half_lives[0] if ema_half_life is None else f"{ema_half_life:.15g}"
+        if chosen not in half_lives:
+            raise ValueError(
+                f"{os.fspath(path)}: holds no average with half-life {chosen}, "
+                f"allowed: {', '.join(half_lives) or 'none'}"
+            )
+        tensors = {
+            key.removeprefix(f"{chosen}/"): value
+            for key, value in tensors.items()
+            if key.startswith(f"{chosen}/")
+        }
     denoiser = Denoiser(process=process_from_config(config.pop("sde")), **config)
     denoiser.load_state_dict(tensors)
     denoiser.info = stored["info"]

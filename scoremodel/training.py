@@ -1,4 +1,4 @@
-"""The training loop: denoising score matching with Adam, warm-up, clipping and an averaged copy.
+"""The training loop: denoising score matching with Adam, warm-up, clipping and averaged copies.
 
 All randomness of step k comes from (seed, k), the order of the data from (seed, epoch): a run that
 goes on from a checkpoint is the uninterrupted run, bit for bit.
@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +23,24 @@ from scoremodel.data.scale import dequantise
 from scoremodel.denoiser import Denoiser, as_channels_last
 from scoremodel.loss import Weighting, denoising_loss, denoising_weight
 from scoremodel.rng import derive_seed, generator
+from scoremodel.schedules import Schedule, schedule_factor
 from scoremodel.times import Stratified, Times
 
-__all__ = ["BANDS", "TrainingConfig", "learning_rate", "train"]
+__all__ = [
+    "BANDS",
+    "Observer",
+    "Precision",
+    "Trained",
+    "TrainingConfig",
+    "learning_rate",
+    "resolve_precision",
+    "train",
+]
 
 BANDS = 4
 """The curves show the loss by noise band: t in quarters, band 1 the least noisy."""
+
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -35,40 +50,87 @@ class TrainingConfig:
     Args:
         steps: number of optimiser steps.
         batch_size: data points per step.
+        accumulate: number of parts in which a batch is computed, one after the other, for batches
+            whose activations do not fit into memory. The parts have the whole batch's times and
+            noise, so that only rounding and the places of dropout differ.
         learning_rate: Adam's, after warm-up.
-        schedule: "constant", or "cosine" down to zero at the last step.
+        schedule: see `scoremodel.schedules`.
         warmup_steps: steps over which the learning rate rises linearly from zero.
         clip_norm: largest norm of the whole gradient.
-        ema_decay: decay d of the averaged weights; at step n min(d, (1 + n) / (10 + n)) is used, so
-            that a short training is not averaged with its start.
+        ema_half_lives: half-lives of the averaged weights, in data points seen. Of h and batches of
+            B follows a decay d = 2^(−B / h); at step n min(d, (1 + n) / (10 + n)) is used, so that a
+            short training is not averaged with its start.
         weighting: see `denoising_weight`.
         times: distribution of the times, see `scoremodel.times`.
         label_dropout: probability with which a data point's class is hidden from a class-conditional
             model, so that it learns the distribution of all classes too (classifier-free guidance).
         flip: whether images are mirrored at random.
+        precision: what the network computes in. Weights, loss and optimiser are float32 always.
+            "auto" is bfloat16 on a GPU and float32 elsewhere.
+        compile: whether torch compiles the network, which takes minutes before the first step.
         log_every: steps between two points of the curves.
     """
 
     steps: int
     batch_size: int = 128
+    accumulate: int = 1
     learning_rate: float = 2e-4
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Schedule = "constant"
     warmup_steps: int = 0
     clip_norm: float = 1.0
-    ema_decay: float = 0.999
+    ema_half_lives: tuple[float, ...] = (50_000.0,)
     weighting: Weighting = "sigma2"
     times: Times = field(default_factory=Stratified)
     label_dropout: float = 0.1
     flip: bool = False
+    precision: Precision = "auto"
+    compile: bool = False
     log_every: int = 50
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What `train` returns.
+
+    Args:
+        averaged: the denoiser with averaged weights, in evaluation mode, for each half-life.
+        curves: one dictionary per `log_every` steps: step, loss, loss_band_1 … loss_band_4,
+            grad_norm, learning_rate; the losses are means since the last one.
+    """
+
+    averaged: Mapping[float, Denoiser]
+    curves: list[dict[str, float]]
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The average with the first half-life."""
+        return next(iter(self.averaged.values()))
+
+
+class Observer(Protocol):
+    """What watches a training; it must not change it."""
+
+    def begin(self, step: int) -> None:
+        """See how many steps are done already, before the first one here."""
+
+    def point(self, point: Mapping[str, float]) -> None:
+        """See a new point of the curves, with images_per_second and memory_mib beside it."""
+
+    def step(self, step: int, averaged: Denoiser) -> None:
+        """See the first average after each step."""
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
     """Return the learning rate of `step` (0-based): linear warm-up, then the schedule."""
-    warmup = min(1.0, (step + 1) / (config.warmup_steps + 1))
-    if config.schedule == "cosine":
-        warmup *= 0.5 * (1 + math.cos(math.pi * step / config.steps))
-    return config.learning_rate * warmup
+    factor = schedule_factor(config.schedule, step, config.steps, config.warmup_steps)
+    return config.learning_rate * factor
+
+
+def resolve_precision(precision: Precision, device: torch.device) -> Literal["float32", "bfloat16"]:
+    """Return what the network computes in on `device`: "auto" is bfloat16 on a GPU only."""
+    if precision == "auto":
+        return "bfloat16" if device.type == "cuda" else "float32"
+    return precision
 
 
 class _Batches:
@@ -104,29 +166,31 @@ def train(
     progress: bool = False,
     labels: Tensor | None = None,
     checkpoints: Checkpoints | None = None,
-) -> tuple[Denoiser, list[dict[str, float]]]:
-    """Train `denoiser` in place and return its averaged copy with the training curves.
+    observer: Observer | None = None,
+) -> Trained:
+    """Train `denoiser` in place and return its averaged copies with the training curves.
 
     Step k is a function of (seed, k) and of the state after step k − 1, so a run that goes on from a
     checkpoint ends with the same bits as one that was never interrupted.
 
     Args:
         denoiser: the model, on the device to train on.
-        data: grey levels (uint8) or real values with shape (N, *denoiser.shape).
+        data: grey levels (uint8) or real values with shape (N, *denoiser.shape). They become floats
+            a batch at a time, on the model's device; a tensor that is a memory-mapped file is read
+            as it is needed.
         config: how to train.
         seed: seed of data order, times, noise and dropout.
-        progress: whether to show a progress bar with the loss and the time left.
+        progress: whether to show a progress bar with loss, images/s, memory and the time left.
         labels: class numbers with shape (N,), which a class-conditional model needs.
         checkpoints: where to keep the state, and to go on from; None keeps none.
+        observer: watches.
 
     Returns:
-        The denoiser with exponentially averaged weights, in evaluation mode, and one dictionary per
-        `log_every` steps: step, loss, loss_band_1 … loss_band_4, grad_norm, learning_rate, the
-        losses averaged since the last one.
+        The averaged denoisers and the curves.
 
     Raises:
-        ValueError: if the data's shape is not the model's, or labels are missing, or given to an
-            unconditional model.
+        ValueError: if the data's shape is not the model's, labels are missing, or given to an
+            unconditional model, or a batch does not have `accumulate` equal parts.
         FloatingPointError: if a loss is not finite, naming step, noise level and learning rate; the
             last checkpoint is from before it.
         Stopped: if the checkpoints' `stop` says so; the state is saved.
@@ -134,14 +198,32 @@ def train(
     run = _Run(denoiser, data, labels, config, seed)
     if checkpoints is not None and (found := checkpoints.latest(run.device)) is not None:
         run.restore(*found)
+    if observer is not None:
+        observer.begin(run.step)
+    first = next(iter(run.averaged.values()))
+    logged, began = run.step, time.perf_counter()
     with tqdm(
-        total=config.steps, initial=run.step, desc="train", unit="step", disable=not progress
+        total=config.steps * config.batch_size,
+        initial=run.step * config.batch_size,
+        desc="train",
+        unit="img",
+        unit_scale=True,
+        disable=not progress,
     ) as bar:
         while run.step < config.steps:
             run.advance()
             if run.step % config.log_every == 0 or run.step == config.steps:
-                bar.set_postfix(loss=f"{run.log():.4f}")
-            bar.update()
+                point = run.log()
+                now = time.perf_counter()
+                rate = (run.step - logged) * config.batch_size / (now - began)
+                logged, began = run.step, now
+                memory = _memory_mib(run.device)
+                bar.set_postfix(loss=f"{point['loss']:.4f}", memory=f"{memory:.0f}MiB")
+                if observer is not None:
+                    observer.point(point | {"images_per_second": rate, "memory_mib": memory})
+            bar.update(config.batch_size)
+            if observer is not None:
+                observer.step(run.step, first)
             if checkpoints is None or run.step == config.steps:
                 continue
             stop = checkpoints.stop()
@@ -153,7 +235,17 @@ def train(
                     f"stopped after step {run.step} of {config.steps}, whose state is in "
                     f"{checkpoints.folder}; the same command goes on from there"
                 )
-    return run.averaged, run.curves
+    return Trained(run.averaged, run.curves)
+
+
+def _memory_mib(device: torch.device) -> float:
+    """Return the most memory that has been in use: the device's, or else the process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    import resource
+
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 class _Run:
@@ -178,15 +270,22 @@ class _Run:
                 f"{len(data)} data points and a model of {denoiser.classes or 'no'} classes do not "
                 f"fit {'no labels' if labels is None else f'labels of shape {tuple(labels.shape)}'}"
             )
+        if config.batch_size % config.accumulate:
+            raise ValueError(
+                f"a batch of {config.batch_size} does not have {config.accumulate} equal parts"
+            )
         self.denoiser, self.config, self.seed = denoiser, config, seed
         self.device = denoiser.data_mean.device
-        self.data = data.to(self.device)
+        self.data = _near(data, self.device)
         self.labels = denoiser.checked(labels, 1.0)
         as_channels_last(denoiser)
-        self.averaged = copy.deepcopy(denoiser).eval().requires_grad_(False)
+        self.averaged = {
+            half_life: copy.deepcopy(denoiser).eval().requires_grad_(False)
+            for half_life in config.ema_half_lives
+        }
         denoiser.train()
         self.parameters = list(denoiser.parameters())
-        self.averaged_parameters = list(self.averaged.parameters())
+        self.means = {half: list(mean.parameters()) for half, mean in self.averaged.items()}
         self.optimiser = torch.optim.Adam(self.parameters, lr=config.learning_rate, fused=True)
         self.batches = _Batches(len(data), config.batch_size, seed)
         self.losses = torch.zeros(config.log_every, config.batch_size, device=self.device)
@@ -194,16 +293,51 @@ class _Run:
         self.grad_norm = torch.zeros((), device=self.device)
         self.curves: list[dict[str, float]] = []
         self.step = 0
+        self.bfloat16 = resolve_precision(config.precision, self.device) == "bfloat16"
+        if config.compile:
+            denoiser.network.compile()
 
     def advance(self) -> None:
         """Take one step."""
-        config, denoiser, step = self.config, self.denoiser, self.step
-        process, image = denoiser.process, len(denoiser.shape) == 3
+        config, step = self.config, self.step
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(step, config)
-        draw = generator(self.seed, "step", step, self.device)
-        index = self.batches(step).to(self.device)
-        x_0 = dequantise(self.data[index], denoiser.levels)
+        x_0, t, noise, weight, shown = self._batch()
+        torch.manual_seed(derive_seed(self.seed, "dropout", step))
+        self.optimiser.zero_grad()
+        row = step % config.log_every
+        self.times[row] = t
+        for part in torch.arange(len(t)).chunk(config.accumulate):
+            inside = slice(int(part[0]), int(part[-1]) + 1)
+            denoise = self.denoiser.along(
+                self.denoiser.process, None if shown is None else shown[inside]
+            )
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+                loss = denoising_loss(
+                    denoise,
+                    x_0[inside],
+                    t[inside],
+                    noise[inside],
+                    self.denoiser.process,
+                    weight[inside],
+                )
+            (loss.sum() / len(t)).backward()  # type: ignore[no-untyped-call]
+            self.losses[row, inside] = loss.detach()
+        self.grad_norm = nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
+        self.optimiser.step()
+        for half_life, means in self.means.items():
+            decay = min(0.5 ** (config.batch_size / half_life), (1 + step) / (10 + step))
+            torch._foreach_lerp_(means, self.parameters, 1 - decay)  # type: ignore[arg-type]
+        self.step += 1
+
+    def _batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+        """Return this step's data, times, noise, weights and labels."""
+        config, process = self.config, self.denoiser.process
+        draw = generator(self.seed, "step", self.step, self.device)
+        index = self.batches(self.step)
+        pixels = self.data[index.to(self.data.device)].to(self.device)
+        x_0 = dequantise(pixels, self.denoiser.levels)
+        image = x_0.ndim == 4
         if config.flip and image:
             mirrored = torch.rand(len(x_0), generator=draw, device=self.device) < 0.5
             x_0 = torch.where(mirrored[:, None, None, None], x_0.flip(3), x_0)
@@ -215,29 +349,19 @@ class _Run:
         shown = None
         if self.labels is not None:
             hidden = torch.rand(len(x_0), generator=draw, device=self.device)
-            shown = self.labels[index].masked_fill(hidden < config.label_dropout, -1)
-        torch.manual_seed(derive_seed(self.seed, "dropout", step))
-        weight = factor * denoising_weight(t, process, config.weighting, denoiser.std)
-        denoise = denoiser.along(process, shown)
-        loss = denoising_loss(denoise, x_0, t, noise, process, weight)
-        self.optimiser.zero_grad()
-        loss.mean().backward()  # type: ignore[no-untyped-call]
-        self.grad_norm = nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
-        self.optimiser.step()
-        decay = min(config.ema_decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.averaged_parameters, self.parameters, 1 - decay)  # type: ignore[arg-type]
-        row = step % config.log_every
-        self.losses[row], self.times[row] = loss.detach(), t
-        self.step += 1
+            labels = self.labels[index.to(self.device)]
+            shown = labels.masked_fill(hidden < config.label_dropout, -1)
+        weight = factor * denoising_weight(t, process, config.weighting, self.denoiser.std)
+        return x_0, t, noise, weight, shown
 
-    def log(self) -> float:
-        """Add a point to the curves and return its loss."""
+    def log(self) -> dict[str, float]:
+        """Add a point to the curves and return it."""
         self.check()
         rows = self._rows()
         point = _curve_point(self.losses[:rows], self.times[:rows], self.step)
         rate = learning_rate(self.step - 1, self.config)
         self.curves.append(point | {"grad_norm": float(self.grad_norm), "learning_rate": rate})
-        return point["loss"]
+        return self.curves[-1]
 
     def check(self) -> None:
         """Raise FloatingPointError if a loss since the last point, or the gradient, is not finite."""
@@ -262,10 +386,10 @@ class _Run:
     def tensors(self) -> dict[str, Tensor]:
         """Return the state's tensors by name."""
         named = {"losses": self.losses, "times": self.times}
-        for index, (weight, mean) in enumerate(
-            zip(self.parameters, self.averaged_parameters, strict=True)
-        ):
-            named |= {f"weights.{index}": weight, f"averaged.{index}": mean}
+        for index, weight in enumerate(self.parameters):
+            named[f"weights.{index}"] = weight
+            for half_life, means in self.means.items():
+                named[f"averaged_{half_life:.15g}.{index}"] = means[index]
             for name, value in self.optimiser.state[weight].items():
                 named[f"{name}.{index}"] = value
         return named
@@ -277,17 +401,23 @@ class _Run:
         self.times.copy_(tensors["times"])
         names = ("exp_avg", "exp_avg_sq", "step")
         with torch.no_grad():
-            for index, (weight, mean) in enumerate(
-                zip(self.parameters, self.averaged_parameters, strict=True)
-            ):
+            for index, weight in enumerate(self.parameters):
                 weight.copy_(tensors[f"weights.{index}"])
-                mean.copy_(tensors[f"averaged.{index}"])
+                for half_life, means in self.means.items():
+                    means[index].copy_(tensors[f"averaged_{half_life:.15g}.{index}"])
                 self.optimiser.state[weight] = {
                     name: torch.empty_like(weight if name != "step" else tensors["step.0"]).copy_(
                         tensors[f"{name}.{index}"]
                     )
                     for name in names
                 }
+
+
+def _near(data: Tensor, device: torch.device) -> Tensor:
+    """Return `data` on the device, or as they are if they would take half of a GPU's free memory."""
+    if device.type == "cuda" and data.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+        return data
+    return data.to(device)
 
 
 def _curve_point(losses: Tensor, times: Tensor, step: int) -> dict[str, float]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from scoremodel.files import atomic_path
 
@@ -18,9 +19,9 @@ __all__ = ["read_weights", "write_weights"]
 _KEY = "scoremodel"  # one key only: safetensors orders several differently in each process
 
 
-def write_weights(path: str | os.PathLike[str], module: nn.Module, metadata: Any) -> None:
+def write_weights(path: str | os.PathLike[str], state: Mapping[str, Tensor], metadata: Any) -> None:
     """Write a module's state and `metadata` (JSON), whole or not at all, the same bytes every time."""
-    tensors = {name: value.contiguous().cpu() for name, value in module.state_dict().items()}
+    tensors = {name: value.contiguous().cpu() for name, value in state.items()}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, {_KEY: json.dumps(metadata, sort_keys=True)})
 

@@ -9,44 +9,48 @@ from pathlib import Path
 import numpy as np
 import torch
 
-__all__ = ["environment", "set_up_device"]
+from tasks.params import Params, ParamsError
+
+__all__ = ["device_name", "environment", "set_up_device"]
 
 
-def set_up_device(device: str, threads: int) -> torch.device:
-    """Return the device to use, after fixing threads and asking for deterministic algorithms.
+def set_up_device(params: Params) -> torch.device:
+    """Return the device to use, after fixing its threads, its precision and its algorithms.
 
     Args:
-        device: "auto" (CUDA, then Apple's, then the CPU), or a torch device.
-        threads: number of CPU threads; results repeat to the bit for one number of threads.
+        params: `device` ("auto" is CUDA, then Apple's, then the CPU), `threads` (results repeat to
+            the bit for one number of them), `tf32` (whether a GPU may round the factors of float32
+            products to 10 bits), `deterministic` (if not, cuDNN looks for its fastest algorithm and
+            results need not repeat).
 
     Returns:
         The device.
 
     Raises:
-        ValueError: if the device is not there.
+        ParamsError: if the device is not there.
     """
     # cuBLAS reads this when it starts; without it deterministic algorithms refuse to run.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(threads)
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.set_num_threads(params.threads)
+    torch.backends.cudnn.benchmark = not params.deterministic
+    torch.backends.cudnn.allow_tf32 = params.tf32
+    torch.backends.cuda.matmul.allow_tf32 = params.tf32
     there = ["cpu"]
     if torch.backends.mps.is_available():
         there.insert(0, "mps")
     if torch.cuda.is_available():
         there = ["cuda", *(f"cuda:{n}" for n in range(torch.cuda.device_count())), *there]
-    chosen = there[0] if device == "auto" else device
+    chosen = there[0] if params.device == "auto" else params.device
     if chosen not in there:
-        raise ValueError(
-            f"params.yaml: device: {device!r} is not on this machine, "
+        raise ParamsError(
+            f"params.yaml: device: {chosen!r} is not on this machine, "
             f"allowed: auto, {', '.join(there)}"
         )
     if chosen != "cpu":
         # The CPU's kernels that are used here repeat as they are, and the call costs a second there:
         # it imports the compiler.
-        torch.use_deterministic_algorithms(True)
-    print(f"device: {chosen} ({device_name(chosen)}), {threads} threads", flush=True)
+        torch.use_deterministic_algorithms(params.deterministic)
+    print(f"device: {chosen} ({device_name(chosen)}), {params.threads} threads", flush=True)
     return torch.device(chosen)
 
 
@@ -67,12 +71,19 @@ def device_name(device: torch.device | str) -> str:
         return platform.processor() or platform.machine()
 
 
-def environment(device: torch.device, threads: int) -> str:
+def environment(device: torch.device, params: Params) -> str:
     """Return what of the machine and the software changes the numbers, and nothing else, in words.
 
     It is the same on every run on one machine, so it may stand in files that are compared by hash.
     """
-    return (
-        f"{device.type}, {device_name(device)}, {torch.backends.cpu.get_cpu_capability()}, "
-        f"{threads} threads, torch {torch.__version__}, numpy {np.__version__}"
-    )
+    parts = [
+        device.type,
+        device_name(device),
+        torch.backends.cpu.get_cpu_capability(),
+        f"{params.threads} threads",
+        f"torch {torch.__version__}",
+        f"numpy {np.__version__}",
+    ]
+    if device.type != "cpu":
+        parts += ["tf32"] * params.tf32 + ["not deterministic"] * (not params.deterministic)
+    return ", ".join(parts)

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> None:
     """Write the extractor and the features of train and held-out."""
     name, params = parse_dataset(arguments)
     how = params.evaluation.extractor
-    device = set_up_device(params.device, params.threads)
+    device = set_up_device(params)
     files = Data(name)
     card = read_card(files.card)
     arrays, _ = read_arrays(files.arrays)

@@ -137,6 +137,7 @@ class UNet(_Strict):
     blocks: Count
     attention_levels: list[Annotated[int, Field(ge=0)]]
     dropout: Fraction
+    checkpointing: bool = False
 
     @field_validator("attention_levels")
     @classmethod
@@ -182,15 +183,26 @@ class Training(_Strict):
     steps: Count
     batch_size: Count
     learning_rate: Positive
-    schedule: Literal["constant", "cosine"]
+    schedule: Literal["constant", "linear", "cosine", "inverse_sqrt", "trapezoid"]
     warmup_steps: Annotated[int, Field(ge=0)]
     clip_norm: Positive
-    ema_decay: Fraction
+    ema_half_lives: Annotated[list[Positive], Field(min_length=1), AfterValidator(_unique)]
     weighting: Literal["sigma2", "likelihood", "edm"]
     times: Annotated[PlainTimes | LogNormalTimes, Field(discriminator="kind")]
     label_dropout: Fraction | None
     flip: bool
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: bool = False
+    accumulate: Count = 1
     log_every: Count
+
+    @field_validator("accumulate")
+    @classmethod
+    def _divides(cls, value: int, info: ValidationInfo) -> int:
+        size = info.data.get("batch_size", value)
+        if size % value:
+            raise ValueError(f"a divisor of batch_size ({size})")
+        return value
 
 
 class Model(_Strict):
@@ -206,6 +218,7 @@ class _Any(_Strict):
     kind: str
     guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     path: Process | None = None
+    ema_half_life: Positive | None = None
 
 
 class _Sampler(_Any):
@@ -287,8 +300,9 @@ Sampler = Annotated[
     | RungeKutta,
     Field(discriminator="kind"),
 ]
-"""One of `scoremodel.samplers.SAMPLERS`; the scale of guidance, for class-conditional models; and the
-process along which to sample, if that is not the one that the model was trained on."""
+"""One of `scoremodel.samplers.SAMPLERS`; the scale of guidance, for class-conditional models; the
+process along which to sample, if that is not the one that the model was trained on; and which of the
+model's averaged weights to use, if not the first."""
 
 
 class Extractor(_Strict):
@@ -316,13 +330,23 @@ class Checkpoints(_Strict):
     every_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
+class Watch(_Strict):
+    """How an unfinished training can be watched, `tasks.watch`."""
+
+    grid_every_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    tensorboard: bool
+
+
 class Params(_Strict):
     """All of `params.yaml`."""
 
     seed: Seed
     threads: Count
     device: Device
+    tf32: bool
+    deterministic: bool
     checkpoints: Checkpoints
+    watch: Watch
     active: Active
     datasets: dict[Name, Dataset]
     models: dict[Name, Model]
@@ -376,6 +400,21 @@ class Params(_Strict):
                         guidance,
                         f"1.0 for the active model {model!r}, whose training.label_dropout is "
                         f"{'null' if dropout is None else dropout}: it does not know what no class is",
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _averages_exist(self) -> Params:
+        for sampler in self.active.samplers:
+            chosen = self.samplers[sampler].ema_half_life
+            for model in self.active.models:
+                half_lives = self.models[model].training.ema_half_lives
+                if chosen is not None and chosen not in half_lives:
+                    raise _Located(
+                        f"samplers.{sampler}.ema_half_life",
+                        chosen,
+                        f"null, {', '.join(f'{h:g}' for h in half_lives)}: what the active model "
+                        f"{model!r} keeps (training.ema_half_lives)",
                     )
         return self
 

@@ -11,5 +11,5 @@ __all__ = ["build_sampler"]
 def build_sampler(sampler: Sampler) -> samplers.Sampler:
     """Return the sampler that one block of `params.yaml`'s `samplers:` describes."""
     return samplers.SAMPLERS[sampler.kind](
-        **sampler.model_dump(exclude={"kind", "guidance", "path"})
+        **sampler.model_dump(exclude={"kind", "guidance", "path", "ema_half_life"})
     )

@@ -1,7 +1,7 @@
-"""Where an unfinished training keeps its state, and how it is told to stop.
+"""Where unfinished work keeps its state, and how it is told to stop.
 
-The folder is named by the hash of all that the run depends on: a run after an edit of its parameters,
-its data or its code is another run, and must not go on from this one's state.
+The folder is named by the hash of all that the work depends on: after an edit of its parameters, its
+data or its code it is other work, and must not go on from this one's state.
 """
 
 from __future__ import annotations
@@ -17,37 +17,27 @@ from typing import Any
 
 import scoremodel
 from tasks.hashes import content_hash, file_hash
-from tasks.layout import Configuration
 from tasks.params import Params
 
 __all__ = ["state_folder", "stop_on_signals"]
 
 
-def state_folder(
-    configuration: Configuration, params: Params, data_sha256: str, environment: str
-) -> Path:
-    """Return the folder of one training run's checkpoints.
+def state_folder(name: str, params: Params, depends_on: dict[str, Any]) -> Path:
+    """Return the folder in which a stage keeps what is finished of its work.
 
     Args:
-        configuration: which model on which data, and its seed.
+        name: what the work is called, for people.
         params: all parameters.
-        data_sha256: hash of the data.
-        environment: what of the machine and the software changes the numbers.
+        depends_on: everything but the code that its result depends on, as JSON.
 
     Returns:
-        A folder that is this run's alone; it need not exist.
+        A folder that is this work's alone; it need not exist.
     """
     library = Path(scoremodel.__file__).parent
-    depends_on: dict[str, Any] = {
-        "model": params.models[configuration.model].model_dump(),
-        "train_seed": configuration.train_seed,
-        "data": data_sha256,
-        "environment": environment,
-        "code": [file_hash(path) for path in sorted(library.rglob("*.py"))],
-    }
-    name = f"{configuration.model_name}-{content_hash(depends_on)[:16]}"
+    code = [file_hash(path) for path in sorted(library.rglob("*.py"))]
+    unique = f"{name}-{content_hash({'code': code, **depends_on})[:16]}"
     # DVC names the workspace that a person works in, where `dvc exp run --temp` runs in another one.
-    return Path(os.environ.get("DVC_ROOT", "."), params.checkpoints.folder, name)
+    return Path(os.environ.get("DVC_ROOT", "."), params.checkpoints.folder, unique)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from scoremodel.files import atomic_path
 from scoremodel.rng import derive_seed
 from scoremodel.sde import Process
 from scoremodel.times import TIMES
-from scoremodel.training import BANDS, TrainingConfig, train
+from scoremodel.training import BANDS, TrainingConfig, resolve_precision, train
 from tasks.arrays import read_arrays, read_card
 from tasks.device import device_name, environment, set_up_device
 from tasks.layout import Configuration, Data
@@ -25,6 +25,7 @@ from tasks.process import build_process
 from tasks.stage import parse_configuration, run
 from tasks.state import state_folder, stop_on_signals
 from tasks.timing import write_timing
+from tasks.watch import Watch
 
 __all__ = ["build_denoiser", "main", "training_config", "write_curves"]
 
@@ -62,6 +63,7 @@ def training_config(training: Training) -> TrainingConfig:
     given = training.model_dump()
     times = given.pop("times")
     given["times"] = TIMES[times.pop("kind")](**times)
+    given["ema_half_lives"] = tuple(given["ema_half_lives"])
     if given["label_dropout"] is None:
         del given["label_dropout"]
     return TrainingConfig(**given)
@@ -95,7 +97,7 @@ def main(arguments: Sequence[str]) -> None:
     configuration, params = parse_configuration(arguments, sampler=False)
     model = params.models[configuration.model]
     training = model.training
-    device = set_up_device(params.device, params.threads)
+    device = set_up_device(params)
     files = Data(configuration.dataset)
     card = read_card(files.card)
     arrays, _ = read_arrays(files.arrays)
@@ -117,7 +119,9 @@ def main(arguments: Sequence[str]) -> None:
     parameters = sum(weight.numel() for weight in denoiser.parameters())
     print(f"{configuration.model_name}: {parameters / 1e6:.2f} M parameters, {process}", flush=True)
 
-    machine = environment(device, params.threads)
+    config = training_config(training)
+    precision = resolve_precision(config.precision, device)
+    machine = f"{environment(device, params)}, {precision}"
     info = {
         "dataset": configuration.dataset,
         "data_sha256": card["sha256"],
@@ -129,26 +133,37 @@ def main(arguments: Sequence[str]) -> None:
         "environment": machine,
     }
     kept = params.checkpoints
-    folder = state_folder(configuration, params, card["sha256"], machine)
+    folder = state_folder(
+        configuration.model_name,
+        params,
+        {
+            "model": model.model_dump(),
+            "train_seed": configuration.train_seed,
+            "data": card["sha256"],
+            "environment": machine,
+        },
+    )
+    watch = Watch(folder, configuration.model_name, params.watch)
     with (
         stop_on_signals() as stop,
         Checkpoints(folder, kept.every_steps, kept.every_seconds, stop) as checkpoints,
     ):
         began, resumed = time.perf_counter(), checkpoints.exist()
-        if resumed:
-            print(f"{configuration.model_name}: goes on from {folder}", flush=True)
-        averaged, curves = train(
+        verb = "goes on from" if resumed else "can be watched in"
+        print(f"{configuration.model_name}: {verb} {folder}", flush=True)
+        trained = train(
             denoiser,
             data,
-            training_config(training),
+            config,
             configuration.train_seed,
             progress=True,
             labels=labels,
             checkpoints=checkpoints,
+            observer=watch,
         )
         seconds = time.perf_counter() - began
-        save(averaged, configuration.weights, info)
-        write_curves(pd.DataFrame(curves), configuration)
+        save(trained.averaged, configuration.weights, info)
+        write_curves(pd.DataFrame(trained.curves), configuration)
         if not resumed:  # what the part before the interruption took is not known
             timing = {"seconds": seconds, "device": device_name(device)}
             write_timing(configuration.weights, timing)

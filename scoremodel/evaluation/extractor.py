@@ -202,7 +202,9 @@ def accuracy(classifier: Classifier, features: Tensor, labels: Tensor) -> float:
 
 def save_extractor(extractor: Extractor, path: str | os.PathLike[str]) -> None:
     """Write weights and configuration as one safetensors file, whole or not at all."""
-    write_weights(path, extractor, {"kind": extractor.kind, "config": extractor.config})
+    write_weights(
+        path, extractor.state_dict(), {"kind": extractor.kind, "config": extractor.config}
+    )
 
 
 def load_extractor(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Extractor:

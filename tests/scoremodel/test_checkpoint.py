@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from scoremodel.checkpoint import Checkpoints, Stopped
+from scoremodel.checkpoint import Checkpoints, Chunks, Stopped
 from scoremodel.denoiser import Denoiser
 from scoremodel.sde import VP
 from scoremodel.training import TrainingConfig, train
@@ -18,15 +18,21 @@ from tests.scoremodel.test_training import NETWORK, digest, images
 
 STEPS = 13
 CONFIG = TrainingConfig(
-    steps=STEPS, batch_size=8, log_every=5, flip=True, schedule="cosine", warmup_steps=3
+    steps=STEPS,
+    batch_size=8,
+    log_every=5,
+    flip=True,
+    schedule="cosine",
+    warmup_steps=3,
+    ema_half_lives=(1000, 5),
 )
 
 
 def run(checkpoints: Checkpoints | None) -> tuple[str, list[dict[str, float]]]:
     torch.manual_seed(0)
     denoiser = Denoiser(NETWORK, VP(), (1, 8, 8), [0.0], 0.6, 17)
-    averaged, curves = train(denoiser, images(), CONFIG, 3, checkpoints=checkpoints)
-    return digest(averaged), curves
+    trained = train(denoiser, images(), CONFIG, 3, checkpoints=checkpoints)
+    return "".join(map(digest, trained.averaged.values())), trained.curves
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +92,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
         assert found is not None
         assert found[0] == 8
         assert run(checkpoints) == whole
-    assert all(line.startswith(f"{newest}: damaged checkpoint (") for line in said)
+    assert all(line.startswith(f"{newest}: damaged (") for line in said)
     assert len(said) == 2
 
 
@@ -146,3 +152,30 @@ def test_a_state_that_is_not_finite_is_not_kept(tmp_path: Path) -> None:
     assert (found[0] if found else 0) == first_bad - 1
     if found:
         assert all(bool(value.isfinite().all()) for value in found[1].values())
+
+
+def test_finished_chunks_are_not_computed_again_and_damaged_ones_are(tmp_path: Path) -> None:
+    computed: list[int] = []
+    said: list[str] = []
+
+    def part(index: int) -> dict[str, torch.Tensor]:
+        computed.append(index)
+        return {"x": torch.full((3,), float(index))}
+
+    def collect(stop_after: int | None = None) -> list[float]:
+        asked = (len(computed) == stop_after for _ in iter(int, 1))
+        with Chunks(tmp_path / "state", lambda: next(asked), said.append) as chunks:
+            parts = [chunks.get(f"part-{index}", lambda i=index: part(i)) for index in range(5)]
+        return torch.cat([each["x"] for each in parts]).tolist()
+
+    with pytest.raises(Stopped, match=r"stopped after part-2.*the same command goes on"):
+        collect(stop_after=3)
+    assert computed == [0, 1, 2]
+    damaged = tmp_path / "state" / "part-1.safetensors"
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    assert collect() == [float(i) for i in range(5) for _ in range(3)]
+    assert computed == [0, 1, 2, 1, 3, 4]
+    (line,) = said
+    assert line.startswith(f"{damaged}: damaged (its content is not what was written), computing")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,9 +17,18 @@ from scoremodel.loss import denoising_weight
 from scoremodel.networks import build_network
 from scoremodel.oracles import GaussianMixture
 from scoremodel.samplers import Heun, sample
+from scoremodel.schedules import Schedule, schedule_factor
 from scoremodel.sde import VE, VP, SubVP
 from scoremodel.times import LogNormal
-from scoremodel.training import TrainingConfig, _Batches, learning_rate, train
+from scoremodel.training import (
+    Precision,
+    Trained,
+    TrainingConfig,
+    _Batches,
+    learning_rate,
+    resolve_precision,
+    train,
+)
 
 NETWORK = {"kind": "unet", "width": 8, "multipliers": [1, 2], "dropout": 0.1}
 
@@ -30,7 +42,7 @@ def train_small(seed: int, steps: int = 6) -> Denoiser:
     torch.manual_seed(0)
     denoiser = Denoiser(NETWORK, VP(), (1, 8, 8), [0.0], 0.6, 17)
     config = TrainingConfig(steps=steps, batch_size=8, log_every=3, flip=True)
-    return train(denoiser, images(), config, seed)[0]
+    return train(denoiser, images(), config, seed).denoiser
 
 
 def digest(denoiser: Denoiser) -> str:
@@ -69,11 +81,141 @@ def test_the_average_is_ramped_min_d_one_plus_n_over_ten_plus_n() -> None:
     start = [p.detach().clone() for p in denoiser.parameters()]
     data = torch.randn(16, 2, generator=torch.Generator().manual_seed(1))
     config = TrainingConfig(steps=1, batch_size=16, learning_rate=0.1, log_every=1)
-    averaged, _ = train(denoiser, data, config, 0)
+    averaged = train(denoiser, data, config, 0).denoiser
     for before, after, mean in zip(
         start, denoiser.parameters(), averaged.parameters(), strict=True
     ):
         torch.testing.assert_close(mean, 0.1 * before + 0.9 * after)
+
+
+class Witness:
+    """Keeps the weights that a training goes through."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self.denoiser = denoiser
+        self.weights: list[torch.Tensor] = []
+
+    def begin(self, step: int) -> None:
+        assert step == 0
+
+    def point(self, point: Mapping[str, float]) -> None:
+        assert point["images_per_second"] > 0
+
+    def step(self, step: int, averaged: Denoiser) -> None:
+        parameters = [p.detach().flatten() for p in self.denoiser.parameters()]
+        self.weights.append(torch.cat(parameters))
+        assert len(self.weights) == step
+
+
+def test_each_average_forgets_half_in_its_half_life() -> None:
+    """w̄_n = d w̄_{n−1} + (1 − d) w_n with d = min(2^(−B / h), (1 + n) / (10 + n)), n from 0."""
+    half_lives = (8.0, 64.0, 1e6)
+    torch.manual_seed(0)
+    denoiser = Denoiser({"kind": "mlp", "width": 4, "depth": 1}, VP(), (2,), [0.0, 0.0], 1.0)
+    start = torch.cat([p.detach().flatten() for p in denoiser.parameters()])
+    data = torch.randn(64, 2, generator=torch.Generator().manual_seed(1))
+    config = TrainingConfig(
+        steps=30, batch_size=16, learning_rate=0.02, ema_half_lives=half_lives, log_every=10
+    )
+    witness = Witness(denoiser)
+    trained = train(denoiser, data, config, 0, observer=witness)
+    for half_life in half_lives:
+        mean = start
+        for n, weights in enumerate(witness.weights):
+            decay = min(2 ** (-16 / half_life), (1 + n) / (10 + n))
+            mean = decay * mean + (1 - decay) * weights
+        found = torch.cat([p.flatten() for p in trained.averaged[half_life].parameters()])
+        torch.testing.assert_close(found, mean)
+
+
+def test_an_average_is_chosen_after_training(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    denoiser = Denoiser(NETWORK, VP(), (1, 8, 8), [0.0], 0.6, 17)
+    config = TrainingConfig(steps=4, batch_size=8, ema_half_lives=(100, 2))
+    trained = train(denoiser, images(), config, 0)
+    path = tmp_path / "weights.safetensors"
+    save(trained.averaged, path, {"of": "both"})
+    first, second = load(path), load(path, ema_half_life=2)
+    assert first.info == second.info == {"of": "both"}
+    assert digest(first) == digest(trained.averaged[100]) == digest(trained.denoiser)
+    assert digest(second) == digest(trained.averaged[2]) != digest(first)
+    with pytest.raises(ValueError, match="no average with half-life 50, allowed: 100, 2"):
+        load(path, ema_half_life=50)
+
+
+def trained_with(network: dict[str, Any], **options: Any) -> Trained:
+    torch.manual_seed(0)
+    denoiser = Denoiser(NETWORK | network, VP(), (1, 8, 8), [0.0], 0.6, 17)
+    config = TrainingConfig(steps=4, batch_size=16, log_every=1, learning_rate=1e-3, **options)
+    return train(denoiser, images(), config, 0)
+
+
+def test_accumulated_gradients_are_the_large_batch_s_but_for_rounding() -> None:
+    whole = trained_with({"dropout": 0.0})
+    parts = trained_with({"dropout": 0.0}, accumulate=4)
+    for point, other in zip(whole.curves, parts.curves, strict=True):
+        assert other == pytest.approx(point, rel=1e-4, nan_ok=True)
+    for mean, other in zip(whole.denoiser.parameters(), parts.denoiser.parameters(), strict=True):
+        torch.testing.assert_close(other, mean, rtol=1e-3, atol=2e-5)
+    with pytest.raises(ValueError, match="a batch of 16 does not have 3 equal parts"):
+        trained_with({}, accumulate=3)
+
+
+def test_activation_checkpointing_changes_no_bit() -> None:
+    """Dropout included: what is computed again is computed with the same masks."""
+    network = {"attention_levels": [1]}
+    assert digest(trained_with(network | {"checkpointing": True}).denoiser) == digest(
+        trained_with(network).denoiser
+    )
+
+
+def test_bfloat16_is_another_rounding_of_the_same_training() -> None:
+    exact, rounded = trained_with({}), trained_with({}, precision="bfloat16")
+    losses = [point["loss"] for point in exact.curves]
+    assert [point["loss"] for point in rounded.curves] == pytest.approx(losses, rel=0.03)
+    assert digest(exact.denoiser) != digest(rounded.denoiser)
+    assert {p.dtype for p in rounded.denoiser.parameters()} == {torch.float32}
+    assert digest(trained_with({}, precision="bfloat16").denoiser) == digest(rounded.denoiser)
+    assert resolve_precision("auto", torch.device("cpu")) == "float32"
+    assert resolve_precision("auto", torch.device("cuda")) == "bfloat16"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_compiled_network_trains_alike(precision: Precision) -> None:
+    network = {"dropout": 0.0}
+    plain, compiled = (
+        trained_with(network, precision=precision, compile=compile) for compile in (False, True)
+    )
+    tolerance = 1e-3 if precision == "float32" else 0.03
+    losses = [point["loss"] for point in plain.curves]
+    assert [point["loss"] for point in compiled.curves] == pytest.approx(losses, rel=tolerance)
+    assert set(compiled.denoiser.state_dict()) == set(plain.denoiser.state_dict())
+
+
+def test_data_in_a_memory_mapped_file_train_the_same_model(tmp_path: Path) -> None:
+    np.save(tmp_path / "data.npy", images().numpy())
+    mapped = torch.from_numpy(np.load(tmp_path / "data.npy", mmap_mode="c"))
+    torch.manual_seed(0)
+    denoiser = Denoiser(NETWORK, VP(), (1, 8, 8), [0.0], 0.6, 17)
+    config = TrainingConfig(steps=6, batch_size=8, log_every=3, flip=True)
+    assert digest(train(denoiser, mapped, config, 1).denoiser) == digest(train_small(1))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [0.25, 1, 1, 1, 1]),
+        ("linear", [0.25, 0.9, 0.5, 0.1, 0.01]),
+        ("cosine", [0.25, 0.9755283, 0.5, 0.0244717, 0.00024672]),
+        ("inverse_sqrt", [0.25, 0.6030227, 0.2800560, 0.2096570, 0.2]),
+        ("trapezoid", [0.25, 1, 1, 0.5, 0.05]),
+    ],
+)
+def test_schedules_by_name(schedule: Schedule, expected: list[float]) -> None:
+    steps = (0, 10, 50, 90, 99)
+    found = [schedule_factor(schedule, step, 100, 3) for step in steps]
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("sde", [VE(0.02, 10.0), VP(), SubVP()], ids=str)
@@ -103,11 +245,11 @@ def test_a_trained_denoiser_approaches_the_exact_score_of_a_mixture(sde: VE | VP
 
     before = excess(denoiser)
     config = TrainingConfig(
-        steps=600, learning_rate=5e-3, schedule="cosine", ema_decay=0.99, weighting="edm"
+        steps=600, learning_rate=5e-3, schedule="cosine", ema_half_lives=(9_000,), weighting="edm"
     )
-    averaged, curves = train(denoiser, data, config, 0)
-    assert excess(averaged) < before / 10
-    assert curves[-1]["loss"] < curves[0]["loss"]
+    trained = train(denoiser, data, config, 0)
+    assert excess(trained.denoiser) < before / 10
+    assert trained.curves[-1]["loss"] < trained.curves[0]["loss"]
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_noise_level() -> None:
@@ -173,12 +315,12 @@ def test_a_class_conditional_model_learns_its_classes_and_what_no_class_means(
         steps=500,
         learning_rate=5e-3,
         schedule="cosine",
-        ema_decay=0.99,
+        ema_half_lives=(9_000,),
         times=LogNormal(),
         weighting="edm",
         label_dropout=0.2,
     )
-    averaged, _ = train(denoiser, data, config, 0, labels=labels)
+    averaged = train(denoiser, data, config, 0, labels=labels).denoiser
     save(averaged, tmp_path / "model.safetensors")
     model = load(tmp_path / "model.safetensors")
     count = 500
