@@ -1,10 +1,12 @@
-"""Array files: `.npz` without pickles, with a little JSON inside."""
+"""Array files without pickles: `.npz` with a little JSON inside, and a data set's rows in `.npy`."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,10 @@ from numpy.typing import NDArray
 
 from scoremodel.files import atomic_path
 
-__all__ = ["read_arrays", "read_card", "write_arrays"]
+__all__ = ["read_arrays", "read_card", "read_rows", "write_arrays", "write_rows"]
 
 _INFO = "info"
+_CHUNK = 4096
 
 
 def write_arrays(
@@ -48,6 +51,61 @@ def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
             return arrays, json.loads(str(file[_INFO]))
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise ValueError(f"{path}: damaged or not written by this pipeline ({error})") from error
+
+
+def write_rows(folder: Path, splits: Mapping[str, tuple[NDArray[Any], NDArray[np.intp]]]) -> str:
+    """Write chosen rows of arrays as one `.npy` file each, a few rows in memory at a time.
+
+    Args:
+        folder: where `NAME.npy` go; other arrays in it are deleted.
+        splits: by name, an array and the numbers of its rows.
+
+    Returns:
+        The SHA-256 of all names, types, shapes and rows.
+    """
+    digest = hashlib.sha256()
+    for name, (array, rows) in splits.items():
+        shape = (len(rows), *array.shape[1:])
+        digest.update(f"{name}{array.dtype}{shape}".encode())
+        header = {
+            "descr": np.lib.format.dtype_to_descr(array.dtype),
+            "fortran_order": False,
+            "shape": shape,
+        }
+        with atomic_path(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for first in range(0, len(rows), _CHUNK):
+                part = np.ascontiguousarray(array[rows[first : first + _CHUNK]])
+                digest.update(part.data)
+                file.write(part.data)
+    for path in folder.glob("*.npy"):
+        if path.stem not in splits:
+            path.unlink()
+    return digest.hexdigest()
+
+
+def read_rows(folder: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays that `write_rows` wrote, by name, mapped into memory: read as it is used.
+
+    Args:
+        folder: where the files lie.
+
+    Returns:
+        The arrays; what is written to them does not reach the files.
+
+    Raises:
+        FileNotFoundError: if there are none.
+        ValueError: if a file is damaged, naming it.
+    """
+    arrays = {}
+    for path in sorted(folder.glob("*.npy")):
+        try:
+            arrays[path.stem] = np.load(path, mmap_mode="c", allow_pickle=False)
+        except ValueError as error:
+            raise ValueError(f"{path}: damaged ({error})") from error
+    if "train" not in arrays:
+        raise FileNotFoundError(f"{folder}: no data; run dvc repro")
+    return arrays
 
 
 def read_card(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from scoremodel.evaluation.distance import frechet_distance, real_floor
 from scoremodel.files import write_text
-from tasks.arrays import read_arrays, read_card
+from tasks.arrays import read_arrays, read_card, read_rows
 from tasks.hashes import file_hash
 from tasks.layout import Data
 from tasks.params import ParamsError
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> None:
     configuration, params = parse_configuration(arguments)
     files = Data(configuration.dataset)
     card = read_card(files.card)
-    data, _ = read_arrays(files.arrays)
+    data = read_rows(files.arrays)
     real, _ = read_arrays(files.features)
     fake, info = read_arrays(configuration.features)
     evaluation = params.evaluation

@@ -14,7 +14,7 @@ from scoremodel.evaluation.extractor import (
     save_extractor,
     train_classifier,
 )
-from tasks.arrays import read_arrays, read_card, write_arrays
+from tasks.arrays import read_card, read_rows, write_arrays
 from tasks.device import set_up_device
 from tasks.layout import Data
 from tasks.stage import parse_dataset, run
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> None:
     device = set_up_device(params)
     files = Data(name)
     card = read_card(files.card)
-    arrays, _ = read_arrays(files.arrays)
+    arrays = read_rows(files.arrays)
     data = {key: torch.from_numpy(array) for key, array in arrays.items()}
     if card["levels"] is None:
         extractor: Extractor = Identity()

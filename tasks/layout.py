@@ -34,7 +34,7 @@ class Data:
 
     @property
     def arrays(self) -> Path:
-        return _ARTIFACTS / "data" / self.dataset / "data.npz"
+        return _ARTIFACTS / "data" / self.dataset / "arrays"
 
     @property
     def card(self) -> Path:

@@ -1,10 +1,10 @@
-"""Stage prepare: a source → train and held-out split as one array file, and a card of it."""
+"""Stage prepare: a source → train and held-out split as arrays, and a card of them."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,15 @@ from ruamel.yaml.error import YAMLError
 
 from scoremodel.data.source import RawData, load_folder, load_source
 from scoremodel.files import write_text
-from tasks.arrays import write_arrays
+from tasks.arrays import read_rows, write_rows
 from tasks.layout import Data
 from tasks.params import Dataset, ParamsError
 from tasks.pictures import save_picture
 from tasks.stage import parse_dataset, run
 
 __all__ = ["main", "read_source", "split"]
+
+_CHUNK = 4096
 
 
 def read_source(folder: Path) -> RawData:
@@ -97,14 +99,26 @@ def split(
     return train[: how.limit], held_out[: how.limit]
 
 
+def _moments(x: NDArray[Any], rows: NDArray[np.intp], levels: int | None) -> tuple[Any, float]:
+    """Return the scaled data's mean, by channel or dimension, and their deviation from it."""
+    axes = (0, 2, 3) if x.ndim == 4 else (0,)
+    each = math.prod(x.shape[1:]) * len(rows)
+
+    def parts() -> Iterator[NDArray[np.float64]]:
+        for part in np.array_split(rows, max(1, len(rows) // _CHUNK)):
+            scaled = x[part].astype(np.float64)
+            yield scaled if levels is None else scaled * (2 / (levels - 1)) - 1
+
+    count = each // math.prod(x.shape[1:2])
+    mean = sum(part.sum(axis=axes, keepdims=True) for part in parts()) / count
+    square = sum(float(np.sum((part - mean) ** 2)) for part in parts())
+    return mean, math.sqrt(square / each)
+
+
 def _card(
     name: str, raw: RawData, train: NDArray[np.intp], held_out: NDArray[np.intp], digest: str
 ) -> dict[str, Any]:
-    scaled = raw.x[train].astype(np.float64)
-    if raw.levels is not None:
-        scaled = scaled * (2 / (raw.levels - 1)) - 1
-    axes = (0, 2, 3) if scaled.ndim == 4 else (0,)
-    mean = scaled.mean(axis=axes, keepdims=True)
+    mean, std = _moments(raw.x, train, raw.levels)
     counts = None
     if raw.labels is not None:
         found = np.bincount(raw.labels[train], minlength=len(raw.classes))
@@ -117,7 +131,7 @@ def _card(
         "value_range": [low, high],
         "levels": raw.levels,
         "mean": mean.flatten().tolist(),
-        "std": float(np.sqrt(np.mean((scaled - mean) ** 2))),
+        "std": std,
         "class_counts": counts,
         "source": raw.source,
         "licence": raw.licence,
@@ -126,27 +140,21 @@ def _card(
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write `data.npz` (train, held_out and, where known, their labels), `card.json`, a picture."""
+    """Write the rows of train, held_out and, where known, their labels; the card; a picture."""
     name, params = parse_dataset(arguments)
     files = Data(name)
     raw = read_source(files.raw)
     if raw.x.ndim == 2 and raw.x.shape[1] < 2:
         raise ValueError(f"{files.raw}: vectors of dimension 1, allowed: at least 2")
     train, held_out = split(raw, params.datasets[name], name, params.seed)
-    arrays = {"train": raw.x[train], "held_out": raw.x[held_out]}
+    splits = {"train": (raw.x, train), "held_out": (raw.x, held_out)}
     if raw.labels is not None:
-        arrays |= {
-            "train_labels": raw.labels[train].astype(np.int64),
-            "held_out_labels": raw.labels[held_out].astype(np.int64),
-        }
-    digest = hashlib.sha256()
-    for key, array in arrays.items():
-        digest.update(f"{key}{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    write_arrays(files.arrays, arrays)
-    card = _card(name, raw, train, held_out, digest.hexdigest())
+        labels = raw.labels.astype(np.int64)
+        splits |= {"train_labels": (labels, train), "held_out_labels": (labels, held_out)}
+    digest = write_rows(files.arrays, splits)
+    card = _card(name, raw, train, held_out, digest)
     write_text(files.card, json.dumps(card, indent=2) + "\n")
-    save_picture(arrays["held_out"], raw.levels, files.grid)
+    save_picture(read_rows(files.arrays)["held_out"], raw.levels, files.grid)
     shape = "×".join(map(str, card["shape"]))
     print(f"{name}: {len(train)} train and {len(held_out)} held-out data points of shape {shape}")
 

@@ -17,7 +17,7 @@ from scoremodel.rng import derive_seed
 from scoremodel.sde import Process
 from scoremodel.times import TIMES
 from scoremodel.training import BANDS, TrainingConfig, resolve_precision, train
-from tasks.arrays import read_arrays, read_card
+from tasks.arrays import read_card, read_rows
 from tasks.device import device_name, environment, set_up_device
 from tasks.layout import Configuration, Data
 from tasks.params import Model, ParamsError, Training
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str]) -> None:
     device = set_up_device(params)
     files = Data(configuration.dataset)
     card = read_card(files.card)
-    arrays, _ = read_arrays(files.arrays)
+    arrays = read_rows(files.arrays)
     data = torch.from_numpy(arrays["train"])
     labels = None
     if training.label_dropout is not None:

@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = ["IMAGE_ENDINGS", "SOURCES", "RawData", "load_folder", "load_source"]
 
@@ -190,6 +193,22 @@ def _unpacking_root(root: Path, name: str) -> Iterator[str]:
         yield folder
 
 
+@contextmanager
+def _image(path: Path) -> Iterator[Image.Image]:
+    """Yield an opened image; that it cannot be read, even later, is said in one line."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            if image.mode not in _MODES:
+                raise ValueError(
+                    f"{path}: pixels of mode {image.mode}, allowed: {', '.join(_MODES)}"
+                )
+            yield image
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
+        raise ValueError(f"{path}: not a readable image ({error})") from error
+
+
 def load_folder(folder: Path) -> RawData:
     """Return the images of a folder, labelled by sub-folder if they lie in sub-folders.
 
@@ -203,8 +222,6 @@ def load_folder(folder: Path) -> RawData:
     Raises:
         ValueError: if there is no image, one cannot be read, or sizes differ; the file is named.
     """
-    from PIL import Image, UnidentifiedImageError
-
     files = sorted(
         path
         for path in folder.rglob("*")
@@ -213,25 +230,24 @@ def load_folder(folder: Path) -> RawData:
     if not files:
         raise ValueError(f"{folder}: no images (allowed endings: {' '.join(IMAGE_ENDINGS)})")
     grey = True
-    opened = []
-    for path in files:
-        try:
-            with Image.open(path) as image:
-                if image.mode not in _MODES:
-                    raise ValueError(
-                        f"{path}: pixels of mode {image.mode}, allowed: {', '.join(_MODES)}"
-                    )
-                grey = grey and image.mode in ("1", "L")
-                opened.append(np.asarray(image.convert("RGB")))
-        except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
-            raise ValueError(f"{path}: not a readable image ({error})") from error
-        if opened[-1].shape != opened[0].shape:
-            sizes = [f"{a.shape[1]}×{a.shape[0]}" for a in (opened[0], opened[-1])]
-            raise ValueError(
-                f"{path}: is {sizes[1]} pixels but {files[0].name} is {sizes[0]}; "
-                "all images must have one size"
-            )
-    x = np.stack(opened).transpose(0, 3, 1, 2)
+    first = None
+    for path in files:  # their headers only
+        with _image(path) as image:
+            grey = grey and image.mode in ("1", "L")
+            first = first or image.size
+            if image.size != first:
+                sizes = "{}×{} pixels but {} is {}×{}".format(*image.size, files[0].name, *first)
+                raise ValueError(f"{path}: is {sizes}; all images must have one size")
+    # To a file and back as a map of it: the images may be more than fits into memory.
+    with tempfile.TemporaryFile() as decoded:
+        for path in files:
+            with _image(path) as image:
+                pixels = np.asarray(image.convert("L" if grey else "RGB"))
+            decoded.write(np.ascontiguousarray(np.atleast_3d(pixels).transpose(2, 0, 1)).data)
+        decoded.flush()
+        assert first is not None
+        shape = (len(files), 1 if grey else 3, first[1], first[0])
+        x = np.memmap(decoded, dtype=np.uint8, mode="c", shape=shape)
     parents = [path.relative_to(folder).parts[0] for path in files]
     loose = [path for path in files if path.parent == folder]
     if loose and len(loose) < len(files):
@@ -244,7 +260,7 @@ def load_folder(folder: Path) -> RawData:
         classes = []
     labels = np.array([classes.index(name) for name in parents]) if classes else None
     return RawData(
-        x=np.ascontiguousarray(x[:, :1] if grey else x),
+        x=x,
         labels=labels,
         levels=256,
         classes=classes,

@@ -35,7 +35,17 @@ def changed(folder: Path, old: str, new: str) -> Path:
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
-        ("seed: 0 ", "sed: 0 ", "sed: unknown key, allowed: seed, threads, device, checkpoints, active, "),
+        ("seed: 0 ", "sed: 0 ", "sed: unknown key, allowed: seed, threads, device, tf32, "
+         "deterministic, checkpoints, watch, active, "),
+        ("accumulate: 1", "accumulate: 3", "models.ve.training.accumulate: 3 is not allowed, "
+         "allowed: a divisor of batch_size (64)"),
+        ("precision: auto", "precision: float16", "models.ve.training.precision: 'float16' is not "
+         "allowed, allowed: 'auto', 'float32' or 'bfloat16'"),
+        ("ema_half_lives: [50000]", "ema_half_lives: []", "models.ve.training.ema_half_lives: [] is "
+         "not allowed, allowed: list"),
+        ("heun: {kind: heun,", "heun: {kind: heun, ema_half_life: 7,",
+         "samplers.heun.ema_half_life: 7.0 is not allowed, allowed: null, 50000: what the active "
+         "model 've' keeps (training.ema_half_lives)"),
         ("sigma_min: 0.02", "sigma_min: 200", "models.ve.sde.sigma_max: 100.0 is not allowed, "
          "allowed: a number greater than sigma_min (200)"),
         ("samplers: [heun, euler_maruyama]", "samplers: heun",
@@ -61,11 +71,12 @@ def changed(folder: Path, old: str, new: str) -> Path:
         ("attention_levels: []", "attention_levels: [2]",
          "attention_levels: [2] is not allowed, allowed: levels from 0 to 1"),
         ("variance: posterior}", "eta: 0.5}",
-         "samplers.ancestral.eta: unknown key, allowed: kind, guidance, path, steps, grid, variance"),
+         "samplers.ancestral.eta: unknown key, allowed: kind, guidance, path, ema_half_life, steps, "
+         "grid, variance"),
         ("eta: 0.5", "eta: 1.5", "samplers.ddim.eta: 1.5 is not allowed, allowed: less than or equal"),
-        ("times: {kind: stratified}", "times: {kind: log_normal, mean: 0, std: 0}",
+        ("mean: -1.2, std: 1.2}", "mean: 0, std: 0}",
          "models.ve.training.times.std: 0 is not allowed, allowed: greater than 0"),
-        ("times: {kind: stratified}", "times: {kind: stratified, std: 1}",
+        ("kind: log_normal, mean: -1.2, ", "kind: stratified, ",
          "models.ve.training.times.std: unknown key, allowed: kind"),
         ("levels: 1000", "levels: 1", "models.ddpm.sde.levels: 1 is not allowed"),
         ("beta_first: 1.0e-4", "beta_first: 0.5",
@@ -121,8 +132,8 @@ def test_ve_and_vp_differ_in_their_sde_block_only() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("weighting: sigma2", "weighting: likelihood", "training.weighting: 'likelihood' is not"),
-        ("{kind: stratified}", "{kind: importance}", "training.times.kind: 'importance' is not"),
+        ("weighting: edm", "weighting: likelihood", "training.weighting: 'likelihood' is not"),
+        ("{kind: log_normal, mean: -1.2, std: 1.2}", "{kind: importance}", "training.times.kind: 'importance' is not"),
     ],
 )
 def test_what_a_chain_has_not_is_refused(tmp_path: Path, old: str, new: str, words: str) -> None:

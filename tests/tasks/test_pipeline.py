@@ -21,6 +21,7 @@ from scoremodel.denoiser import load
 from scoremodel.evaluation.extractor import Classifier, accuracy, load_extractor
 from scoremodel.samplers import Heun, sample
 from scoremodel.sde import VE
+from tasks.arrays import read_rows
 from tasks.hashes import content_hash
 from tasks.sample import draw_labels
 from tests.workspace import ROOT, Workspace
@@ -52,7 +53,7 @@ def test_the_record_holds_what_the_artifacts_say(finished: Workspace) -> None:
 def test_the_digits_are_split_by_halves_with_equal_classes(finished: Workspace) -> None:
     from sklearn.datasets import load_digits
 
-    arrays = np.load(finished.root / "artifacts/data/digits/data.npz")
+    arrays = read_rows(finished.root / "artifacts/data/digits/arrays")
     card = json.loads((finished.root / "artifacts/data/digits/card.json").read_text())
     assert card["count"] == {"train": 898, "held_out": 899}
     rows = np.concatenate([arrays["train"], arrays["held_out"]]).reshape(1797, 64)
@@ -233,7 +234,7 @@ def test_chains_and_classes_go_through_the_pipeline(copied: Workspace) -> None:
     pairs = {"ncsn": "annealed_langevin", "ddpm": "ancestral", "vp_classes": "ancestral"}
     copied.dvc("repro", *(f"evaluate@digits-{model}-0-{name}" for model, name in pairs.items()))
 
-    arrays = np.load(copied.root / "artifacts/data/digits/data.npz")
+    arrays = read_rows(copied.root / "artifacts/data/digits/arrays")
     train = torch.from_numpy(arrays["train"]).float() / 8 - 1
     ladder = load(copied.root / "artifacts/models/digits-ncsn-0.safetensors").process
     farthest = float(torch.cdist(train.flatten(1), train.flatten(1)).max())

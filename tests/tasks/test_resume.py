@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,16 @@ from tests.workspace import Workspace
 
 STAGE = "train@digits-vp-0"
 WEIGHTS = "artifacts/models/digits-vp-0.safetensors"
+
+
+# A training that is asked to stop once it has saved its second checkpoint.
+STOP_AFTER_TWO = (
+    "import os, signal, sys; from scoremodel import checkpoint; from tasks import train, stage; "
+    "real = checkpoint.Checkpoints.save; "
+    "checkpoint.Checkpoints.save = lambda self, step, *rest: "
+    "(real(self, step, *rest), step == 16 and os.kill(os.getpid(), signal.SIGTERM)); "
+    'sys.argv[1:] = ["digits", "vp", "0"]; stage.run(train.main)'
+)
 
 
 def train_for(workspace: Workspace, steps: int, every_steps: int) -> None:
@@ -135,6 +146,95 @@ def test_another_run_does_not_go_on_from_this_one_s_state(copied: Workspace) -> 
     said = copied.dvc("repro", "--single-item", STAGE)
     assert "goes on from" not in said
     assert {path.parent for path in states(copied)} == {folder}
+
+
+# Runs a stage whose parts are counted; asked to stop (or killed) after some of them.
+COUNTED = """
+import os, signal, sys
+from scoremodel import checkpoint
+import tasks.features, tasks.sample
+stage, number, after, *arguments = sys.argv[1:]
+tasks.features._CHUNK = 32
+real, made = checkpoint.Chunks._write, []
+def write(self, name, tensors, content):
+    real(self, name, tensors, content)
+    made.append(name)
+    if len(made) == int(after):
+        os.kill(os.getpid(), int(number))
+checkpoint.Chunks._write = write
+from tasks.stage import run
+sys.argv[1:] = arguments
+try:
+    run(getattr(tasks, stage).main)
+finally:
+    print("made", len(made), flush=True)
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(("stage", "folder"), [("sample", "samples"), ("features", "features")])
+def test_sampling_and_features_go_on_by_finished_chunk(
+    copied: Workspace, stage: str, folder: str, number: int, status: int
+) -> None:
+    params = copied.params()
+    params["evaluation"]["batch_size"] = 32  # of 100: four chunks for each of three seeds
+    copied.write_params(params)
+    made = copied.root / f"artifacts/{folder}/digits-vp-0-heun.npz"
+    arguments = (stage, str(int(number)), "5", "digits", "vp", "0", "heun")
+    copied.python("-c", COUNTED, stage, "0", "99", *arguments[3:])
+    whole = made.read_bytes()
+    made.unlink()
+    said = copied.python("-c", COUNTED, *arguments, status=status)
+    if number == signal.SIGTERM:
+        assert "stopped after seed" in said
+        assert "the same command goes on from there" in said
+    assert not made.exists()
+    assert "made 7" in copied.python("-c", COUNTED, stage, "0", "99", *arguments[3:])
+    assert made.read_bytes() == whole
+    assert list((copied.root / ".scoremodel/state").glob(f"{folder}-*/*")) == []
+
+
+@pytest.mark.parametrize("trouble", ["full", "read-only"])
+def test_a_state_folder_that_cannot_be_written_gets_one_line_and_keeps_what_is_good(
+    copied: Workspace, trouble: str
+) -> None:
+    """A real file system of a few blocks, or one that is read-only, mounted for the run alone."""
+    mount = "mount -t tmpfs -o size=64m none .scoremodel/state"
+    if subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"]).returncode:
+        pytest.skip("no file system can be mounted here")
+    train_for(copied, 40, every_steps=8)
+    train = f"{sys.executable} -m tasks.train digits vp 0"
+    copied.run("sh", "-c", train)
+    whole = digest(copied)
+    (copied.root / WEIGHTS).unlink()
+    if trouble == "read-only":
+        break_it, mend_it = "mount -o remount,ro none .scoremodel/state", "mount -o remount,rw none"
+    else:
+        # What two checkpoints take, and half a third.
+        break_it = (
+            "used=$(du -sk .scoremodel/state | cut -f1);"
+            "mount -o remount,size=$((used * 5 / 4))k none .scoremodel/state"
+        )
+        mend_it = "mount -o remount,size=64m none"
+    script = f"""
+        {mount}
+        {sys.executable} -c '{STOP_AFTER_TWO}' ; echo first $?
+        {break_it}
+        ls .scoremodel/state/*/ ; {train} ; echo second $?
+        ls .scoremodel/state/*/ ; ls {WEIGHTS}
+        {mend_it} .scoremodel/state && {train} ; echo third $?
+    """
+    done = copied.run("unshare", "-rm", "sh", "-c", script)
+    _, second, third = re.split(r"first 143|second 2", done.stdout)
+    line = next(line for line in done.stderr.splitlines() if line.startswith("error: "))
+    reason = "Read-only file system" if trouble == "read-only" else "No space left on device"
+    assert reason in line
+    assert ".scoremodel/state/digits-vp-0-" in line
+    for part in (second, third):
+        assert "step-0000000008.safetensors" in part
+        assert "step-0000000016.safetensors" in part
+    assert "third 0" in third
+    assert digest(copied) == whole
 
 
 @pytest.mark.slow
