@@ -22,14 +22,13 @@ from typing import Any, Self
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from scoremodel.files import atomic_path
+from scoremodel.weights import write_tensors
 
 __all__ = ["Checkpoints", "Chunks", "Stopped"]
 
-_KEY = "checkpoint"  # one key only: safetensors orders several differently in each process
+_KEY = "checkpoint"
 _KEPT = 2
 
 
@@ -87,8 +86,7 @@ class _State:
         kept = {key: value.detach().contiguous().cpu() for key, value in tensors.items()}
         text = json.dumps(content, sort_keys=True)
         header = {_KEY: json.dumps({"content": text, "hash": _digest(kept, text)})}
-        with atomic_path(self.folder / f"{name}.safetensors") as temporary:
-            save_file(kept, temporary, header)
+        write_tensors(self.folder / f"{name}.safetensors", kept, header)
 
     def _read(self, path: Path, otherwise: str) -> tuple[dict[str, Tensor], Any] | None:
         """Return what `_write` wrote, None (and a warning) if it is damaged."""

@@ -9,21 +9,39 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import Tensor
 
 from scoremodel.files import atomic_path
 
-__all__ = ["read_weights", "write_weights"]
+__all__ = ["read_weights", "write_tensors", "write_weights"]
 
-_KEY = "scoremodel"  # one key only: safetensors orders several differently in each process
+_KEY = "scoremodel"
 
 
 def write_weights(path: str | os.PathLike[str], state: Mapping[str, Tensor], metadata: Any) -> None:
     """Write a module's state and `metadata` (JSON), whole or not at all, the same bytes every time."""
     tensors = {name: value.contiguous().cpu() for name, value in state.items()}
+    write_tensors(path, tensors, {_KEY: json.dumps(metadata, sort_keys=True)})
+
+
+def write_tensors(
+    path: str | os.PathLike[str], tensors: dict[str, Tensor], header: dict[str, str]
+) -> None:
+    """Write contiguous tensors on the CPU, and `header`, as one safetensors file.
+
+    Args:
+        path: file to write, whole or not at all.
+        tensors: the tensors by name.
+        header: text by name; of one name only the bytes repeat, several come in any order.
+
+    Raises:
+        OSError: if the file cannot be written, naming it.
+    """
+    # In memory first: of a full disk safetensors' own writer says so in an error that is no OSError.
+    content = serialise(tensors, header)
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {_KEY: json.dumps(metadata, sort_keys=True)})
+        temporary.write_bytes(content)
 
 
 def read_weights(

@@ -42,7 +42,7 @@ def changed(folder: Path, old: str, new: str) -> Path:
         ("precision: auto", "precision: float16", "models.ve.training.precision: 'float16' is not "
          "allowed, allowed: 'auto', 'float32' or 'bfloat16'"),
         ("ema_half_lives: [50000]", "ema_half_lives: []", "models.ve.training.ema_half_lives: [] is "
-         "not allowed, allowed: list"),
+         "not allowed, allowed: List should have at least 1 item"),
         ("heun: {kind: heun,", "heun: {kind: heun, ema_half_life: 7,",
          "samplers.heun.ema_half_life: 7.0 is not allowed, allowed: null, 50000: what the active "
          "model 've' keeps (training.ema_half_lives)"),
@@ -133,7 +133,11 @@ def test_ve_and_vp_differ_in_their_sde_block_only() -> None:
     ("old", "new", "words"),
     [
         ("weighting: edm", "weighting: likelihood", "training.weighting: 'likelihood' is not"),
-        ("{kind: log_normal, mean: -1.2, std: 1.2}", "{kind: importance}", "training.times.kind: 'importance' is not"),
+        (
+            "{kind: log_normal, mean: -1.2, std: 1.2}",
+            "{kind: importance}",
+            "training.times.kind: 'importance' is not",
+        ),
     ],
 )
 def test_what_a_chain_has_not_is_refused(tmp_path: Path, old: str, new: str, words: str) -> None:
@@ -165,7 +169,7 @@ def fields(cls: type) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("models", "library", "extra"),
     [
-        (choices(params.Sampler), SAMPLERS, {"guidance", "path"}),
+        (choices(params.Sampler), SAMPLERS, {"guidance", "path", "ema_half_life"}),
         (choices(params.Process), SDES | CHAINS, set()),
         (get_args(params.Training.model_fields["times"].annotation), TIMES, set()),
     ],

@@ -176,7 +176,7 @@ def test_a_wrong_key_is_said_by_check_and_by_bare_dvc(copied: Workspace) -> None
     params["samplers"]["heun"]["step"] = params["samplers"]["heun"].pop("steps")
     copied.write_params(params)
     line = (
-        "params.yaml: samplers.heun.step: unknown key, allowed: kind, guidance, path, steps, grid"
+        "params.yaml: samplers.heun.step: unknown key, allowed: kind, guidance, path, ema_half_life"
     )
     assert line in copied.python("-m", "tasks.check", status=2)
     assert line in copied.python("-m", "flows.pipeline", status=2)
