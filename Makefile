@@ -8,7 +8,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export DVC_NO_ANALYTICS := true
 export DO_NOT_TRACK := 1
 
-.PHONY: setup repro flow table test test-slow test-parity lint sweep clean
+.PHONY: setup repro flow table test test-slow test-parity lint sweep fashion benchmark-train benchmark-equal-budget clean
 
 setup: $(VENV)/.done
 
@@ -47,6 +47,11 @@ sweep: setup
 	dvc exp run --set-param "active.samplers=[$(subst $(empty) ,$(comma),$(strip $(SWEEP)))]"
 	python -m tasks.figures results/table.csv docs/distance-nfe.svg
 
+# 28×28 images: two models of 20 minutes each on two cores, and their samples (docs/benchmarks.md).
+fashion: setup
+	dvc exp run --set-param "active.datasets=[fashion_mnist]" --set-param "active.models=[fashion_ve,fashion_vp]" \
+	    --set-param "active.samplers=[heun,sde_dpm_solver_35]" --set-param evaluation.count=1000
+
 flow: setup
 	python -m flows.pipeline
 
@@ -71,5 +76,20 @@ test-parity: setup
 	    --editable ".[parity]"
 	pytest -m parity tests/parity
 
+# The other libraries, in an environment of their own on top of this one.
+$(VENV)-benchmarks/.done: $(VENV)/.done benchmarks/requirements.txt requirements.lock
+	$(PYTHON) -m venv $(VENV)-benchmarks
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
+	    > "$$($(VENV)-benchmarks/bin/python -c 'import site; print(site.getsitepackages()[0])')/scoremodel.pth"
+	$(VENV)-benchmarks/bin/python -m pip install --quiet --disable-pip-version-check \
+	    --constraint requirements.lock --requirement benchmarks/requirements.txt
+	touch $@
+
+benchmark-train: $(VENV)-benchmarks/.done
+	$(VENV)-benchmarks/bin/python -m benchmarks.train
+
+benchmark-equal-budget: $(VENV)-benchmarks/.done
+	$(VENV)-benchmarks/bin/python -m benchmarks.equal_budget
+
 clean:
-	rm -rf $(VENV) $(VENV)-pydoclint .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-pydoclint $(VENV)-benchmarks .pytest_cache .mypy_cache .ruff_cache
