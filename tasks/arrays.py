@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from numpy.typing import NDArray
 
 from scoremodel.files import atomic_path
 
-__all__ = ["read_arrays", "read_card", "read_rows", "write_arrays", "write_rows"]
+__all__ = ["chunked", "read_arrays", "read_card", "read_rows", "write_arrays", "write_rows"]
 
 _INFO = "info"
-_CHUNK = 4096
+_CHUNK_BYTES = 2**25
 
 
 def write_arrays(
@@ -53,6 +54,14 @@ def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         raise ValueError(f"{path}: damaged or not written by this pipeline ({error})") from error
 
 
+def chunked(rows: NDArray[np.intp], array: NDArray[Any]) -> Iterator[NDArray[np.intp]]:
+    """Yield `rows`, numbers of rows of `array`, in pieces of which each takes some 30 MB of it."""
+    each = array.dtype.itemsize * math.prod(array.shape[1:])
+    size = max(1, _CHUNK_BYTES // each)
+    for first in range(0, len(rows), size):
+        yield rows[first : first + size]
+
+
 def write_rows(folder: Path, splits: Mapping[str, tuple[NDArray[Any], NDArray[np.intp]]]) -> str:
     """Write chosen rows of arrays as one `.npy` file each, a few rows in memory at a time.
 
@@ -74,8 +83,8 @@ def write_rows(folder: Path, splits: Mapping[str, tuple[NDArray[Any], NDArray[np
         }
         with atomic_path(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
-            for first in range(0, len(rows), _CHUNK):
-                part = np.ascontiguousarray(array[rows[first : first + _CHUNK]])
+            for numbers in chunked(rows, array):
+                part = np.ascontiguousarray(array[numbers])
                 digest.update(part.data)
                 file.write(part.data)
     for path in folder.glob("*.npy"):

@@ -15,15 +15,13 @@ from ruamel.yaml.error import YAMLError
 
 from scoremodel.data.source import RawData, load_folder, load_source
 from scoremodel.files import write_text
-from tasks.arrays import read_rows, write_rows
+from tasks.arrays import chunked, read_rows, write_rows
 from tasks.layout import Data
 from tasks.params import Dataset, ParamsError
 from tasks.pictures import save_picture
 from tasks.stage import parse_dataset, run
 
 __all__ = ["main", "read_source", "split"]
-
-_CHUNK = 4096
 
 
 def read_source(folder: Path) -> RawData:
@@ -105,7 +103,7 @@ def _moments(x: NDArray[Any], rows: NDArray[np.intp], levels: int | None) -> tup
     each = math.prod(x.shape[1:]) * len(rows)
 
     def parts() -> Iterator[NDArray[np.float64]]:
-        for part in np.array_split(rows, max(1, len(rows) // _CHUNK)):
+        for part in chunked(rows, x):
             scaled = x[part].astype(np.float64)
             yield scaled if levels is None else scaled * (2 / (levels - 1)) - 1
 

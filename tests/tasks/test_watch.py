@@ -1,0 +1,66 @@
+"""What is written while a training runs does not disturb it, and does not repeat itself."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from scoremodel.data.scale import quantise
+from scoremodel.denoiser import Denoiser
+from scoremodel.samplers import DPMSolver, sample
+from scoremodel.sde import VP
+from tasks.params import ParamsError
+from tasks.params import Watch as Settings
+from tasks.pictures import picture
+from tasks.watch import Watch
+
+
+def point(step: int) -> dict[str, float]:
+    return {"step": step, "loss": 1 / step, "images_per_second": 100.0}
+
+
+def test_points_after_the_step_that_a_run_goes_on_from_are_forgotten(tmp_path: Path) -> None:
+    settings = Settings(grid_every_seconds=0, tensorboard=False)
+    watch = Watch(tmp_path, "run", settings)
+    watch.begin(0)
+    for step in (50, 100, 150):
+        watch.point(point(step))
+    assert pd.read_csv(watch.curves)["step"].tolist() == [50, 100, 150]
+    again = Watch(tmp_path, "run", settings)
+    again.begin(120)  # the checkpoint is from before the last point
+    for step in (150, 200):
+        again.point(point(step))
+    curves = pd.read_csv(watch.curves)
+    assert curves["step"].tolist() == [50, 100, 150, 200]
+    assert curves["loss"].tolist() == pytest.approx([1 / 50, 1 / 100, 1 / 150, 1 / 200])
+
+
+def test_the_grid_shows_the_average_s_samples_and_leaves_the_run_s_randomness(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    network = {"kind": "unet", "width": 8, "multipliers": [1, 2]}
+    denoiser = Denoiser(network, VP(), (1, 8, 8), [0.0], 0.6, 17).eval()
+    before = torch.get_rng_state()
+    Watch(tmp_path, "run", Settings(grid_every_seconds=0, tensorboard=False)).step(1, denoiser)
+    assert list(tmp_path.iterdir()) == []
+    Watch(tmp_path, "run", Settings(grid_every_seconds=1e-9, tensorboard=False)).step(7, denoiser)
+    assert torch.equal(torch.get_rng_state(), before)
+    (path,) = tmp_path.iterdir()
+    assert path.name == "samples-0000000007.png"
+    drawn = quantise(sample(denoiser, DPMSolver(12), 100, 0, batch_size=100).x, 17)
+    assert np.array_equal(np.asarray(Image.open(path)), np.asarray(picture(drawn.numpy(), 17)))
+
+
+def test_tensorboard_is_asked_for_in_one_line_where_it_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ParamsError, match=r"watch\.tensorboard: true is not allowed without"):
+        Watch(tmp_path, "run", Settings(grid_every_seconds=0, tensorboard=True))
