@@ -73,6 +73,7 @@ def test_a_second_repro_runs_nothing(finished: Workspace) -> None:
     assert finished.lock() == before
 
 
+@pytest.mark.slow
 def test_a_forced_repro_gives_the_same_bytes(copied: Workspace) -> None:
     before = copied.lock()
     ledger = sorted(path.name for path in (copied.root / "results/ledger").iterdir())
