@@ -216,6 +216,7 @@ def test_the_readme_s_snippet_draws_the_pipeline_s_samples(finished: Workspace) 
     finished.python("-c", here)
 
 
+@pytest.mark.slow
 def test_chains_and_classes_go_through_the_pipeline(copied: Workspace) -> None:
     """NCSN with annealed Langevin, DDPM with ancestral sampling, and a model of classes."""
     params = copied.params()
