@@ -325,9 +325,10 @@ class _Run:
             self.losses[row, inside] = loss.detach()
         self.grad_norm = nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
         self.optimiser.step()
-        for half_life, means in self.means.items():
-            decay = min(0.5 ** (config.batch_size / half_life), (1 + step) / (10 + step))
-            torch._foreach_lerp_(means, self.parameters, 1 - decay)  # type: ignore[arg-type]
+        with torch.no_grad():  # or the averages would remember every step's graph
+            for half_life, means in self.means.items():
+                decay = min(0.5 ** (config.batch_size / half_life), (1 + step) / (10 + step))
+                torch._foreach_lerp_(means, self.parameters, 1 - decay)  # type: ignore[arg-type]
         self.step += 1
 
     def _batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:

@@ -124,8 +124,9 @@ def test_each_average_forgets_half_in_its_half_life() -> None:
         for n, weights in enumerate(witness.weights):
             decay = min(2 ** (-16 / half_life), (1 + n) / (10 + n))
             mean = decay * mean + (1 - decay) * weights
-        found = torch.cat([p.flatten() for p in trained.averaged[half_life].parameters()])
-        torch.testing.assert_close(found, mean)
+        averaged = list(trained.averaged[half_life].parameters())
+        torch.testing.assert_close(torch.cat([p.flatten() for p in averaged]), mean)
+        assert all(p.grad_fn is None for p in averaged)  # which would hold every step's graph
 
 
 def test_an_average_is_chosen_after_training(tmp_path: Path) -> None:

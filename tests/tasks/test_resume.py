@@ -45,10 +45,10 @@ def states(workspace: Workspace) -> list[Path]:
     return sorted((workspace.root / ".scoremodel/state").rglob("step-*.safetensors"))
 
 
-def started(workspace: Workspace) -> tuple[subprocess.Popen[str], psutil.Process]:
-    """Return a `dvc repro` of the training, and its trainer once that is at work."""
+def started(workspace: Workspace, *command: str) -> tuple[subprocess.Popen[str], psutil.Process]:
+    """Return a `dvc repro` of the training (or another command), and its trainer once at work."""
     before = {path.name for path in states(workspace)}
-    dvc = workspace.start("dvc", "repro", "--single-item", STAGE)
+    dvc = workspace.start(*(command or ("dvc", "repro", "--single-item", STAGE)))
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         assert dvc.poll() is None, dvc.communicate()
@@ -105,6 +105,36 @@ def test_the_trainer_dies_with_its_dvc_and_the_next_repro_goes_on(
     trainer.terminate()
     dvc.communicate(timeout=60)
     assert dvc.returncode == 255
+
+
+def test_an_experiment_in_a_temporary_folder_goes_on_in_another_one(copied: Workspace) -> None:
+    """Its state lies in the person's workspace, not in the folder that DVC makes and deletes."""
+    experiment = ("dvc", "exp", "run", "--temp", "--single-item", STAGE)
+    train_for(copied, 4000, every_steps=20)
+    dvc, trainer = started(copied, *experiment)
+    assert Path(trainer.cwd()) != copied.root
+    trainer.terminate()
+    dvc.communicate(timeout=120)
+    kept = states(copied)
+    dvc, trainer = started(copied, *experiment)
+    assert int(states(copied)[-1].stem[5:]) > int(kept[-1].stem[5:])
+    trainer.terminate()
+    dvc.communicate(timeout=120)
+
+
+def test_a_training_that_diverges_says_where_and_writes_no_weights(copied: Workspace) -> None:
+    train_for(copied, 40, every_steps=1)
+    params = copied.params()
+    params["models"]["vp"]["training"] |= {"learning_rate": 1e30, "warmup_steps": 0}
+    copied.write_params(params)
+    (copied.root / WEIGHTS).unlink()
+    said = copied.python("-m", "tasks.train", "digits", "vp", "0", status=2)
+    line = re.search(
+        r"error: non-finite loss of step (\d+) at t = .*, learning rate 1e\+30$", said, re.M
+    )
+    assert line is not None, said
+    assert not (copied.root / WEIGHTS).exists()
+    assert states(copied)[-1].stem == f"step-{int(line[1]) - 1:010}"
 
 
 @pytest.mark.parametrize("moment", ["in the middle of the file", "before it has its name"])
