@@ -1,8 +1,10 @@
 """Fashion-MNIST with the same wall-clock budget for everybody: `make benchmark-equal-budget`.
 
 This project's VE and VP, as `params.yaml` has them for 28×28 images (`fashion_ve`, `fashion_vp`), and
-three peers with the defaults of their own examples for such images (`benchmarks.peers`) are trained
-on the same cores for the same number of minutes, one after the other. Then each draws 1,000 images
+three peers with the defaults of their own examples for such images and the speed-ups that they
+document (`benchmarks.peers`) are trained on the same cores for the same number of minutes, one after
+the other. (The other two peers there have examples for larger images only.) Ours fit their learning
+rate's schedule to the budget; the peers' examples have constant rates. Then each draws 1,000 images
 with at most 50 network calls for each, and two extractors that none was tuned on compare them with
 the test split: a classifier of the clothes with a seed of its own, and one that tells by how much an
 image is turned. What is finished is kept in a state folder: stopped, it goes on with the next one.
@@ -38,6 +40,7 @@ from scoremodel.rng import generator
 from scoremodel.samplers import sample
 from scoremodel.training import train
 from tasks.device import device_name
+from tasks.hashes import content_hash, file_hash
 from tasks.params import load_params
 from tasks.pictures import save_picture
 from tasks.process import build_process
@@ -53,7 +56,7 @@ SEED = 20  # of the extractors, used nowhere else
 
 
 def train_ours(model: str, pixels: Tensor, seconds: float) -> tuple[Denoiser, dict[str, Any]]:
-    """Train one of `params.yaml`'s models for about `seconds`, and no longer.
+    """Train one of `params.yaml`'s models for about `seconds`.
 
     The number of steps, on which the learning rate depends, follows from the speed of the first few,
     which count too.
@@ -101,7 +104,7 @@ def ours(model: str, pixels: Tensor, seconds: float) -> tuple[Tensor, dict[str, 
 def theirs(name: str, pixels: Tensor, seconds: float) -> tuple[Tensor, dict[str, Any]]:
     """Train and sample a peer."""
     torch.manual_seed(0)
-    peer = PEERS[name]()
+    peer = PEERS[name](fast=True)
     began, steps = time.perf_counter(), 0
     order: list[Tensor] = []
     while time.perf_counter() - began < seconds:
@@ -145,10 +148,19 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--data", default="data/torchvision", help="holds FashionMNIST/raw")
-    parser.add_argument("--state", type=Path, help="default: .scoremodel/equal-budget-MINUTES")
+    parser.add_argument("--state", type=Path, help="default: a folder for these very conditions")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    state = given.state or Path(f".scoremodel/equal-budget-{given.minutes:g}")
+    conditions = {
+        "minutes": given.minutes,
+        "threads": given.threads,
+        "ours": [load_params().models[model].model_dump() for model in OURS.values()],
+        "sampler": load_params().samplers[SAMPLER].model_dump(),
+        "torch": torch.__version__,
+        "code": [file_hash(path) for path in sorted(Path("scoremodel").rglob("*.py"))],
+    }
+    state = given.state or Path(f".scoremodel/equal-budget-{content_hash(conditions)[:12]}")
+    print(f"what is finished is in {state}", flush=True)
     state.mkdir(parents=True, exist_ok=True)
     raw = load_torchvision("FashionMNIST", given.data)
     assert raw.labels is not None

@@ -2,7 +2,8 @@
 
 Everything from uint8 pixels to updated (and averaged) weights is in: ours through the pipeline's own
 loop, each peer through the loop of its documentation (`benchmarks.peers`). Images 1×28×28, batches
-of 64, networks of 1.7 M parameters ± 10 %. First plain float32, then with each side's documented
+of 64, networks of 1.7 M parameters ± 10 %, whose work per image differs and is printed (GFLOP of
+a forward pass). First plain float32, then with each side's documented
 speed-ups. All take turns in one process; the medians are printed.
 """
 
@@ -19,6 +20,7 @@ from statistics import median
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.peers import PEERS, SHAPE, Peer
 from scoremodel.denoiser import Denoiser
@@ -63,6 +65,13 @@ def time_peer(peer: Peer, pixels: Tensor, batch_size: int, steps: int) -> list[f
     return seconds[2:]
 
 
+def gflop(call: Callable[[Tensor], object]) -> float:
+    """Return the work of `call` for each image of a batch of four, in units of 10⁹ operations."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        call(torch.rand(4, *SHAPE))
+    return counter.get_total_flops() / 4e9
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -77,7 +86,7 @@ def main() -> None:
     pixels = torch.randint(0, 256, (4096, *SHAPE), dtype=torch.uint8)
 
     steps = given.steps + 2
-    cases: list[tuple[str, str, int, Callable[[], list[float]]]] = []
+    cases: list[tuple[str, str, int, float, Callable[[], list[float]]]] = []
     for precision, compiled in (("float32", False), ("bfloat16", False), ("bfloat16", True)):
         if compiled and not given.compile:
             continue
@@ -89,6 +98,7 @@ def main() -> None:
                 "scoremodel",
                 precision + ", compile" * compiled,
                 sum(p.numel() for p in denoiser.parameters()),
+                gflop(lambda x, model=denoiser: model(x, torch.full((4,), 0.5))),  # type: ignore[misc]
                 partial(time_ours, denoiser, pixels, config),
             )
         )
@@ -102,7 +112,7 @@ def main() -> None:
             peer = kind("equal", fast)
             settings = kind.speedups if fast else "float32"
             run = partial(time_peer, peer, pixels, size, steps)
-            cases.append((name, settings, peer.parameters(), run))
+            cases.append((name, settings, peer.parameters(), gflop(peer.loss), run))
 
     seconds: list[list[float]] = [[] for _ in cases]
     for _ in range(given.rounds):
@@ -114,9 +124,10 @@ def main() -> None:
                 "library": library,
                 "settings": settings,
                 "parameters": f"{parameters / 1e6:.2f} M",
+                "GFLOP": work,
                 "images/s": size / median(taken),
             }
-            for (library, settings, parameters, _), taken in zip(cases, seconds, strict=True)
+            for (library, settings, parameters, work, _), taken in zip(cases, seconds, strict=True)
         ]
     )
     theirs = rows[rows["library"] != "scoremodel"]

@@ -43,6 +43,8 @@ __all__ = [
     "save",
 ]
 
+_FORMAT = 2  # of weight files; 1 had group normalisation under the same names
+
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """Anything that maps (x_t with shape (B, *), t with shape (B,)) to E[x_0 | x_t] with shape (B, *)."""
 
@@ -201,6 +203,7 @@ class Denoiser(nn.Module):
         self.classes = classes
         self.preconditioning: Preconditioning = preconditioning
         self.info: dict[str, Any] = {}
+        self.ema_half_life: float | None = None
         self.network = build_network(network, shape, classes)
         self.register_buffer("mean", torch.tensor(mean).view(len(mean), *(1,) * (len(shape) - 1)))
 
@@ -413,7 +416,11 @@ def save(
             for key, value in average.state_dict().items()
         }
         config = next(iter(denoiser.values())).config()
-    write_weights(path, state, {"config": config, "ema_half_lives": half_lives, "info": info or {}})
+    write_weights(
+        path,
+        state,
+        {"format": _FORMAT, "config": config, "ema_half_lives": half_lives, "info": info or {}},
+    )
 
 
 def load(
@@ -429,17 +436,24 @@ def load(
         ema_half_life: which of several averages; None is the first of them.
 
     Returns:
-        The denoiser; what was saved as `info` is its attribute `info`.
+        The denoiser; its attributes `info` and `ema_half_life` say what was saved with the weights,
+        and which average they are.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged, was not written by `save`, or lacks that average.
+        ValueError: if the file is damaged, was not written by this version's `save`, or lacks that
+            average.
     """
-    tensors, stored = read_weights(path, device)
+    tensors, stored = read_weights(path)
     config = stored.get("config", {})
     if "sde" not in config:
         raise ValueError(f"{os.fspath(path)}: holds no denoiser")
-    half_lives = stored["ema_half_lives"]
+    if stored.get("format") != _FORMAT:
+        raise ValueError(
+            f"{os.fspath(path)}: holds weights of format {stored.get('format', 1)}, whose networks "
+            f"were other ones, allowed: {_FORMAT}; train the model again"
+        )
+    half_lives, chosen = stored["ema_half_lives"], None
     if half_lives or ema_half_life is not None:
         chosen = half_lives[0] if ema_half_life is None else f"{ema_half_life:.15g}"
         if chosen not in half_lives:
@@ -455,6 +469,7 @@ def load(
     denoiser = Denoiser(process=process_from_config(config.pop("sde")), **config)
     denoiser.load_state_dict(tensors)
     denoiser.info = stored["info"]
+    denoiser.ema_half_life = float(chosen) if chosen else None
     denoiser = denoiser.to(device).eval().requires_grad_(False)
     return as_channels_last(denoiser)
 

@@ -20,7 +20,7 @@ def schedule_factor(schedule: Schedule, step: int, steps: int, warmup_steps: int
         constant      1
         linear        1 − u
         cosine        (1 + cos π u) / 2                (Loshchilov and Hutter 2017, arXiv:1608.03983)
-        inverse_sqrt  sqrt(warmup_steps / step), whatever the number of steps, 1 before
+        inverse_sqrt  sqrt((warmup_steps + 1) / (step + 1)) after warm-up, whatever `steps`
                                                        (Vaswani et al. 2017, arXiv:1706.03762)
         trapezoid     1, and linearly to zero over the last fifth
                                                        (Hägele et al. 2024, arXiv:2405.18392)

@@ -69,6 +69,10 @@ class TrainingConfig:
             "auto" is bfloat16 on a GPU and float32 elsewhere.
         compile: whether torch compiles the network, which takes minutes before the first step.
         log_every: steps between two points of the curves.
+
+    Raises:
+        ValueError: if a batch does not have `accumulate` equal parts, or there is no half-life, or
+            one that is not positive.
     """
 
     steps: int
@@ -86,6 +90,14 @@ class TrainingConfig:
     precision: Precision = "auto"
     compile: bool = False
     log_every: int = 50
+
+    def __post_init__(self) -> None:
+        if self.accumulate < 1 or self.batch_size % self.accumulate:
+            raise ValueError(
+                f"a batch of {self.batch_size} does not have {self.accumulate} equal parts"
+            )
+        if not self.ema_half_lives or min(self.ema_half_lives) <= 0:
+            raise ValueError(f"ema_half_lives must be positive, got {self.ema_half_lives}")
 
 
 @dataclass(frozen=True)
@@ -189,8 +201,8 @@ def train(
         The averaged denoisers and the curves.
 
     Raises:
-        ValueError: if the data's shape is not the model's, labels are missing, or given to an
-            unconditional model, or a batch does not have `accumulate` equal parts.
+        ValueError: if the data's shape is not the model's, or labels are missing, or given to an
+            unconditional model.
         FloatingPointError: if a loss is not finite, naming step, noise level and learning rate; the
             last checkpoint is from before it.
         Stopped: if the checkpoints' `stop` says so; the state is saved.
@@ -222,28 +234,29 @@ def train(
                 if observer is not None:
                     observer.point(point | {"images_per_second": rate, "memory_mib": memory})
             bar.update(config.batch_size)
+            if checkpoints is not None and run.step < config.steps:
+                stop = checkpoints.stop()
+                if stop or checkpoints.due(run.step):
+                    run.check()
+                    checkpoints.save(run.step, run.tensors(), {"curves": run.curves})
+                if stop:
+                    raise Stopped(
+                        f"stopped after step {run.step} of {config.steps}, whose state is in "
+                        f"{checkpoints.folder}; the same command goes on from there"
+                    )
             if observer is not None:
                 observer.step(run.step, first)
-            if checkpoints is None or run.step == config.steps:
-                continue
-            stop = checkpoints.stop()
-            if stop or checkpoints.due(run.step):
-                run.check()
-                checkpoints.save(run.step, run.tensors(), {"curves": run.curves})
-            if stop:
-                raise Stopped(
-                    f"stopped after step {run.step} of {config.steps}, whose state is in "
-                    f"{checkpoints.folder}; the same command goes on from there"
-                )
     return Trained(run.averaged, run.curves)
 
 
 def _memory_mib(device: torch.device) -> float:
-    """Return the most memory that has been in use: the device's, or else the process's."""
+    """Return the most memory that has been in use: the device's, or else the process's if known."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    import resource
-
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.nan
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest / (2**20 if sys.platform == "darwin" else 2**10)
 
@@ -270,10 +283,6 @@ class _Run:
                 f"{len(data)} data points and a model of {denoiser.classes or 'no'} classes do not "
                 f"fit {'no labels' if labels is None else f'labels of shape {tuple(labels.shape)}'}"
             )
-        if config.batch_size % config.accumulate:
-            raise ValueError(
-                f"a batch of {config.batch_size} does not have {config.accumulate} equal parts"
-            )
         self.denoiser, self.config, self.seed = denoiser, config, seed
         self.device = denoiser.data_mean.device
         self.data = _near(data, self.device)
@@ -290,7 +299,7 @@ class _Run:
         self.batches = _Batches(len(data), config.batch_size, seed)
         self.losses = torch.zeros(config.log_every, config.batch_size, device=self.device)
         self.times = torch.zeros_like(self.losses)
-        self.grad_norm = torch.zeros((), device=self.device)
+        self.grad_norms = torch.zeros(config.log_every, device=self.device)
         self.curves: list[dict[str, float]] = []
         self.step = 0
         self.bfloat16 = resolve_precision(config.precision, self.device) == "bfloat16"
@@ -323,7 +332,7 @@ class _Run:
                 )
             (loss.sum() / len(t)).backward()  # type: ignore[no-untyped-call]
             self.losses[row, inside] = loss.detach()
-        self.grad_norm = nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
+        self.grad_norms[row] = nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
         self.optimiser.step()
         with torch.no_grad():  # or the averages would remember every step's graph
             for half_life, means in self.means.items():
@@ -361,23 +370,26 @@ class _Run:
         rows = self._rows()
         point = _curve_point(self.losses[:rows], self.times[:rows], self.step)
         rate = learning_rate(self.step - 1, self.config)
-        self.curves.append(point | {"grad_norm": float(self.grad_norm), "learning_rate": rate})
+        norm = float(self.grad_norms[rows - 1])
+        self.curves.append(point | {"grad_norm": norm, "learning_rate": rate})
         return self.curves[-1]
 
     def check(self) -> None:
         """Raise FloatingPointError if a loss since the last point, or the gradient, is not finite."""
         rows = self._rows()
-        wrong = ~self.losses[:rows].isfinite()
-        if not bool(wrong.any()) and bool(self.grad_norm.isfinite()):
+        losses, norms = self.losses[:rows], self.grad_norms[:rows]
+        wrong = ~(losses.isfinite().all(1) & norms.isfinite())
+        if not bool(wrong.any()):
             return
-        where = "in the gradient"
-        if bool(wrong.any()):
-            row = int(wrong.any(1).nonzero()[0])
-            time = float(self.times[row][wrong[row]][0])
-            where = f"of step {self.step - rows + row + 1} at t = {time:.4g}"
-        rate = learning_rate(self.step - 1, self.config)
+        row = int(wrong.nonzero()[0])
+        step = self.step - rows + row + 1
+        what = f"gradient of step {step}"
+        if not bool(losses[row].isfinite().all()):
+            time = float(self.times[row][~losses[row].isfinite()][0])
+            what = f"loss of step {step} at t = {time:.4g}"
+        rate = learning_rate(step - 1, self.config)
         raise FloatingPointError(
-            f"non-finite loss {where}, found after step {self.step}, learning rate {rate:.3g}"
+            f"non-finite {what}, learning rate {rate:.3g}, found after step {self.step}"
         )
 
     def _rows(self) -> int:
@@ -386,7 +398,7 @@ class _Run:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the state's tensors by name."""
-        named = {"losses": self.losses, "times": self.times}
+        named = {"losses": self.losses, "times": self.times, "grad_norms": self.grad_norms}
         for index, weight in enumerate(self.parameters):
             named[f"weights.{index}"] = weight
             for half_life, means in self.means.items():
@@ -400,6 +412,7 @@ class _Run:
         self.step, self.curves = step, info["curves"]
         self.losses.copy_(tensors["losses"])
         self.times.copy_(tensors["times"])
+        self.grad_norms.copy_(tensors["grad_norms"])
         names = ("exp_avg", "exp_avg_sq", "step")
         with torch.no_grad():
             for index, weight in enumerate(self.parameters):

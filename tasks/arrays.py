@@ -110,7 +110,7 @@ def read_rows(folder: Path) -> dict[str, NDArray[Any]]:
     for path in sorted(folder.glob("*.npy")):
         try:
             arrays[path.stem] = np.load(path, mmap_mode="c", allow_pickle=False)
-        except ValueError as error:
+        except (ValueError, EOFError) as error:
             raise ValueError(f"{path}: damaged ({error})") from error
     if "train" not in arrays:
         raise FileNotFoundError(f"{folder}: no data; run dvc repro")

@@ -81,7 +81,7 @@ def main(arguments: Sequence[str]) -> None:
         "sampler_kind": chosen.kind,
         "steps": getattr(chosen, "steps", None),
         "guidance": chosen.guidance,
-        "ema_half_life": chosen.ema_half_life,
+        "ema_half_life": info["ema_half_life"],
         "nfe": info["nfe"],
         "count": evaluation.count,
         "sampling_seeds": evaluation.sampling_seeds,

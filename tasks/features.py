@@ -37,6 +37,7 @@ def main(arguments: Sequence[str]) -> None:
         {
             "samples": file_hash(configuration.samples),
             "extractor": file_hash(Data(configuration.dataset).extractor),
+            "chunk": _CHUNK,
             "environment": environment(device, params),
         },
     )
@@ -44,24 +45,24 @@ def main(arguments: Sequence[str]) -> None:
     def compute(part: NDArray[Any]) -> dict[str, Tensor]:
         return {"features": extractor.features(torch.from_numpy(part))}
 
-    features = {}
     with stop_on_signals() as stop, Chunks(folder, stop) as chunks:
+        features = {}
         for seed, array in samples.items():
             parts = [
                 chunks.get(f"{seed}-{first:010}", partial(compute, array[first : first + _CHUNK]))
                 for first in range(0, len(array), _CHUNK)
             ]
             features[seed] = torch.cat([part["features"] for part in parts])
-    info["extractor"] = extractor.kind
-    info["agreement"] = None
-    if labels is not None and isinstance(extractor, Classifier):
-        info["agreement"] = {
-            seed: accuracy(extractor, found, torch.tensor(labels[seed]))
-            for seed, found in features.items()
-        }
-    arrays = {seed: found.numpy() for seed, found in features.items()}
-    write_arrays(configuration.features, arrays, info)
-    chunks.remove()
+        info["extractor"] = extractor.kind
+        info["agreement"] = None
+        if labels is not None and isinstance(extractor, Classifier):
+            info["agreement"] = {
+                seed: accuracy(extractor, found, torch.tensor(labels[seed]))
+                for seed, found in features.items()
+            }
+        arrays = {seed: found.numpy() for seed, found in features.items()}
+        write_arrays(configuration.features, arrays, info)
+        chunks.remove()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from scoremodel.checkpoint import Chunks
+from scoremodel.checkpoint import Chunks, Stopped
 from scoremodel.data.scale import quantise
 from scoremodel.denoiser import load
 from scoremodel.rng import generators
@@ -79,21 +79,6 @@ def main(arguments: Sequence[str]) -> None:
     )
     steps = len(sampler.plan(path))
 
-    def draw(seed: int, start: int, labels: Tensor | None) -> dict[str, Tensor]:
-        drawn = sample(
-            denoiser,
-            sampler,
-            min(size, count - start),
-            seed,
-            labels=labels,
-            guidance=chosen.guidance,
-            start=start,
-            process=path,
-            batch_size=size,
-            callback=lambda *_: bar.update(),
-        )
-        return {"x": quantise(drawn.x, denoiser.levels), "nfe": torch.tensor(drawn.nfe)}
-
     began = time.perf_counter()
     arrays: dict[str, NDArray[Any]] = {}
     asked: dict[str, list[int]] = {}
@@ -108,6 +93,29 @@ def main(arguments: Sequence[str]) -> None:
             unit="step",
         ) as bar,
     ):
+
+        def progress(*_: object) -> None:
+            bar.update()
+            if stop():
+                raise Stopped(
+                    f"stopped, what is finished is in {folder}; the same command goes on from there"
+                )
+
+        def draw(seed: int, start: int, labels: Tensor | None) -> dict[str, Tensor]:
+            drawn = sample(
+                denoiser,
+                sampler,
+                min(size, count - start),
+                seed,
+                labels=labels,
+                guidance=chosen.guidance,
+                start=start,
+                process=path,
+                batch_size=size,
+                callback=progress,
+            )
+            return {"x": quantise(drawn.x, denoiser.levels), "nfe": torch.tensor(drawn.nfe)}
+
         resumed = chunks.exist()
         for seed in evaluation.sampling_seeds:
             labels = draw_labels(denoiser.info["label_counts"], count, seed)
@@ -121,21 +129,22 @@ def main(arguments: Sequence[str]) -> None:
             if labels is not None:
                 asked[array_name(seed)] = labels.tolist()
             calls += [int(part["nfe"]) for part in parts]
-    seconds = time.perf_counter() - began
-    info = {
-        "model": denoiser.info,
-        "nfe": round(sum(calls) / len(calls)),  # an adaptive sampler's differ
-        "labels": asked or None,
-        "environment": environment(device, params),
-    }
-    write_arrays(configuration.samples, arrays, info)
-    first = arrays[array_name(evaluation.sampling_seeds[0])]
-    save_picture(first, denoiser.levels, configuration.grid)
-    if not resumed:  # what the part before the interruption took is not known
-        drawn = count * len(evaluation.sampling_seeds)
-        timing = {"seconds_per_1000": 1000 * seconds / drawn, "device": device_name(device)}
-        write_timing(configuration.samples, timing)
-    chunks.remove()
+        seconds = time.perf_counter() - began
+        info = {
+            "model": denoiser.info,
+            "ema_half_life": denoiser.ema_half_life,
+            "nfe": round(sum(calls) / len(calls)),  # an adaptive sampler's differ
+            "labels": asked or None,
+            "environment": environment(device, params),
+        }
+        write_arrays(configuration.samples, arrays, info)
+        first = arrays[array_name(evaluation.sampling_seeds[0])]
+        save_picture(first, denoiser.levels, configuration.grid)
+        if not resumed:  # what the part before the interruption took is not known
+            drawn = count * len(evaluation.sampling_seeds)
+            timing = {"seconds_per_1000": 1000 * seconds / drawn, "device": device_name(device)}
+            write_timing(configuration.samples, timing)
+        chunks.remove()
 
 
 if __name__ == "__main__":

@@ -33,8 +33,11 @@ def state_folder(name: str, params: Params, depends_on: dict[str, Any]) -> Path:
     Returns:
         A folder that is this work's alone; it need not exist.
     """
-    library = Path(scoremodel.__file__).parent
-    code = [file_hash(path) for path in sorted(library.rglob("*.py"))]
+    code = [
+        file_hash(path)
+        for folder in (Path(scoremodel.__file__).parent, Path(__file__).parent)
+        for path in sorted(folder.rglob("*.py"))
+    ]
     unique = f"{name}-{content_hash({'code': code, **depends_on})[:16]}"
     # DVC names the workspace that a person works in, where `dvc exp run --temp` runs in another one.
     return Path(os.environ.get("DVC_ROOT", "."), params.checkpoints.folder, unique)

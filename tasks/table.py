@@ -20,7 +20,6 @@ COLUMNS = {
     "model": "model",
     "train_seed": "train seed",
     "sampler": "sampler",
-    "ema_half_life": "EMA half-life",
     "nfe": "NFE",
     "count": "N",
     "metric": "metric",

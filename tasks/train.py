@@ -143,7 +143,7 @@ def main(arguments: Sequence[str]) -> None:
             "environment": machine,
         },
     )
-    watch = Watch(folder, configuration.model_name, params.watch)
+    watch = Watch(folder, params.watch)
     with (
         stop_on_signals() as stop,
         Checkpoints(folder, kept.every_steps, kept.every_seconds, stop) as checkpoints,

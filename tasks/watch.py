@@ -2,31 +2,32 @@
 
 Both lie in the run's state folder and go with it: `curves.csv` (for pandas, or `dvc plots show`) and
 `samples-STEP.png`, drawn by DPM-Solver++ from the averaged weights. TensorBoard's files, if they are
-asked for, stay.
+asked for, stay. No result depends on any of it: what goes wrong here is said once, and the training
+goes on unwatched. What it needs is imported when it is needed, so that the training's code in
+`dvc.yaml` holds no sampler, and an edit of one trains nothing again.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from scoremodel.data.scale import quantise
 from scoremodel.denoiser import Denoiser
 from scoremodel.files import atomic_path
-from scoremodel.samplers import DPMSolver, sample
 from tasks.params import ParamsError
 from tasks.params import Watch as Settings
-from tasks.pictures import save_picture
 
-__all__ = ["TENSORBOARD", "Watch"]
+__all__ = ["Watch"]
 
-TENSORBOARD = Path(".scoremodel/tensorboard")
-
-_SAMPLER = DPMSolver(12)
+_STEPS = 12
 _IMAGES, _POINTS = 100, 2000
+_SHARE = 0.02  # of the time may go into samples
 
 
 class Watch:
@@ -34,37 +35,66 @@ class Watch:
 
     Args:
         folder: the run's state folder.
-        name: the run's name, for TensorBoard.
         settings: how often to draw samples, and whether to write for TensorBoard.
 
     Raises:
         ParamsError: if TensorBoard is asked for and not installed.
     """
 
-    def __init__(self, folder: Path, name: str, settings: Settings) -> None:
+    def __init__(self, folder: Path, settings: Settings) -> None:
         self.folder, self.settings = folder, settings
         self.curves = folder / "curves.csv"
-        self.drawn = time.monotonic()
-        self.writer = None
+        self.next_grid = time.monotonic() + settings.grid_every_seconds
+        self.works = True
+        self.writer: Any = None
         if settings.tensorboard:
             try:
-                from torch.utils.tensorboard import SummaryWriter
+                import torch.utils.tensorboard  # noqa: F401
             except ImportError as error:
                 raise ParamsError(
                     "params.yaml: watch.tensorboard: true is not allowed without the package "
                     "tensorboard (pip install tensorboard), allowed: false"
                 ) from error
-            self.writer = SummaryWriter(TENSORBOARD / name)
 
     def begin(self, step: int) -> None:
-        """Forget the points after `step`, which will come again."""
-        if self.curves.exists():
-            rows = pd.read_csv(self.curves)
-            with atomic_path(self.curves) as temporary:
-                rows[rows["step"] <= step].to_csv(temporary, index=False)
+        """Forget the points after `step`, which will come again, and what a full disk cut off."""
+        self._attempt(lambda: self._begin(step))
 
     def point(self, point: Mapping[str, float]) -> None:
         """Append a point to the curves."""
+        self._attempt(lambda: self._point(point))
+
+    def step(self, step: int, averaged: Denoiser) -> None:
+        """Draw samples, if it is time."""
+        if self.settings.grid_every_seconds and time.monotonic() >= self.next_grid:
+            self._attempt(lambda: self._grid(step, averaged))
+
+    def _attempt(self, act: Callable[[], None]) -> None:
+        if not self.works:
+            return
+        try:
+            act()
+        except (OSError, ValueError, RuntimeError) as error:
+            self.works = False
+            reason = " ".join(str(error).split())
+            print(f"the training goes on unwatched: {reason}", file=sys.stderr, flush=True)
+
+    def _begin(self, step: int) -> None:
+        if self.settings.tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            root = Path(os.environ.get("DVC_ROOT", "."), ".scoremodel/tensorboard")
+            self.writer = SummaryWriter(root / self.folder.name, purge_step=step + 1)
+        try:
+            rows = pd.read_csv(self.curves, on_bad_lines="skip").dropna(subset=["step", "loss"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            self.curves.unlink(missing_ok=True)
+            return
+        rows = rows.astype({"step": int})
+        with atomic_path(self.curves) as temporary:
+            rows[rows["step"] <= step].to_csv(temporary, index=False)
+
+    def _point(self, point: Mapping[str, float]) -> None:
         row = pd.DataFrame([point])
         row.to_csv(self.curves, mode="a", header=not self.curves.exists(), index=False)
         if self.writer is not None:
@@ -72,13 +102,15 @@ class Watch:
                 if key != "step":
                     self.writer.add_scalar(key, value, int(point["step"]))
 
-    def step(self, step: int, averaged: Denoiser) -> None:
-        """Draw samples, if it is time."""
-        every = self.settings.grid_every_seconds
-        if not every or time.monotonic() - self.drawn < every:
-            return
+    def _grid(self, step: int, averaged: Denoiser) -> None:
+        from scoremodel.data.scale import quantise
+        from scoremodel.samplers import DPMSolver, sample
+        from tasks.pictures import save_picture
+
+        began = time.monotonic()
         count = _POINTS if averaged.levels is None else _IMAGES
-        drawn = sample(averaged, _SAMPLER, count, 0, batch_size=count).x
+        drawn = sample(averaged, DPMSolver(_STEPS), count, 0, batch_size=count).x
         levels = quantise(drawn, averaged.levels).cpu().numpy()
         save_picture(levels, averaged.levels, self.folder / f"samples-{step:010}.png")
-        self.drawn = time.monotonic()
+        now = time.monotonic()
+        self.next_grid = now + max(self.settings.grid_every_seconds, (now - began) / _SHARE)

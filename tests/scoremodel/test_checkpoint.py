@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from scoremodel.checkpoint import Checkpoints, Chunks, Stopped
 from scoremodel.denoiser import Denoiser
 from scoremodel.sde import VP
 from scoremodel.training import TrainingConfig, train
-from tests.scoremodel.test_training import NETWORK, digest, images
+from tests.scoremodel.test_training import NETWORK, Witness, digest, images
 
 STEPS = 13
 CONFIG = TrainingConfig(
@@ -58,6 +59,33 @@ def test_a_run_stopped_after_any_step_goes_on_to_the_same_bits(
         run(checkpoints)
     with Checkpoints(tmp_path / "state") as checkpoints:
         assert run(checkpoints) == whole
+
+
+def test_a_run_with_every_option_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    """Labels, bfloat16, accumulation, activation checkpointing, and somebody who watches."""
+    config = replace(CONFIG, precision="bfloat16", accumulate=2)
+    labels = torch.arange(40) % 3
+
+    def train_it(checkpoints: Checkpoints | None) -> tuple[str, list[dict[str, float]]]:
+        torch.manual_seed(0)
+        network = NETWORK | {"checkpointing": True}
+        denoiser = Denoiser(network, VP(), (1, 8, 8), [0.0], 0.6, 17, 3)
+        trained = train(
+            denoiser,
+            images(),
+            config,
+            3,
+            labels=labels,
+            checkpoints=checkpoints,
+            observer=Witness(denoiser),
+        )
+        return "".join(map(digest, trained.averaged.values())), trained.curves
+
+    whole = train_it(None)
+    with stop_after(7, tmp_path / "state") as checkpoints, pytest.raises(Stopped):
+        train_it(checkpoints)
+    with Checkpoints(tmp_path / "state") as checkpoints:
+        assert train_it(checkpoints) == whole
 
 
 def test_a_run_stopped_again_and_again_ends_with_the_same_bits(

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from scoremodel.denoiser import Denoiser, load, save
+from scoremodel import training
+from scoremodel.denoiser import Denoise, Denoiser, load, save
 from scoremodel.loss import denoising_weight
-from scoremodel.networks import build_network
+from scoremodel.networks import build_network, unet
 from scoremodel.oracles import GaussianMixture
 from scoremodel.samplers import Heun, sample
 from scoremodel.schedules import Schedule, schedule_factor
@@ -29,6 +30,7 @@ from scoremodel.training import (
     resolve_precision,
     train,
 )
+from scoremodel.weights import read_weights, write_weights
 
 NETWORK = {"kind": "unet", "width": 8, "multipliers": [1, 2], "dropout": 0.1}
 
@@ -96,7 +98,7 @@ class Witness:
         self.weights: list[torch.Tensor] = []
 
     def begin(self, step: int) -> None:
-        assert step == 0
+        self.begun = step
 
     def point(self, point: Mapping[str, float]) -> None:
         assert point["images_per_second"] > 0
@@ -104,7 +106,7 @@ class Witness:
     def step(self, step: int, averaged: Denoiser) -> None:
         parameters = [p.detach().flatten() for p in self.denoiser.parameters()]
         self.weights.append(torch.cat(parameters))
-        assert len(self.weights) == step
+        assert self.begun + len(self.weights) == step
 
 
 def test_each_average_forgets_half_in_its_half_life() -> None:
@@ -140,8 +142,13 @@ def test_an_average_is_chosen_after_training(tmp_path: Path) -> None:
     assert first.info == second.info == {"of": "both"}
     assert digest(first) == digest(trained.averaged[100]) == digest(trained.denoiser)
     assert digest(second) == digest(trained.averaged[2]) != digest(first)
+    assert (first.ema_half_life, second.ema_half_life) == (100, 2)
     with pytest.raises(ValueError, match="no average with half-life 50, allowed: 100, 2"):
         load(path, ema_half_life=50)
+    tensors, stored = read_weights(path)
+    write_weights(path, tensors, stored | {"format": 1})
+    with pytest.raises(ValueError, match=r"weights of format 1.*allowed: 2; train the model again"):
+        load(path)
 
 
 def trained_with(network: dict[str, Any], **options: Any) -> Trained:
@@ -151,23 +158,49 @@ def trained_with(network: dict[str, Any], **options: Any) -> Trained:
     return train(denoiser, images(), config, 0)
 
 
-def test_accumulated_gradients_are_the_large_batch_s_but_for_rounding() -> None:
+def test_accumulated_gradients_are_the_large_batch_s_but_for_rounding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     whole = trained_with({"dropout": 0.0})
+    sizes: list[int] = []
+    real = training.denoising_loss
+
+    def counted(denoise: Denoise, x_0: torch.Tensor, *rest: Any) -> torch.Tensor:
+        sizes.append(len(x_0))
+        return real(denoise, x_0, *rest)
+
+    monkeypatch.setattr(training, "denoising_loss", counted)
     parts = trained_with({"dropout": 0.0}, accumulate=4)
+    assert sizes == [4] * 4 * 4
     for point, other in zip(whole.curves, parts.curves, strict=True):
         assert other == pytest.approx(point, rel=1e-4, nan_ok=True)
     for mean, other in zip(whole.denoiser.parameters(), parts.denoiser.parameters(), strict=True):
         torch.testing.assert_close(other, mean, rtol=1e-3, atol=2e-5)
-    with pytest.raises(ValueError, match="a batch of 16 does not have 3 equal parts"):
-        trained_with({}, accumulate=3)
+    for options, said in (
+        ({"accumulate": 3}, "a batch of 16 does not have 3 equal parts"),
+        ({"accumulate": 0}, "a batch of 16 does not have 0 equal parts"),
+        ({"ema_half_lives": ()}, r"ema_half_lives must be positive, got \(\)"),
+        ({"ema_half_lives": (5.0, 0.0)}, r"ema_half_lives must be positive, got \(5.0, 0.0\)"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            trained_with({}, **options)
 
 
-def test_activation_checkpointing_changes_no_bit() -> None:
+def test_activation_checkpointing_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dropout included: what is computed again is computed with the same masks."""
+    forwards: list[int] = []
+    real = unet._Block.forward
+
+    def counted(self: Any, *inputs: torch.Tensor) -> torch.Tensor:
+        forwards.append(1)
+        return real(self, *inputs)
+
+    monkeypatch.setattr(unet._Block, "forward", counted)
     network = {"attention_levels": [1]}
-    assert digest(trained_with(network | {"checkpointing": True}).denoiser) == digest(
-        trained_with(network).denoiser
-    )
+    plain = digest(trained_with(network).denoiser)
+    once = len(forwards)
+    assert digest(trained_with(network | {"checkpointing": True}).denoiser) == plain
+    assert len(forwards) - once == 2 * once
 
 
 def test_bfloat16_is_another_rounding_of_the_same_training() -> None:
@@ -185,9 +218,11 @@ def test_bfloat16_is_another_rounding_of_the_same_training() -> None:
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_compiled_network_trains_alike(precision: Precision) -> None:
     network = {"dropout": 0.0}
-    plain, compiled = (
-        trained_with(network, precision=precision, compile=compile) for compile in (False, True)
-    )
+    plain = trained_with(network, precision=precision)
+    counters = torch._dynamo.utils.counters["stats"]
+    counters.clear()
+    compiled = trained_with(network, precision=precision, compile=True)
+    assert counters["unique_graphs"] > 0
     tolerance = 1e-3 if precision == "float32" else 0.03
     losses = [point["loss"] for point in plain.curves]
     assert [point["loss"] for point in compiled.curves] == pytest.approx(losses, rel=tolerance)
@@ -257,7 +292,8 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_noise_level() -> None:
     denoiser = Denoiser({"kind": "mlp", "width": 8, "depth": 1}, VP(), (2,), [0.0, 0.0], 1.0)
     data = torch.full((8, 2), torch.inf)
     with pytest.raises(
-        FloatingPointError, match=r"step 1 at t = .*after step 2, learning rate 0\.0002"
+        FloatingPointError,
+        match=r"loss of step 1 at t = .*, learning rate 0\.0002, found after step 2",
     ):
         train(denoiser, data, TrainingConfig(steps=2, batch_size=8, log_every=2), 0)
 

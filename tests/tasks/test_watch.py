@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from scoremodel.chains import NCSN
 from scoremodel.data.scale import quantise
 from scoremodel.denoiser import Denoiser
 from scoremodel.samplers import DPMSolver, sample
@@ -27,18 +28,44 @@ def point(step: int) -> dict[str, float]:
 
 def test_points_after_the_step_that_a_run_goes_on_from_are_forgotten(tmp_path: Path) -> None:
     settings = Settings(grid_every_seconds=0, tensorboard=False)
-    watch = Watch(tmp_path, "run", settings)
+    watch = Watch(tmp_path, settings)
     watch.begin(0)
     for step in (50, 100, 150):
         watch.point(point(step))
     assert pd.read_csv(watch.curves)["step"].tolist() == [50, 100, 150]
-    again = Watch(tmp_path, "run", settings)
+    again = Watch(tmp_path, settings)
     again.begin(120)  # the checkpoint is from before the last point
     for step in (150, 200):
         again.point(point(step))
     curves = pd.read_csv(watch.curves)
     assert curves["step"].tolist() == [50, 100, 150, 200]
     assert curves["loss"].tolist() == pytest.approx([1 / 50, 1 / 100, 1 / 150, 1 / 200])
+
+
+def test_what_a_full_disk_left_of_the_curves_is_in_nobody_s_way(tmp_path: Path) -> None:
+    settings = Settings(grid_every_seconds=0, tensorboard=False)
+    for content in ("", "step,loss,images_per_second\n50,0.02,100\n10"):
+        watch = Watch(tmp_path, settings)
+        watch.curves.write_text(content)
+        watch.begin(50)
+        watch.point(point(100))
+        steps = pd.read_csv(watch.curves)["step"].tolist()
+        assert steps == ([50, 100] if content else [100])
+
+
+def test_a_watch_that_fails_says_so_once_and_stops_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A chain of so few levels that the grid's sampler cannot have its steps."""
+    denoiser = Denoiser({"kind": "mlp"}, NCSN(0.02, 10.0, 5), (2,), [0.0, 0.0], 1.0).eval()
+    watch = Watch(tmp_path, Settings(grid_every_seconds=1e-9, tensorboard=False))
+    watch.begin(0)
+    watch.step(1, denoiser)
+    watch.step(2, denoiser)
+    watch.point(point(50))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("the training goes on unwatched: ncsn has 5 levels")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_grid_shows_the_average_s_samples_and_leaves_the_run_s_randomness(
@@ -48,9 +75,9 @@ def test_the_grid_shows_the_average_s_samples_and_leaves_the_run_s_randomness(
     network = {"kind": "unet", "width": 8, "multipliers": [1, 2]}
     denoiser = Denoiser(network, VP(), (1, 8, 8), [0.0], 0.6, 17).eval()
     before = torch.get_rng_state()
-    Watch(tmp_path, "run", Settings(grid_every_seconds=0, tensorboard=False)).step(1, denoiser)
+    Watch(tmp_path, Settings(grid_every_seconds=0, tensorboard=False)).step(1, denoiser)
     assert list(tmp_path.iterdir()) == []
-    Watch(tmp_path, "run", Settings(grid_every_seconds=1e-9, tensorboard=False)).step(7, denoiser)
+    Watch(tmp_path, Settings(grid_every_seconds=1e-9, tensorboard=False)).step(7, denoiser)
     assert torch.equal(torch.get_rng_state(), before)
     (path,) = tmp_path.iterdir()
     assert path.name == "samples-0000000007.png"
@@ -63,4 +90,4 @@ def test_tensorboard_is_asked_for_in_one_line_where_it_is_missing(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ParamsError, match=r"watch\.tensorboard: true is not allowed without"):
-        Watch(tmp_path, "run", Settings(grid_every_seconds=0, tensorboard=True))
+        Watch(tmp_path, Settings(grid_every_seconds=0, tensorboard=True))
