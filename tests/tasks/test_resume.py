@@ -110,7 +110,7 @@ def test_the_trainer_dies_with_its_dvc_and_the_next_repro_goes_on(
 
 def test_an_experiment_in_a_temporary_folder_goes_on_in_another_one(copied: Workspace) -> None:
     """Its state lies in the person's workspace, not in the folder that DVC makes and deletes."""
-    experiment = ("dvc", "exp", "run", "--temp", "--single-item", STAGE)
+    experiment = ("dvc", "exp", "run", "--temp", STAGE)
     train_for(copied, 4000, every_steps=20)
     dvc, trainer = started(copied, *experiment)
     assert Path(trainer.cwd()) != copied.root
@@ -126,7 +126,11 @@ def test_an_experiment_in_a_temporary_folder_goes_on_in_another_one(copied: Work
 def test_a_training_that_diverges_says_where_and_writes_no_weights(copied: Workspace) -> None:
     train_for(copied, 40, every_steps=1)
     params = copied.params()
-    params["models"]["vp"]["training"] |= {"learning_rate": 1e30, "warmup_steps": 0}
+    params["models"]["vp"]["training"] |= {
+        "learning_rate": 1e30,
+        "warmup_steps": 0,
+        "schedule": "constant",
+    }
     copied.write_params(params)
     (copied.root / WEIGHTS).unlink()
     said = copied.python("-m", "tasks.train", "digits", "vp", "0", status=2)
