@@ -8,7 +8,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export DVC_NO_ANALYTICS := true
 export DO_NOT_TRACK := 1
 
-.PHONY: setup repro flow table test test-slow test-parity lint sweep fashion benchmark-train benchmark-equal-budget clean
+.PHONY: setup repro flow table test test-slow test-parity lint sweep seeds fashion benchmark-train benchmark-equal-budget clean
 
 setup: $(VENV)/.done
 
@@ -46,6 +46,10 @@ empty :=
 sweep: setup
 	dvc exp run --set-param "active.samplers=[$(subst $(empty) ,$(comma),$(strip $(SWEEP)))]"
 	python -m tasks.figures results/table.csv docs/distance-nfe.svg
+
+# Three trainings of VE and of VP: what can be said of the two, not of two checkpoints.
+seeds: setup
+	dvc exp run --set-param "active.train_seeds=[0,1,2]"
 
 # 28×28 images: two models of 20 minutes each on two cores, and their samples (docs/benchmarks.md).
 fashion: setup

@@ -13,18 +13,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import pandas as pd
 import psutil
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_image_artifact, create_table_artifact
+from prefect.artifacts import (
+    create_image_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, as_completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.graph import StageNode, select, stage_graph
 from tasks.check import check
-from tasks.layout import REPORT
+from tasks.layout import REPORT, TABLE, VERDICT
 from tasks.params import Params, ParamsError
-from tasks.table import COLUMNS, active_configurations, read_records, table, text
+from tasks.table import COLUMNS, TERMINAL, active_configurations, text
 
 __all__ = ["StageFailedError", "main", "pipeline", "run_stage", "schedule"]
 
@@ -228,8 +233,9 @@ def pipeline(targets: list[str] | None = None, force: bool = False) -> dict[str,
 
 def publish(params: Params) -> None:
     """Show the table and every active configuration's samples as Prefect artifacts."""
-    rows = table(read_records(params))
-    shown: list[dict[str, Any]] = rows.rename(columns=COLUMNS).to_dict("records")  # type: ignore[assignment]
+    rows = pd.read_csv(TABLE)
+    create_markdown_artifact(VERDICT.read_text(encoding="utf-8"), key="verdict")
+    shown: list[dict[str, Any]] = rows[list(TERMINAL)].rename(columns=COLUMNS).to_dict("records")  # type: ignore[assignment]
     create_table_artifact(
         table=[
             {str(k): None if v != v else v for k, v in row.items()}  # JSON has no NaN

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from scoremodel.chains import NCSN
 from scoremodel.files import write_text
+from tasks.hashes import require_file
 from tasks.layout import CHECKED, Data
-from tasks.params import Params, ParamsError, load_params
+from tasks.params import ClassifierExtractor, Params, ParamsError, load_params
 from tasks.process import build_process
 from tasks.sampler import build_sampler
 from tasks.stage import run
@@ -24,6 +25,7 @@ def check() -> Params:
 
     Raises:
         ParamsError: one line for each mistake.
+        ValueError: if the extractor's file is not the one that it should be.
     """
     params = load_params()
     for name in params.active.datasets:
@@ -33,6 +35,9 @@ def check() -> Params:
                 f"params.yaml: active.datasets: {name!r} has no folder {raw}; put a source.yaml or "
                 "images there (`dvc add`), or restore it (`dvc pull`)"
             )
+    extractor = params.evaluation.extractor
+    if not isinstance(extractor, ClassifierExtractor) and extractor.path and extractor.sha256:
+        require_file("params.yaml: evaluation.extractor", extractor.path, extractor.sha256)
     for model in params.active.models:
         for sampler in params.active.samplers:
             chosen = params.samplers[sampler]
@@ -63,6 +68,7 @@ def put_away_leftovers(params: Params) -> None:
             configuration.grid,
             configuration.curves,
             configuration.bands,
+            configuration.neighbours,
             configuration.record,
         }
     for folder in {path.parent for path in kept}:

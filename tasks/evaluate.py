@@ -1,4 +1,4 @@
-"""Stage evaluate: features → one deterministic record of a configuration's distances."""
+"""Stage evaluate: features → one deterministic record of a configuration's metrics."""
 
 from __future__ import annotations
 
@@ -10,68 +10,56 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from scoremodel.evaluation.distance import frechet_distance, real_floor
+from scoremodel.evaluation.memorisation import nearest_training
+from scoremodel.evaluation.scores import Scores
 from scoremodel.files import write_text
 from tasks.arrays import read_arrays, read_card, read_rows
-from tasks.hashes import file_hash
 from tasks.layout import Data
-from tasks.params import ParamsError
+from tasks.pictures import save_picture
+from tasks.scoring import reference, rounded, spread, spreads
 from tasks.stage import parse_configuration, run
 
-__all__ = ["main", "metric_name", "rounded"]
+__all__ = ["main"]
+
+_SHOWN = 10  # samples in the picture, and columns of it: the sample and its neighbours
 
 
-def metric_name(extractor: str, digest: str) -> str:
-    """Return what the distance is called: only Inception's is FID, others name their extractor."""
-    return f"FD ({extractor} {digest[:8]})"
-
-
-def rounded(value: float) -> float:
-    """Return `value` with six significant digits: more would be rounding noise of the square root."""
-    return float(f"{value:.6g}")
-
-
-def _spread(values: list[float]) -> dict[str, Any]:
-    return {
-        "mean": rounded(float(np.mean(values))),
-        "std": rounded(float(np.std(values, ddof=1))) if len(values) > 1 else None,
-        "by_seed": [rounded(value) for value in values],
-    }
+def _classes(scores: Sequence[Scores], names: list[str]) -> dict[str, dict[str, float]]:
+    """Return class → metric → mean over the sampling seeds that have it."""
+    found: dict[str, dict[str, float]] = {}
+    for number in scores[0].classes:
+        values: dict[str, list[float]] = {}
+        for one in scores:
+            for metric, value in one.classes[number].items():
+                values.setdefault(metric, []).append(value)
+        found[names[number]] = {
+            metric: rounded(float(np.mean(several))) for metric, several in values.items()
+        }
+    return found
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write the record: distances to held-out and to train, beside the floor."""
+    """Write the record, and a picture of samples beside their nearest training data."""
     configuration, params = parse_configuration(arguments)
     files = Data(configuration.dataset)
     card = read_card(files.card)
-    data = read_rows(files.arrays)
-    real, _ = read_arrays(files.features)
+    baselines: dict[str, Any] = json.loads(files.baselines.read_text(encoding="utf-8"))
     fake, info = read_arrays(configuration.features)
     evaluation = params.evaluation
-    width = real["train"].shape[1]
-    for where, found in (
-        ("evaluation.count", evaluation.count),
-        (f"datasets.{configuration.dataset}: held-out data points", len(real["held_out"])),
-    ):
-        if found <= width:
-            raise ParamsError(
-                f"params.yaml: {where}: {found} is not allowed, allowed: more than the {width} "
-                "features, whose covariance they must determine"
-            )
-    # One thread, whatever the machine has: the order of a sum shows in the distance's last digits.
+    # One thread, whatever the machine has: the order of a sum shows in a distance's last digits.
     with threadpool_limits(1):
-        floor = real_floor(
-            real["train"],
-            real["held_out"],
-            evaluation.count,
-            params.seed,
-            evaluation.floor_repeats,
-            data.get("train_labels"),
-        )
-        to_held_out = _spread([frechet_distance(f, real["held_out"]) for f in fake.values()])
-        to_train = _spread([frechet_distance(f, real["train"]) for f in fake.values()])
+        real, metric = reference(configuration.dataset, params)
+        asked = info["labels"] or {}
+        scores = [
+            real.score(features, None if name not in asked else np.array(asked[name]))
+            for name, features in fake.items()
+        ]
+        first = next(iter(fake))
+        _, nearest = nearest_training(fake[first][:_SHOWN], real.train, _SHOWN - 1)
     chosen = params.samplers[configuration.sampler]
     agreement = info["agreement"]
+    metrics = spreads(scores)
+    floor = baselines["floor"]["value"]
     record = {
         "dataset": configuration.dataset,
         "data_sha256": card["sha256"],
@@ -85,29 +73,33 @@ def main(arguments: Sequence[str]) -> None:
         "nfe": info["nfe"],
         "count": evaluation.count,
         "sampling_seeds": evaluation.sampling_seeds,
-        "metric": metric_name(info["extractor"], file_hash(files.extractor)),
-        "held_out": to_held_out,
-        "train": to_train,
-        "floor": {
-            "value": rounded(floor.value),
-            "std": None if floor.std is None else rounded(floor.std),
-            "count": floor.count,
-        },
-        "ratio_to_floor": rounded(to_held_out["mean"] / floor.value),
-        "agreement": None if agreement is None else _spread(list(agreement.values())),
+        "metric": metric,
+        **metrics,
+        "ratio_to_floor": rounded(metrics["held_out"]["mean"] / floor),
+        "agreement": None if agreement is None else spread(list(agreement.values())),
+        "memorised": any(one.memorised for one in scores),
+        "classes": _classes(scores, list(card["class_counts"] or ())),
+        **baselines,
+        "warnings": real.warnings(evaluation.count),
         "parameters": info["model"]["parameters"],
         "train_images": info["model"]["train_images"],
         "environment": {
             "train": info["model"]["environment"],
             "sample": info["environment"],
-            "evaluate": f"scipy {version('scipy')}, clean-fid {version('clean-fid')}",
+            "evaluate": f"scipy {version('scipy')}, scikit-learn {version('scikit-learn')}",
         },
     }
+    samples, _ = read_arrays(configuration.samples)
+    train = read_rows(files.arrays)["train"]
+    beside = [np.stack([x, *train[rows]]) for x, rows in zip(samples[first], nearest, strict=False)]
+    save_picture(np.concatenate(beside), card["levels"], configuration.neighbours)
     write_text(configuration.record, json.dumps(record, indent=2) + "\n")
     print(
-        f"{configuration.name}: {record['metric']} to held-out {to_held_out['mean']:.3f}, "
-        f"to train {to_train['mean']:.3f}, floor {floor.value:.3f}"
+        f"{configuration.name}: {metric} to held-out {metrics['held_out']['mean']:.3f}, "
+        f"to train {metrics['train']['mean']:.3f}, floor {floor:.3f}"
     )
+    for warning in record["warnings"]:
+        print(f"{configuration.name}: {warning}")
 
 
 if __name__ == "__main__":

@@ -110,6 +110,17 @@ def distance_figure(rows: pd.DataFrame) -> str:
                 capsize=3,
                 label=label + (f", train seed {seed}" if seeds else ""),
             )
+        for panel, model in zip(axes, models if lines else [None], strict=False):
+            ordered = (rows if model is None else rows[rows["model"] == model]).sort_values("nfe")
+            panel.step(
+                ordered["nfe"],
+                ordered["held_out_mean"].cummin(),
+                where="post",
+                color="0.7",
+                linewidth=1,
+                zorder=0,
+                label="Pareto front",
+            )
         axes[0].set_ylabel(rows["metric"].iloc[0])
         for panel, model in zip(axes, models, strict=False):
             if lines:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["CHECKED", "LEDGER", "RECORDS", "REPORT", "TABLE", "TIMINGS", "Configuration", "Data"]
+__all__ = [
+    "CHECKED",
+    "LEDGER",
+    "RECORDS",
+    "REPORT",
+    "TABLE",
+    "TIMINGS",
+    "VERDICT",
+    "Configuration",
+    "Data",
+]
 
 _ARTIFACTS = Path("artifacts")
 
@@ -13,6 +23,7 @@ CHECKED = _ARTIFACTS / "checked.txt"
 RECORDS = Path("results/records")
 TABLE = Path("results/table.csv")
 LEDGER = Path("results/ledger")
+VERDICT = Path("results/verdict.md")
 REPORT = Path("reports/index.html")
 TIMINGS = Path(".scoremodel/timings")
 """Seconds and device names: never reproducible, so no declared output; see `tasks.timing`."""
@@ -51,6 +62,10 @@ class Data:
     @property
     def features(self) -> Path:
         return _ARTIFACTS / "features" / f"{self.dataset}.npz"
+
+    @property
+    def baselines(self) -> Path:
+        return _ARTIFACTS / "baselines" / f"{self.dataset}.json"
 
 
 @dataclass(frozen=True)
@@ -100,6 +115,10 @@ class Configuration:
     @property
     def features(self) -> Path:
         return _ARTIFACTS / "features" / f"{self.name}.npz"
+
+    @property
+    def neighbours(self) -> Path:
+        return _ARTIFACTS / "neighbours" / f"{self.name}.png"
 
     @property
     def record(self) -> Path:

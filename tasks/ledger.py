@@ -15,15 +15,34 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from scoremodel.files import write_text
+from scoremodel.files import write_once
 from tasks.hashes import content_hash
 from tasks.layout import LEDGER, Configuration
 from tasks.timing import read_timing
 
-__all__ = ["LedgerError", "append", "inputs", "read_row"]
+__all__ = ["LedgerError", "append", "find_rows", "inputs", "read_lock", "read_row", "row_path"]
 
 _SOURCES = (".", ":!dvc.lock", ":!results")  # what a run itself rewrites says nothing
-_VALUES = ("held_out", "train", "floor", "ratio_to_floor", "nfe")
+_VALUES = (
+    "held_out",
+    "train",
+    "infinity",
+    "kid",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "authentic",
+    "copies",
+    "likelihood_gap",
+    "memorised",
+    "classes",
+    "floor",
+    "real",
+    "gaussian",
+    "ratio_to_floor",
+    "nfe",
+)
 
 
 class LedgerError(ValueError):
@@ -67,19 +86,44 @@ def inputs(stage: str, lock: dict[str, Any]) -> dict[str, Any]:
     return {"files": files, "params": params}
 
 
+def read_lock(text: str | Path = Path("dvc.lock")) -> dict[str, Any]:
+    """Return the content of `dvc.lock`, given as its text or its path."""
+    lock: dict[str, Any] = YAML(typ="safe", pure=True).load(text)
+    return lock
+
+
+def _key(record: dict[str, Any], configuration: Configuration, lock: dict[str, Any]) -> Any:
+    row_inputs = inputs(f"evaluate@{configuration.name}", lock)
+    row_inputs["data_sha256"] = record["data_sha256"]  # a torchvision source names its data only
+    return row_inputs, content_hash(row_inputs), content_hash(record["environment"])
+
+
+def row_path(
+    record: dict[str, Any],
+    configuration: Configuration,
+    lock: dict[str, Any],
+    ledger: Path = LEDGER,
+) -> Path:
+    """Return where the row of one record lies: its key and its environment's fingerprint name it."""
+    _, key, fingerprint = _key(record, configuration, lock)
+    return ledger / f"{key[:16]}-{fingerprint[:8]}.json"
+
+
 def append(
     record: dict[str, Any],
     configuration: Configuration,
-    lock_file: Path = Path("dvc.lock"),
+    lock: dict[str, Any],
     ledger: Path = LEDGER,
+    revision: str | None = None,
 ) -> Path:
     """Put one record into the ledger, once.
 
     Args:
         record: what `evaluate` wrote.
         configuration: which configuration it is of.
-        lock_file: DVC's lock file.
+        lock: the content of the `dvc.lock` that belongs to the record.
         ledger: the ledger's folder.
+        revision: the git revision that made the record; None for the one that is checked out.
 
     Returns:
         The row's file.
@@ -88,39 +132,49 @@ def append(
         LedgerError: if the ledger holds another value for the same key and environment, or a
             damaged row for them.
     """
-    lock = YAML(typ="safe", pure=True).load(lock_file)
-    row_inputs = inputs(f"evaluate@{configuration.name}", lock)
-    row_inputs["data_sha256"] = record["data_sha256"]  # a torchvision source names its data only
-    key, fingerprint = content_hash(row_inputs), content_hash(record["environment"])
-    path = ledger / f"{key[:16]}-{fingerprint[:8]}.json"
-    values = {name: record[name] for name in _VALUES}
+    row_inputs, key, _ = _key(record, configuration, lock)
+    path = row_path(record, configuration, lock, ledger)
+    values = {name: record[name] for name in _VALUES if name in record}
     if record["agreement"] is not None:
         values["agreement"] = record["agreement"]
-    if path.exists():
-        present = read_row(path)
-        if present["values"] != values:
-            raise LedgerError(
-                f"{path}: {present['values']['held_out']['by_seed']} was measured in this "
-                f"environment with the same inputs, now {values['held_out']['by_seed']}: "
-                "something in the run is not deterministic"
-            )
-        return path
-    row = {
-        "configuration": configuration.name,
-        "metric": record["metric"],
-        "values": values,
-        "environment": record["environment"],
-        "inputs": row_inputs,
-        "key": key,
-        "revision": _revision(),
-        "seconds": {
-            "train": read_timing(configuration.weights),
-            "sample": read_timing(configuration.samples),
-        },
-    }
-    row["checksum"] = content_hash(row)
-    write_text(path, json.dumps(row, indent=1, sort_keys=True) + "\n")
+    now = revision or _revision()
+    if not path.exists():
+        row = {
+            "configuration": configuration.name,
+            "count": record["count"],
+            "metric": record["metric"],
+            "values": values,
+            "environment": record["environment"],
+            "inputs": row_inputs,
+            "key": key,
+            "revision": now,
+            "seconds": {
+                "train": _seconds(lock, f"train@{configuration.model_name}", configuration.weights),
+                "sample": _seconds(lock, f"sample@{configuration.name}", configuration.samples),
+            },
+        }
+        row["checksum"] = content_hash(row)
+        if write_once(path, json.dumps(row, indent=1, sort_keys=True) + "\n"):
+            return path
+    present = read_row(path)
+    if present["values"] != values:
+        raise LedgerError(
+            f"{path}: {present['values']['held_out']['by_seed']} was measured in this environment "
+            f"with the same inputs at revision {present['revision']}, now "
+            f"{values['held_out']['by_seed']} at {now}: something in the run is not deterministic"
+        )
     return path
+
+
+def _seconds(lock: dict[str, Any], stage: str, made: Path) -> dict[str, Any] | None:
+    outs = lock["stages"].get(stage, {}).get("outs", [])
+    digest = next((out["md5"] for out in outs if out["path"] == str(made)), None)
+    return None if digest is None else read_timing(digest)
+
+
+def find_rows(ledger: Path = LEDGER) -> list[Path]:
+    """Return every row's file, sorted by name; what a killed writer left behind is none."""
+    return sorted(path for path in ledger.glob("*.json") if not path.name.startswith("."))
 
 
 def read_row(path: Path) -> dict[str, Any]:

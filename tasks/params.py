@@ -305,21 +305,64 @@ process along which to sample, if that is not the one that the model was trained
 model's averaged weights to use, if not the first."""
 
 
-class Extractor(_Strict):
-    """The classifier whose features are compared."""
+Sha256 = Annotated[str, _matches(r"[0-9a-f]{64}", "64 hexadecimal digits")]
 
+
+class ClassifierExtractor(_Strict):
+    """A classifier of the training split, whose penultimate layer's values are compared."""
+
+    kind: Literal["classifier"]
     epochs: Count
     seed: Seed
+
+
+class InceptionExtractor(_Strict):
+    """Inception as clean-fid has it, `scoremodel.evaluation.inception.load_inception`."""
+
+    kind: Literal["inception"]
+    mode: Literal["clean", "legacy_pytorch", "legacy_tensorflow"]
+    path: Annotated[str, Field(min_length=1)] | None = None
+    sha256: Sha256 | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> InceptionExtractor:
+        if (self.path is None) != (self.sha256 is None):
+            raise _Located(
+                "evaluation.extractor.sha256",
+                self.sha256,
+                "a path and its sha256, or null for both: clean-fid downloads it",
+            )
+        return self
+
+
+class TorchScriptExtractor(_Strict):
+    """A TorchScript file, `scoremodel.evaluation.inception.TorchScript`."""
+
+    kind: Literal["torchscript"]
+    path: Annotated[str, Field(min_length=1)]
+    sha256: Sha256
 
 
 class Evaluation(_Strict):
     """How models are judged."""
 
-    count: Annotated[int, Field(ge=2)]
+    count: Annotated[int, Field(ge=8)]
     sampling_seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_unique)]
     batch_size: Count
     floor_repeats: Annotated[int, Field(ge=2)]
-    extractor: Extractor
+    neighbours: Count
+    extractor: Annotated[
+        ClassifierExtractor | InceptionExtractor | TorchScriptExtractor,
+        Field(discriminator="kind"),
+    ]
+
+    @field_validator("neighbours")
+    @classmethod
+    def _fewer(cls, value: int, info: ValidationInfo) -> int:
+        count = info.data.get("count")
+        if count is not None and value >= count:
+            raise ValueError(f"less than evaluation.count, {count}")
+        return value
 
 
 class Checkpoints(_Strict):

@@ -12,11 +12,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from scoremodel.files import atomic_path, write_text
 from tasks.figures import distance_figure, loss_bands_figure, loss_figure
-from tasks.layout import REPORT, TABLE, Configuration, Data
-from tasks.ledger import append
+from tasks.layout import REPORT, TABLE, VERDICT, Configuration, Data
+from tasks.ledger import append, read_lock, read_row
 from tasks.params import Params, load_params
 from tasks.stage import run
 from tasks.table import COLUMNS, active_configurations, read_records, table
+from tasks.verdict import markdown, verdicts
 
 __all__ = ["main", "page"]
 
@@ -26,9 +27,11 @@ def _image(path: Path) -> str:
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return "—" if pd.isna(value) else f"{value:.3f}"
-    return str(value)
+    return "—" if value is None else str(value)
 
 
 def _with_spread(value: float, std: float | None) -> str:
@@ -46,36 +49,96 @@ def _side_by_side(rows: pd.DataFrame) -> dict[str, dict[str, str]]:
     return beside
 
 
-def _dataset(name: str, params: Params, rows: pd.DataFrame) -> dict[str, Any]:
+def _classes(record: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of what each class scored."""
+    metrics = list(dict.fromkeys(m for values in record["classes"].values() for m in values))
+    rows = [
+        [name, *(_cell(values.get(metric)) for metric in metrics)]
+        for name, values in record["classes"].items()
+    ]
+    return ["class", *metrics], rows
+
+
+def _pedigree(row: dict[str, Any]) -> dict[str, Any]:
+    """Return where a row comes from, for people."""
+    inputs = row["inputs"]
+    return {
+        "configuration": row["configuration"],
+        "key": row["key"][:16],
+        "revision": row["revision"] or "none",
+        "data": inputs["data_sha256"][:16],
+        "environment": [f"{what}: {where}" for what, where in row["environment"].items()],
+        "params": [
+            f"{key}: {value}"
+            for stage, values in sorted(inputs["params"].items())
+            for key, value in values.items()
+            if key != "cmd" and not stage.startswith(("prepare", "reference"))
+        ],
+        "files": len(inputs["files"]),
+    }
+
+
+def _dataset(
+    name: str,
+    params: Params,
+    rows: pd.DataFrame,
+    records: Sequence[dict[str, Any]],
+    ledger: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
     mine = [c for c in active_configurations(params) if c.dataset == name]
     trained = {
         f"{c.model}, seed {c.train_seed}": c
         for c in dict.fromkeys(Configuration(c.dataset, c.model, c.train_seed) for c in mine)
     }
     here = rows[rows["dataset"] == name]
+    own = [record for record in records if record["dataset"] == name]
+    captions = {c.name: f"{c.model}, {c.sampler}, train seed {c.train_seed}" for c in mine}
     return {
         "name": name,
         "metric": here["metric"].iloc[0],
         "floor": _with_spread(here["floor"].iloc[0], here["floor_std"].iloc[0]),
+        "gaussian": _with_spread(here["gaussian"].iloc[0], here["gaussian_std"].iloc[0]),
+        "real": {key: f"{value:.3f}" for key, value in own[0]["real"].items()},
         "count": here["count"].iloc[0],
         "models": params.active.models,
         "beside": _side_by_side(here),
+        "verdicts": [verdict.sentence for verdict in verdicts(own)],
+        "notes": [
+            f"{captions[c.name]}: {note}"
+            for c, record in zip(mine, own, strict=True)
+            for note in [
+                *(["copies training data more often than new data seem to"] * record["memorised"]),
+                *record["warnings"],
+            ]
+        ],
         "distance": distance_figure(here),
         "loss": loss_figure({label: pd.read_csv(c.curves) for label, c in trained.items()}),
         "bands": [loss_bands_figure(label, pd.read_csv(c.bands)) for label, c in trained.items()],
-        "real": _image(Data(name).grid),
-        "grids": [
-            (f"{c.model}, {c.sampler}, train seed {c.train_seed}", _image(c.grid)) for c in mine
+        "real_grid": _image(Data(name).grid),
+        "grids": [(captions[c.name], _image(c.grid)) for c in mine],
+        "neighbours": [(captions[c.name], _image(c.neighbours)) for c in mine],
+        "classes": [
+            (captions[c.name], *_classes(record))
+            for c, record in zip(mine, own, strict=True)
+            if record["classes"]
         ],
+        "pedigrees": [_pedigree(row) for row in ledger if row["configuration"] in captions],
     }
 
 
-def page(params: Params, rows: pd.DataFrame) -> str:
+def page(
+    params: Params,
+    rows: pd.DataFrame,
+    records: Sequence[dict[str, Any]],
+    ledger: Sequence[dict[str, Any]],
+) -> str:
     """Return the report as one HTML page that needs no other file.
 
     Args:
         params: says what is active.
         rows: the table.
+        records: the active configurations' records.
+        ledger: their rows in the ledger.
 
     Returns:
         The page's text, the same for the same rows, pictures and curves.
@@ -91,21 +154,25 @@ def page(params: Params, rows: pd.DataFrame) -> str:
     return environment.get_template("report.html.j2").render(
         columns=[COLUMNS[column] for column in shown.columns],
         rows=[[_cell(value) for value in row] for row in shown.itertuples(index=False)],
-        datasets=[_dataset(name, params, rows) for name in params.active.datasets],
+        datasets=[_dataset(name, params, rows, records, ledger) for name in params.active.datasets],
     )
 
 
 def main(_: Sequence[str]) -> None:
-    """Write table and page from the active configurations' records, and append to the ledger."""
+    """Append the active configurations' records to the ledger; write table, verdict and page."""
     params = load_params()
     records = read_records(params)
-    rows = table(records)
+    lock = read_lock()
+    ledger = [
+        read_row(append(record, configuration, lock))
+        for configuration, record in zip(active_configurations(params), records, strict=True)
+    ]
+    rows = table(records, [row["seconds"]["sample"] for row in ledger])
     with atomic_path(TABLE) as temporary:
         rows.to_csv(temporary, index=False)
-    write_text(REPORT, page(params, rows))
+    write_text(VERDICT, markdown(records, rows))
+    write_text(REPORT, page(params, rows, records, ledger))
     print(f"report: {REPORT}")
-    for configuration, record in zip(active_configurations(params), records, strict=True):
-        append(record, configuration)
 
 
 if __name__ == "__main__":

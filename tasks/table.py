@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from tasks.layout import REPORT, TABLE, Configuration
-from tasks.params import Params, load_params
+from tasks.layout import REPORT, TABLE, VERDICT, Configuration
+from tasks.params import Params
 from tasks.stage import run
 
-__all__ = ["COLUMNS", "active_configurations", "main", "read_records", "table", "text"]
+__all__ = ["COLUMNS", "TERMINAL", "active_configurations", "main", "read_records", "table", "text"]
 
 COLUMNS = {
     "dataset": "data set",
@@ -22,17 +22,79 @@ COLUMNS = {
     "sampler": "sampler",
     "nfe": "NFE",
     "count": "N",
+    "sampling_seeds": "seeds",
     "metric": "metric",
     "held_out_mean": "to held-out",
     "held_out_std": "± std",
-    "sampling_seeds": "seeds",
+    "ratio_to_floor": "× floor",
     "train_mean": "to train",
+    "train_std": "± std",
+    "infinity_mean": "FD∞",
+    "infinity_std": "± std",
+    "kid_mean": "KID",
+    "kid_std": "± std",
+    "precision_mean": "precision",
+    "precision_std": "± std",
+    "recall_mean": "recall",
+    "recall_std": "± std",
+    "density_mean": "density",
+    "density_std": "± std",
+    "coverage_mean": "coverage",
+    "coverage_std": "± std",
+    "authentic_mean": "authentic",
+    "authentic_std": "± std",
+    "copies_mean": "copies",
+    "copies_std": "± std",
+    "likelihood_gap_mean": "likelihood gap",
+    "likelihood_gap_std": "± std",
+    "agreement": "of asked class",
+    "memorised": "memorised",
     "floor": "floor",
     "floor_std": "± std of it",
-    "ratio_to_floor": "× floor",
-    "agreement": "of asked class",
+    "gaussian": "Gaussian",
+    "gaussian_std": "± std of it",
+    "pareto": "on the front",
+    "sample_seconds": "s / 1000",
+    "sample_device": "device",
+    "train_images": "train images",
+    "parameters": "parameters",
+    "warnings": "to know",
 }
 """The table's columns and how people read them."""
+
+TERMINAL = (
+    "dataset",
+    "model",
+    "train_seed",
+    "sampler",
+    "nfe",
+    "held_out_mean",
+    "held_out_std",
+    "ratio_to_floor",
+    "infinity_mean",
+    "kid_mean",
+    "precision_mean",
+    "recall_mean",
+    "coverage_mean",
+    "authentic_mean",
+    "agreement",
+    "sample_seconds",
+)
+"""The columns that fit a terminal."""
+
+_SPREAD = (
+    "held_out",
+    "train",
+    "infinity",
+    "kid",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "authentic",
+    "copies",
+    "likelihood_gap",
+)
 
 
 def active_configurations(params: Params) -> Iterator[Configuration]:
@@ -63,37 +125,63 @@ def read_records(params: Params) -> list[dict[str, Any]]:
     ]
 
 
-def table(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Return one row for each record, with the columns `COLUMNS`."""
-    rows = [
-        record
-        | {
-            "held_out_mean": record["held_out"]["mean"],
-            "held_out_std": record["held_out"]["std"],
+def table(
+    records: Sequence[dict[str, Any]], seconds: Sequence[dict[str, Any] | None] | None = None
+) -> pd.DataFrame:
+    """Return one row for each record, with the columns `COLUMNS`.
+
+    Args:
+        records: what `evaluate` wrote.
+        seconds: for each record what sampling took, as the ledger has it, if it is known.
+
+    Returns:
+        The table; a row is on the front if no other of its data set has as small a distance with as
+        few network calls.
+    """
+    rows = []
+    for record, took in zip(records, seconds or [None] * len(records), strict=True):
+        row = {name: record[name] for name in COLUMNS if name in record}
+        for metric in _SPREAD:
+            row |= {f"{metric}_{part}": record[metric][part] for part in ("mean", "std")}
+        row |= {
             "sampling_seeds": len(record["sampling_seeds"]),
-            "train_mean": record["train"]["mean"],
             "floor": record["floor"]["value"],
             "floor_std": record["floor"]["std"],
+            "gaussian": record["gaussian"]["held_out"]["mean"],
+            "gaussian_std": record["gaussian"]["held_out"]["std"],
             "agreement": record["agreement"]["mean"] if record["agreement"] else None,
+            "sample_seconds": took["seconds_per_1000"] if took else None,
+            "sample_device": took["device"] if took else None,
+            "warnings": "; ".join(record["warnings"]) or None,
         }
-        for record in records
-    ]
+        rows.append(row)
+    places = [(record["dataset"], record["nfe"], record["held_out"]["mean"]) for record in records]
+    for row, mine in zip(rows, places, strict=True):
+        row["pareto"] = not any(
+            other[0] == mine[0] and other != mine and other[1] <= mine[1] and other[2] <= mine[2]
+            for other in places
+        )
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def text(rows: pd.DataFrame) -> str:
-    """Return the table as people read it in a terminal, without the columns that are empty."""
+    """Return the table as people read it in a terminal: `TERMINAL`, without what is empty."""
     return (
-        rows.dropna(axis=1, how="all")
+        rows[list(TERMINAL)]
+        .dropna(axis=1, how="all")
         .rename(columns=COLUMNS)
         .to_string(index=False, na_rep="—", float_format=lambda value: f"{value:.3f}")
     )
 
 
 def main(_: Sequence[str]) -> None:
-    """Print the table, and where the report is."""
-    print(text(table(read_records(load_params()))))
-    print(f"\ntable:  {TABLE}\nreport: {REPORT.resolve().as_uri()}")
+    """Print the verdict and the table, and where the report is."""
+    if not TABLE.exists():
+        raise FileNotFoundError(f"{TABLE}: no such file; run dvc repro")
+    verdict = VERDICT.read_text(encoding="utf-8").splitlines()
+    print("\n".join(line for line in verdict if line.startswith("- ")) + "\n")
+    print(text(pd.read_csv(TABLE)))
+    print(f"\ntable:   {TABLE}\nverdict: {VERDICT}\nreport:  {REPORT.resolve().as_uri()}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ them once: a file restored from a remote has none, and a changed file has other 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,19 @@ from tasks.layout import TIMINGS
 __all__ = ["read_timing", "write_timing"]
 
 
+def _path(digest: str) -> Path:
+    # In a person's workspace also where `dvc exp run --temp` runs in a folder that goes away.
+    return Path(os.environ.get("DVC_ROOT", "."), TIMINGS, f"{digest}.json")
+
+
 def write_timing(made: Path, timing: dict[str, Any]) -> None:
     """Remember `timing` as what it took to make the file `made`."""
-    write_text(TIMINGS / f"{file_hash(made)}.json", json.dumps(timing, sort_keys=True) + "\n")
+    write_text(_path(file_hash(made)), json.dumps(timing, sort_keys=True) + "\n")
 
 
-def read_timing(made: Path) -> dict[str, Any] | None:
-    """Return what it took to make the file `made`, None if that is not known here."""
-    path = TIMINGS / f"{file_hash(made)}.json"
+def read_timing(digest: str) -> dict[str, Any] | None:
+    """Return what it took to make the file with this MD5, None if that is not known here."""
+    path = _path(digest)
     if not path.exists():
         return None
     timing: dict[str, Any] = json.loads(path.read_text())

@@ -52,6 +52,14 @@ class Extractor(nn.Module):
         """Return the features with shape (N, D) of grey levels or vectors with shape (N, *)."""
         raise NotImplementedError
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what is to be kept beside the configuration."""
+        return self.state_dict()
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what `tensors` returned."""
+        self.load_state_dict(tensors)
+
 
 class Identity(Extractor):
     """Vectors are their own features."""
@@ -202,9 +210,7 @@ def accuracy(classifier: Classifier, features: Tensor, labels: Tensor) -> float:
 
 def save_extractor(extractor: Extractor, path: str | os.PathLike[str]) -> None:
     """Write weights and configuration as one safetensors file, whole or not at all."""
-    write_weights(
-        path, extractor.state_dict(), {"kind": extractor.kind, "config": extractor.config}
-    )
+    write_weights(path, extractor.tensors(), {"kind": extractor.kind, "config": extractor.config})
 
 
 def load_extractor(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Extractor:
@@ -215,18 +221,22 @@ def load_extractor(path: str | os.PathLike[str], device: torch.device | str = "c
         device: where the extractor runs.
 
     Returns:
-        A `Classifier` or the `Identity`.
+        One of this module's extractors, or of those in `scoremodel.evaluation.inception`.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is damaged or holds no extractor.
     """
     tensors, stored = read_weights(path, device)
-    kinds: dict[str, type[Classifier] | type[Identity]] = {
-        cls.kind: cls for cls in (Classifier, Identity)
-    }
+    kinds: dict[str, type[Extractor]] = {cls.kind: cls for cls in (Classifier, Identity)}
+    if stored.get("kind") not in kinds:
+        from scoremodel.evaluation import inception
+
+        fixed = (inception.TorchScript, inception.Inception, inception.PytorchInception)
+        kinds |= {cls.kind: cls for cls in fixed}
     if stored.get("kind") not in kinds:
         raise ValueError(f"{os.fspath(path)}: holds no extractor, allowed: {', '.join(kinds)}")
-    extractor: Extractor = kinds[stored["kind"]](**stored["config"])
-    extractor.load_state_dict(tensors)
+    extractor = kinds[stored["kind"]](**stored["config"])
+    extractor = extractor.to(device)
+    extractor.load(tensors)
     return extractor.to(device).eval().requires_grad_(False)

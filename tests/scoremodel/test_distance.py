@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,12 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from scoremodel.data.scale import dequantise, quantise
-from scoremodel.evaluation.distance import frechet_distance, real_floor
+from scoremodel.evaluation.distance import (
+    frechet_distance,
+    frechet_infinity,
+    kernel_distance,
+    real_floor,
+)
 from scoremodel.evaluation.extractor import (
     Classifier,
     accuracy,
@@ -78,13 +84,82 @@ def test_distance_of_two_gaussians_is_the_closed_form() -> None:
 
 
 @pytest.mark.parametrize(
-    "features", [np.ones((1, 3)), np.full((5, 3), np.nan), np.ones(5)], ids=["one", "nan", "flat"]
+    ("features", "said"),
+    [
+        (np.zeros((1, 3)), "shape (1, 3) is not allowed"),
+        (np.full((5, 3), np.nan), "5 of 5 rows hold a value that is not finite"),
+        (np.ones(5), "shape (5,) is not allowed"),
+        (np.ones((5, 3)), "all 5 rows are equal"),
+    ],
+    ids=["one", "nan", "flat", "constant"],
 )
-def test_features_that_allow_no_distance_are_named(features: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="the first set of features"):
-        frechet_distance(features, np.ones((5, 3)))
-    with pytest.raises(ValueError, match="different width: 3 and 2"):
-        frechet_distance(np.ones((5, 3)), np.ones((5, 2)))
+def test_features_that_allow_no_distance_are_named(features: np.ndarray, said: str) -> None:
+    good = np.arange(15.0).reshape(5, 3)
+    for distance in (frechet_distance, kernel_distance):
+        with pytest.raises(ValueError, match=re.escape(f"the first set of features: {said}")):
+            distance(features, good)
+        with pytest.raises(ValueError, match="different width: 3 and 2"):
+            distance(good, good[:, :2])
+
+
+@pytest.mark.parametrize(
+    ("counts", "rank"),
+    [((90, 120), 40), ((90, 120), 25), ((20, 120), 40), ((30, 20), 40)],
+    ids=["full rank", "singular", "few samples", "few of both"],
+)
+def test_the_distance_is_clean_fid_s_whatever_the_rank(counts: tuple[int, int], rank: int) -> None:
+    """Where clean-fid's square root is inaccurate, the eigenvalues of Σ_1 Σ_2 say the same."""
+    from cleanfid import fid
+
+    draw = np.random.default_rng(3)
+    mixing = draw.standard_normal((40, 40))[:rank]
+    a, b = (draw.standard_normal((n, rank)) @ mixing + n / 100 for n in counts)
+    assert frechet_distance(a, b) == pytest.approx(
+        float(fid.fid_from_feats(a, b)), rel=1e-6 if min(counts) > 40 == rank else 1e-4
+    )
+    eigenvalues = np.linalg.eigvals(np.cov(a, rowvar=False) @ np.cov(b, rowvar=False))
+    exact = (
+        np.square(a.mean(0) - b.mean(0)).sum()
+        + a.var(0, ddof=1).sum()
+        + b.var(0, ddof=1).sum()
+        - 2 * np.sqrt(np.sort(eigenvalues.real)[-min(rank, *(n - 1 for n in counts)) :]).sum()
+    )
+    assert frechet_distance(a, b) == pytest.approx(exact, rel=1e-9)
+
+
+def test_kid_is_clean_fid_s_on_equal_numbers() -> None:
+    """Of at most 1,000 rows clean-fid's random subsets are all the rows, in another order."""
+    from cleanfid import fid
+
+    draw = np.random.default_rng(4)
+    a, b = draw.standard_normal((2, 300, 16))
+    b = 1.3 * b + 0.2
+    assert kernel_distance(a, b) == pytest.approx(
+        float(fid.kernel_distance(a, b, num_subsets=2)), rel=1e-9
+    )
+
+
+def test_kid_is_unbiased_between_samples_of_one_distribution() -> None:
+    draw = np.random.default_rng(5)
+    values = [kernel_distance(*draw.standard_normal((2, 60, 4))) for _ in range(200)]
+    assert abs(np.mean(values)) < 4 * np.std(values) / np.sqrt(200)
+
+
+def test_fd_infinity_takes_the_bias_of_few_samples_away() -> None:
+    """Unit Gaussians in 8 dimensions at distance 1: d² = 1, of which 200 samples show more."""
+    draw = np.random.default_rng(6)
+    reference = draw.standard_normal((40_000, 8))
+    shift = np.full(8, np.sqrt(1 / 8))
+    sets = [draw.standard_normal((200, 8)) + shift for _ in range(100)]
+    plain = np.array([frechet_distance(rows, reference) for rows in sets])
+    extrapolated = np.array([frechet_infinity(rows, reference, seed=0) for rows in sets])
+    assert plain.mean() - 1 > 10 * plain.std() / 10
+    assert abs(extrapolated.mean() - 1) < 4 * extrapolated.std() / 10
+    again = frechet_infinity(sets[0], reference, seed=0)
+    assert (again == extrapolated[0], again == frechet_infinity(sets[0], reference, 1)) == (
+        True,
+        False,
+    )
 
 
 def test_the_floor_is_what_random_real_subsets_score() -> None:
@@ -123,25 +198,24 @@ def test_the_extractor_knows_digits_and_repeats_to_the_bit(
 def test_distances_order_as_the_damage_does(
     classifier: Classifier, digits: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
+    """Held-out < noise .1 < a class missing < blur of one pixel < uniform noise, in this order."""
+    from torchvision.transforms.functional import gaussian_blur
+
     pixels, labels = digits
     real, other = pixels[:898], pixels[898:]
     draw = torch.Generator().manual_seed(0)
-
-    def noisy(level: float) -> torch.Tensor:
-        x = dequantise(other, 17)
-        return quantise(x + level * torch.randn(x.shape, generator=draw), 17)
-
+    x = dequantise(other, 17)
     damaged = [
         other,
-        noisy(0.4),
-        noisy(1.0),
+        quantise(x + 0.1 * torch.randn(x.shape, generator=draw), 17),
+        other[labels[898:] != 3],
+        quantise(gaussian_blur(x, kernel_size=3, sigma=1.0), 17),
         torch.randint(0, 17, other.shape, generator=draw, dtype=torch.uint8),
     ]
     features = classifier.features(real).numpy()
-    distances = [frechet_distance(classifier.features(x).numpy(), features) for x in damaged]
+    distances = [frechet_distance(classifier.features(y).numpy(), features) for y in damaged]
     assert distances == sorted(distances)
-    missing = frechet_distance(classifier.features(other[labels[898:] != 3]).numpy(), features)
-    assert missing > 2 * distances[0]
+    assert distances[2] > 3 * distances[0]
 
 
 def test_rotations_carry_their_number_of_quarter_turns() -> None:

@@ -1,0 +1,166 @@
+"""Signs of copying: are samples nearer to training data than new real data are?
+
+A distance between distributions cannot see it: the training data themselves score well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scoremodel.evaluation.distance import Features, check_features
+
+__all__ = ["NEAR", "Copying", "authenticity", "copying", "likelihood_gap", "nearest_training"]
+
+NEAR = 1 / 3
+"""A sample nearer to a training point than this share of the point's own distance is a copy."""
+
+
+def nearest_training(
+    features: Features, train: Features, neighbours: int = 1, exclude_itself: bool = False
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Return the distances to the nearest training points, and their numbers.
+
+    Args:
+        features: features with shape (N, D).
+        train: the training split's features with shape (M, D).
+        neighbours: how many, the nearest first.
+        exclude_itself: whether `features` are training points, each of which is not its own neighbour.
+
+    Returns:
+        Distances and row numbers, with shape (N, neighbours).
+
+    Raises:
+        ValueError: as `check_features` says.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    check_features(train, "the training features")
+    index = NearestNeighbors(algorithm="brute").fit(train.astype(np.float64))
+    distances, numbers = index.kneighbors(
+        features.astype(np.float64), n_neighbors=neighbours + int(exclude_itself)
+    )
+    return distances[:, int(exclude_itself) :], numbers[:, int(exclude_itself) :]
+
+
+def authenticity(features: Features, train: Features) -> NDArray[np.float64]:
+    """Return how far each sample is from the training data, in units of their own distances.
+
+    That is the distance to its nearest training point over the distance from that point to its own
+    nearest training point. The share of samples above 1 is AuthPct (Alaa et al. 2022,
+    arXiv:2102.08921), to be compared with that of held-out data; near 0 is a copy.
+
+    Args:
+        features: samples' features with shape (N, D).
+        train: the training split's features with shape (M, D).
+
+    Returns:
+        Ratios with shape (N,); infinite where a training point occurs twice and the sample is not it.
+
+    Raises:
+        ValueError: as `check_features` says.
+    """
+    check_features(features, "the samples' features")
+    distance, number = (found[:, 0] for found in nearest_training(features, train))
+    points, place = np.unique(number, return_inverse=True)
+    between = nearest_training(train[points], train, exclude_itself=True)[0][place, 0]
+    copies = distance == 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio: NDArray[np.float64] = np.where(copies, 0.0, distance / between)
+    return ratio
+
+
+@dataclass(frozen=True)
+class Copying:
+    """Whether samples copy training data more often than new real data seem to.
+
+    Args:
+        authentic: share of samples farther from their nearest training point than that one is from
+            its own.
+        copies: share of samples nearer than `NEAR` times that distance.
+        memorised: whether one of the two shares is worse than held-out data's by more than chance: a
+            one-sided exact test at 0.1 % for each.
+    """
+
+    authentic: float
+    copies: float
+    memorised: bool
+
+
+def copying(ratios: NDArray[np.float64], held_out: NDArray[np.float64]) -> Copying:
+    """Return the shares of authentic samples and of copies, and whether they speak of copying.
+
+    Args:
+        ratios: samples' `authenticity` with shape (N,).
+        held_out: held-out data's, with shape (M,).
+
+    Returns:
+        The shares, and the outcome of Fisher's exact test of each against held-out data's.
+    """
+    from scipy.stats import fisher_exact
+
+    def more(here: NDArray[np.bool_], there: NDArray[np.bool_]) -> bool:
+        counts = np.array([[side.sum(), (~side).sum()] for side in (here, there)])
+        return bool(fisher_exact(counts, alternative="greater").pvalue < 1e-3)
+
+    memorised = more(ratios <= 1, held_out <= 1) or more(ratios < NEAR, held_out < NEAR)
+    return Copying(float((ratios > 1).mean()), float((ratios < NEAR).mean()), memorised)
+
+
+def likelihood_gap(
+    samples: Features, train: Features, held_out: Features, rounds: int = 20
+) -> float:
+    """Return how much likelier training data are than held-out data under a density of the samples.
+
+        q(x) = 1/N Σ_j N(x; x_j, σ_j² I),    gap = (mean log q(train) − mean log q(held-out)) / D
+
+    where the σ_j maximise the training data's likelihood (as in the feature likelihood divergence,
+    Jiralerspong et al. 2023, arXiv:2302.04440, here by expectation-maximisation): at a copy σ_j
+    shrinks, and the training data's likelihood grows where held-out data's does not. Features are
+    scaled by the training data's standard deviations. The fit favours training data a little: compare
+    with the gap of held-out data taken for samples.
+
+    Args:
+        samples: samples' features with shape (N, D).
+        train: training features with shape (M, D).
+        held_out: held-out features with shape (L, D).
+        rounds: rounds of expectation-maximisation.
+
+    Returns:
+        The gap in nats per dimension.
+
+    Raises:
+        ValueError: as `check_features` says.
+    """
+    from scipy.spatial.distance import cdist
+    from scipy.special import logsumexp
+
+    for rows, name in ((samples, "samples'"), (train, "training"), (held_out, "held-out")):
+        check_features(rows, f"the {name} features")
+    scale = train.std(axis=0, dtype=np.float64)
+    used = scale > 0
+    width = int(used.sum())
+    centres, fitted, new = (
+        rows[:, used].astype(np.float64) / scale[used] for rows in (samples, train, held_out)
+    )
+    squares = cdist(fitted, centres, "sqeuclidean")
+    smallest = 1e-6  # of a variance that is 1: an exact copy's density stays finite
+    variance = np.full(len(centres), max(float(squares.min(axis=1).mean()) / width, smallest))
+
+    def log_parts(squares: NDArray[np.float64]) -> NDArray[np.float64]:
+        parts: NDArray[np.float64] = -0.5 * (squares / variance + width * np.log(variance))
+        return parts
+
+    for _ in range(rounds):
+        parts = log_parts(squares)
+        shares = np.exp(parts - logsumexp(parts, axis=1, keepdims=True))
+        weight = shares.sum(axis=0)
+        fit = (shares * squares).sum(axis=0) / np.maximum(width * weight, 1e-300)
+        variance = np.where(weight > 1e-12, np.maximum(fit, smallest), variance)
+    gap = (
+        logsumexp(log_parts(squares), axis=1).mean()
+        - logsumexp(log_parts(cdist(new, centres, "sqeuclidean")), axis=1).mean()
+    )
+    return float(gap) / width

@@ -1,0 +1,50 @@
+"""Stage reference: the extractor's features of the real data, for one data set and one extractor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tasks.arrays import read_rows, write_arrays
+from tasks.extraction import extracted
+from tasks.hashes import file_hash
+from tasks.layout import Data
+from tasks.stage import parse_dataset, run
+
+__all__ = ["main", "metric_name"]
+
+
+def metric_name(kind: str, digest: str, mode: str | None) -> str:
+    """Return what the distance is called: only Inception's is FID, others name their extractor.
+
+    Args:
+        kind: the extractor's kind.
+        digest: the hash of the extractor's file.
+        mode: clean-fid's name of how Inception is called, None for others.
+
+    Returns:
+        The name, in which eight characters of the hash tell one extractor from another.
+    """
+    if mode is not None:
+        return f"FID (clean-fid {mode}, {digest[:8]})"
+    return f"FD ({kind} {digest[:8]})"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write the features of train and held-out, and the name of the distance between them."""
+    name, params = parse_dataset(arguments)
+    files = Data(name)
+    arrays = read_rows(files.arrays)
+    splits = {split: arrays[split] for split in ("train", "held_out")}
+    with extracted(f"{name}-real", files.extractor, splits, files.card, params) as (
+        extractor,
+        features,
+    ):
+        mode = getattr(extractor, "mode", None)
+        metric = metric_name(extractor.kind, file_hash(files.extractor), mode)
+        found = {split: rows.numpy() for split, rows in features.items()}
+        write_arrays(files.features, found, {"metric": metric})
+    print(f"{name}: {metric}, {found['train'].shape[1]} features")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,146 @@
+"""Nothing in the ledger is lost or silently changed: concurrent writers, kills, merges, edits."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.hashes import content_hash
+from tasks.layout import Configuration
+from tasks.ledger import LedgerError, append, find_rows, read_row
+
+CONFIGURATION = Configuration("digits", "vp", 0, "heun")
+LOCK: dict[str, Any] = {
+    "stages": {
+        "evaluate@digits-vp-0-heun": {
+            "cmd": "evaluate",
+            "deps": [{"path": "code.py", "md5": "0" * 32}],
+            "params": {"params.yaml": {"seed": 0}},
+            "outs": [{"path": "results/records/digits-vp-0-heun.json", "md5": "1" * 32}],
+        }
+    }
+}
+
+
+def record(value: float, threads: int = 2) -> dict[str, Any]:
+    return {
+        "data_sha256": "d" * 64,
+        "count": 448,
+        "metric": "FD (classifier 0123abcd)",
+        "held_out": {"mean": value, "by_seed": [value]},
+        "ratio_to_floor": value,
+        "nfe": 35,
+        "agreement": None,
+        "environment": {"sample": f"{threads} threads"},
+    }
+
+
+def put(ledger: Path, value: float, **more: int) -> Path:
+    return append(record(value, **more), CONFIGURATION, LOCK, ledger, revision="a" * 40)
+
+
+def test_the_same_row_is_written_once_and_another_value_names_both(tmp_path: Path) -> None:
+    path = put(tmp_path, 1.5)
+    before = path.read_bytes()
+    assert put(tmp_path, 1.5) == path
+    with pytest.raises(LedgerError, match=rf"{path.name}.*\[1\.5\].*at revision a+, now \[1\.25\]"):
+        put(tmp_path, 1.25)
+    assert path.read_bytes() == before
+    assert put(tmp_path, 1.25, threads=1) != path  # another environment's stands beside it
+    assert len(find_rows(tmp_path)) == 2
+
+
+def test_an_edited_row_is_found_by_its_checksum(tmp_path: Path) -> None:
+    path = put(tmp_path, 1.5)
+    row = json.loads(path.read_text())
+    row["values"]["held_out"]["mean"] = 0.5
+    path.write_text(json.dumps(row))
+    for act in (lambda: read_row(path), lambda: put(tmp_path, 1.5)):
+        with pytest.raises(LedgerError, match=f"{path.name}: was edited after it was written"):
+            act()
+    path.write_text('{"values": ')
+    with pytest.raises(LedgerError, match=f"{path.name}: not a row of the ledger"):
+        read_row(path)
+
+
+WRITER = (
+    "import sys; from pathlib import Path; from tests.tasks.test_ledger import put\n"
+    "from tasks.ledger import LedgerError\n"
+    "sys.stdin.readline()\n"
+    "try: put(Path(sys.argv[1]), float(sys.argv[2])); print('written')\n"
+    "except LedgerError as error: print('refused', error)\n"
+)
+
+
+def test_of_concurrent_writers_one_value_stays_and_the_others_are_told(tmp_path: Path) -> None:
+    values = [1.5, 1.5, 2.5, 2.5]
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path), str(value)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        for value in values
+    ]
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    said = [writer.communicate(timeout=60)[0] for writer in writers]
+    (path,) = find_rows(tmp_path)
+    kept = read_row(path)["values"]["held_out"]["mean"]
+    for value, line in zip(values, said, strict=True):
+        assert line.startswith("written" if value == kept else "refused"), line
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("moment", ["fsync", "link"])
+def test_a_kill_during_the_write_leaves_no_row_and_the_next_writer_goes_on(
+    tmp_path: Path, moment: str
+) -> None:
+    fault = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from tests.tasks.test_ledger import put\n"
+        f"os.{moment} = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "put(Path(sys.argv[1]), 1.5)\n"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", fault, str(tmp_path)], cwd=Path(__file__).parents[2], check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert find_rows(tmp_path) == []
+    path = put(tmp_path, 1.5)
+    assert find_rows(tmp_path) == [path]
+    assert read_row(path)["values"]["held_out"]["mean"] == 1.5
+
+
+def test_two_branches_with_rows_merge(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
+        subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    ledger = tmp_path / "results/ledger"
+    git("init", "-q", "-b", "main")
+    common = put(ledger, 1.5)
+    git("add", "-A")
+    git("commit", "-qm", "one")
+    for branch, threads in (("left", 3), ("right", 4)):
+        git("checkout", "-qb", branch, "main")
+        put(ledger, 1.0 + threads, threads=threads)
+        put(ledger, 9.0, threads=9)  # the same row on both
+        git("add", "-A")
+        git("commit", "-qm", branch)
+    git("merge", "-q", "left", "-m", "both")
+    rows = [read_row(path)["values"]["held_out"]["mean"] for path in find_rows(ledger)]
+    assert sorted(rows) == [1.5, 4.0, 5.0, 9.0]
+    assert common in find_rows(ledger)
+    content = json.loads(common.read_text())
+    assert content.pop("checksum") == content_hash(content)

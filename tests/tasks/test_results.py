@@ -1,0 +1,130 @@
+"""The ledger's command line, on a real workspace with real experiments."""
+
+from __future__ import annotations
+
+import json
+import re
+from io import StringIO
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tasks.hashes import content_hash
+from tasks.results import changes
+from tests.workspace import Workspace
+
+
+def results(workspace: Workspace, *arguments: str, status: int = 0) -> str:
+    return workspace.python("-m", "tasks.results", *arguments, status=status)
+
+
+def record(workspace: Workspace, sampler: str) -> Any:
+    path = workspace.root / f"results/records/digits-vp-0-{sampler}.json"
+    return json.loads(path.read_text())
+
+
+def csv(text: str) -> pd.DataFrame:
+    return pd.read_csv(StringIO(text), dtype={"key": str, "environment": str})
+
+
+def test_changes_name_parameters_once_and_files() -> None:
+    before = {
+        "files": {"a.py": "1", "b.py": "1"},
+        "params": {"s": {"x": {"y": 1, "z": 2}, "cmd": "c"}},
+    }
+    after = {
+        "files": {"a.py": "2", "c.py": "1"},
+        "params": {"s": {"x": {"y": 3, "z": 2}}, "t": {"x.y": 3}},
+    }
+    assert changes(before, after) == ["a.py", "b.py", "c.py", "x.y: 1 → 3"]
+    assert changes(before, before) == []
+
+
+def test_the_ledger_is_listed_filtered_and_in_every_format(finished: Workspace) -> None:
+    rows = csv(results(finished, "list", "--format", "csv"))
+    files = sorted(path.stem for path in (finished.root / "results/ledger").glob("*.json"))
+    assert sorted(rows["key"] + "-" + rows["environment"]) == files
+    (heun,) = json.loads(results(finished, "list", "--sampler", "heun", "--format", "json"))
+    known = record(finished, "heun")
+    assert heun["to held-out"] == known["held_out"]["mean"]
+    assert heun["KID"] == known["kid"]["mean"]
+    assert "no rows" in results(finished, "list", "--model", "ve")
+    head = finished.run("git", "rev-parse", "HEAD").stdout[:9]
+    assert heun["revision"].startswith(head)
+    for form, mark in (("table", "to held-out"), ("markdown", "| key")):
+        assert mark in results(finished, "list", "--format", form)
+    assert "no such configuration" in results(finished, "history", "digits-vp-0-x", status=2)
+    assert "stands for several rows" in results(finished, "reproduce", "", status=2)
+
+
+def test_the_verdict_and_the_table_are_the_records_own(finished: Workspace) -> None:
+    table = pd.read_csv(finished.root / "results/table.csv").set_index("sampler")
+    for sampler in ("heun", "euler_maruyama"):
+        known, row = record(finished, sampler), table.loc[sampler]
+        assert row["recall_mean"] == known["recall"]["mean"]
+        assert row["gaussian"] == known["gaussian"]["held_out"]["mean"]
+        assert row["ratio_to_floor"] == pytest.approx(
+            known["held_out"]["mean"] / known["floor"]["value"], rel=1e-5
+        )
+    # On the front is who has no better with as few calls: 5 calls of Heun, 4 of Euler-Maruyama.
+    heun, euler = table.loc["heun"], table.loc["euler_maruyama"]
+    assert bool(euler["pareto"])
+    assert bool(heun["pareto"]) == (heun["held_out_mean"] < euler["held_out_mean"])
+    verdict = (finished.root / "results/verdict.md").read_text()
+    assert f"{heun['held_out_mean']:.3f} ± {heun['held_out_std']:.3f}" in verdict
+    assert "FD∞ is stable from 6 × 64 samples on, here are 100" in verdict
+    page = (finished.root / "reports/index.html").read_text()
+    assert re.search(r"tasks\.results reproduce [0-9a-f]{16}", page)
+
+
+def test_revisions_and_history_are_compared(copied: Workspace) -> None:
+    copied.git("add", "-A")
+    copied.git("commit", "-qm", "first")
+    before = record(copied, "heun")
+    params = copied.params()
+    params["samplers"]["heun"]["steps"] = 4
+    copied.write_params(params)
+    copied.dvc("repro")
+    after = record(copied, "heun")
+    rows = csv(results(copied, "compare", "HEAD", "--format", "csv")).set_index("sampler")
+    assert rows.loc["euler_maruyama", "shown"] == "the same"
+    difference = after["held_out"]["mean"] - before["held_out"]["mean"]
+    assert rows.loc["heun", "difference"] == pytest.approx(difference)
+    assert rows.loc["heun", "low"] < difference < rows.loc["heun", "high"]
+    history = csv(results(copied, "history", "digits-vp-0-heun", "--format", "csv"))
+    assert len(history) == 2
+    assert "samplers.heun.steps: 3 → 4" in history["changed"].iloc[-1] or (
+        "samplers.heun.steps: 4 → 3" in history["changed"].iloc[-1]
+    )
+    assert "is no revision and no experiment" in results(copied, "compare", "--", "-x", status=2)
+
+
+@pytest.mark.slow
+def test_an_experiment_reaches_the_ledger_and_a_row_is_measured_again(copied: Workspace) -> None:
+    copied.git("add", "-A")
+    copied.git("commit", "-qm", "first")
+    before = sorted((copied.root / "results/ledger").glob("*.json"))
+    copied.dvc("exp", "run", "--temp", "-n", "four", "-S", "samplers.heun.steps=4")
+    said = results(copied, "gather")
+    assert "four: 1 rows added, 1 known" in said
+    (new,) = set((copied.root / "results/ledger").glob("*.json")) - set(before)
+    row = json.loads(new.read_text())
+    assert row["values"]["nfe"] == 7
+    assert row["seconds"]["sample"]["seconds_per_1000"] > 0
+    assert "four: 0 rows added, 2 known" in results(copied, "gather")
+    assert "four" in results(copied, "compare", "HEAD", "four")
+
+    for force in ([], ["--force"]):
+        again = results(copied, "reproduce", new.stem[:16], *force)
+        assert f"the same: {row['values']['held_out']['mean']:g}, seed by seed" in again
+        assert "other inputs" not in again
+    assert copied.run("git", "worktree", "list").stdout.count("\n") == 1
+
+    row["values"]["held_out"]["by_seed"][0] += 1
+    row["values"]["held_out"]["mean"] += 1 / 3
+    del row["checksum"]
+    new.write_text(json.dumps(row | {"checksum": content_hash(row)}))
+    wrong = results(copied, "reproduce", new.stem, status=1)
+    share = 1 / abs(row["values"]["held_out"]["mean"])
+    assert f"by seed at most {share:.2%} of it" in wrong
