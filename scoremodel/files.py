@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["atomic_path", "write_once", "write_text"]
+__all__ = ["atomic_path", "write_text"]
 
 
 @contextmanager
@@ -43,37 +43,3 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write `text` to `path` as UTF-8, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def write_once(path: str | os.PathLike[str], text: str) -> bool:
-    """Write `text` to a file that nobody has written yet, whole or not at all.
-
-    Args:
-        path: the file to write.
-        text: its content, as UTF-8.
-
-    Returns:
-        Whether it was written; False if there is such a file, which stays as it is, also when two
-        processes try at the same time.
-
-    Raises:
-        OSError: if the file cannot be written, naming `path`.
-    """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{os.getpid()}-{target.name}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        # Unlike a rename, a link never replaces what another process has put there meanwhile.
-        os.link(temporary, target)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise OSError(error.errno, error.strerror, str(target)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return True

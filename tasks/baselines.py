@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from scoremodel.evaluation.baseline import gaussian_samples
 from scoremodel.evaluation.distance import kernel_distance, real_floor, subset_rows
-from scoremodel.evaluation.extractor import load_extractor
 from scoremodel.evaluation.manifold import manifold
 from scoremodel.evaluation.memorisation import NEAR, likelihood_gap
 from scoremodel.evaluation.scores import Reference
 from scoremodel.files import write_text
 from tasks.arrays import read_card, read_rows
+from tasks.extraction import extracted
+from tasks.hashes import file_hash
 from tasks.layout import Data
-from tasks.scoring import reference, rounded, spreads
+from tasks.scoring import reference, rounded, spread, spreads
 from tasks.stage import parse_dataset, run
 
 __all__ = ["main"]
@@ -27,10 +28,10 @@ __all__ = ["main"]
 
 def _real(
     real: Reference, labels: NDArray[np.integer] | None, count: int, seed: int, repeats: int
-) -> dict[str, float]:
-    """Return what `count` training points score against held-out data, means over `repeats` subsets.
+) -> dict[str, dict[str, Any]]:
+    """Return what `count` training points score against held-out data, over `repeats` subsets.
 
-    Training points are no test of copying; there held-out points stand for samples.
+    Training points are no test of copying; there held-out points stand for samples, once.
     """
     draw = np.random.default_rng(seed)
     found: dict[str, list[float]] = {}
@@ -40,16 +41,15 @@ def _real(
         shares["kid"] = kernel_distance(real.train[rows], real.held_out)
         for name, value in shares.items():
             found.setdefault(name, []).append(value)
-    means = {name: float(np.mean(values)) for name, values in found.items()}
     order = draw.permutation(len(real.new))
     size = min(count, len(order) // 2)
     gap = likelihood_gap(real.new[order[:size]], real.fitted, real.new[order[size:]])
-    copied = {
-        "authentic": float((real.held_out_ratios > 1).mean()),
-        "copies": float((real.held_out_ratios < NEAR).mean()),
-        "likelihood_gap": gap,
+    found |= {
+        "authentic": [float((real.held_out_ratios > 1).mean())],
+        "copies": [float((real.held_out_ratios < NEAR).mean())],
+        "likelihood_gap": [gap],
     }
-    return {name: rounded(value) for name, value in (means | copied).items()}
+    return {name: spread(values) for name, values in found.items()}
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -58,41 +58,40 @@ def main(arguments: Sequence[str]) -> None:
     files, evaluation = Data(name), params.evaluation
     card = read_card(files.card)
     data = read_rows(files.arrays)
-    extractor = load_extractor(files.extractor)
     labels = data.get("train_labels")
-    # One thread, whatever the machine has: the order of a sum shows in a distance's last digits.
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
+    count, seeds = evaluation.count, evaluation.sampling_seeds
+    drawn = {
+        f"{seed}": gaussian_samples(data["train"], count, seed, card["levels"]) for seed in seeds
+    }
+    made_of = {"data": file_hash(files.card), "count": count}
+    with (
+        extracted(f"{name}-gaussian", files.extractor, drawn, made_of, params) as (
+            _,
+            features,
+            where,
+        ),
+        # One thread, whatever the machine has: the order of a sum shows in a distance's last digits.
+        threadpool_limits(1),
+    ):
         real, _ = reference(name, params)
         floor = real_floor(
-            real.train,
-            real.held_out,
-            evaluation.count,
-            params.seed,
-            evaluation.floor_repeats,
-            labels,
+            real.train, real.held_out, count, params.seed, evaluation.floor_repeats, labels
         )
-        drawn = [
-            gaussian_samples(data["train"], evaluation.count, seed, card["levels"])
-            for seed in evaluation.sampling_seeds
-        ]
-        gaussian = spreads(
-            [real.score(extractor.features(torch.from_numpy(x)).numpy()) for x in drawn]
-        )
-        others = _real(real, labels, evaluation.count, params.seed, len(evaluation.sampling_seeds))
-    found = {
-        "floor": {
-            "value": rounded(floor.value),
-            "std": None if floor.std is None else rounded(floor.std),
-            "count": floor.count,
-        },
-        "real": others,
-        "gaussian": gaussian,
-    }
-    write_text(files.baselines, json.dumps(found, indent=2) + "\n")
+        gaussian = spreads([real.score(rows.numpy()) for rows in features.values()])
+        found = {
+            "floor": {
+                "value": rounded(floor.value),
+                "std": None if floor.std is None else rounded(floor.std),
+                "count": floor.count,
+            },
+            "real": _real(real, labels, count, params.seed, len(seeds)),
+            "gaussian": gaussian,
+            "environment": where,
+        }
+        write_text(files.baselines, json.dumps(found, indent=2) + "\n")
     print(
-        f"{name}: floor {floor.value:.3f}, a Gaussian of the pixels "
-        f"{gaussian['held_out']['mean']:.3f}"
+        f"{name}: floor {floor.value:.4g}, a Gaussian of the data's mean and covariance "
+        f"{gaussian['held_out']['mean']:.4g}"
     )
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import platform
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from tasks.machine import cpu_name
 from tasks.params import Params, ParamsError
 
 __all__ = ["device_name", "environment", "set_up_device"]
@@ -58,17 +57,7 @@ def device_name(device: torch.device | str) -> str:
     """Return what people call the device."""
     if str(device).startswith("cuda"):
         return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        model = next(line.split(":")[1] for line in lines if line.startswith("model name"))
-        numbers = [
-            line.split(":")[1].strip()
-            for line in lines
-            if line.startswith(("cpu family", "model\t", "stepping"))
-        ][:3]
-        return f"{model.strip()} {'-'.join(numbers)}"
-    except (OSError, StopIteration, IndexError):
-        return platform.processor() or platform.machine()
+    return cpu_name()
 
 
 def environment(device: torch.device, params: Params) -> str:

@@ -15,12 +15,14 @@ from scoremodel.evaluation.scores import Scores
 from scoremodel.files import write_text
 from tasks.arrays import read_arrays, read_card, read_rows
 from tasks.layout import Data
-from tasks.pictures import save_picture
+from tasks.machine import cpu_name
+from tasks.pictures import save_neighbours
 from tasks.scoring import reference, rounded, spread, spreads
 from tasks.stage import parse_configuration, run
 
 __all__ = ["main"]
 
+_PACKAGES = ("numpy", "scipy", "scikit-learn", "clean-fid", "pillow")
 _SHOWN = 10  # samples in the picture, and columns of it: the sample and its neighbours
 
 
@@ -48,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
     evaluation = params.evaluation
     # One thread, whatever the machine has: the order of a sum shows in a distance's last digits.
     with threadpool_limits(1):
-        real, metric = reference(configuration.dataset, params)
+        real, judge = reference(configuration.dataset, params)
         asked = info["labels"] or {}
         scores = [
             real.score(features, None if name not in asked else np.array(asked[name]))
@@ -63,6 +65,7 @@ def main(arguments: Sequence[str]) -> None:
     record = {
         "dataset": configuration.dataset,
         "data_sha256": card["sha256"],
+        "levels": card["levels"],
         "model": configuration.model,
         "train_seed": configuration.train_seed,
         "sampler": configuration.sampler,
@@ -73,29 +76,33 @@ def main(arguments: Sequence[str]) -> None:
         "nfe": info["nfe"],
         "count": evaluation.count,
         "sampling_seeds": evaluation.sampling_seeds,
-        "metric": metric,
+        "metric": judge["metric"],
         **metrics,
         "ratio_to_floor": rounded(metrics["held_out"]["mean"] / floor),
         "agreement": None if agreement is None else spread(list(agreement.values())),
         "memorised": any(one.memorised for one in scores),
         "classes": _classes(scores, list(card["class_counts"] or ())),
-        **baselines,
+        **{name: baselines[name] for name in ("floor", "real", "gaussian")},
         "warnings": real.warnings(evaluation.count),
         "parameters": info["model"]["parameters"],
         "train_images": info["model"]["train_images"],
         "environment": {
             "train": info["model"]["environment"],
             "sample": info["environment"],
-            "evaluate": f"scipy {version('scipy')}, scikit-learn {version('scikit-learn')}",
+            "extractor": judge["extractor"],
+            "reference": judge["environment"],
+            "features": info["features_environment"],
+            "baselines": baselines["environment"],
+            "evaluate": ", ".join([cpu_name(), *(f"{name} {version(name)}" for name in _PACKAGES)]),
         },
     }
     samples, _ = read_arrays(configuration.samples)
     train = read_rows(files.arrays)["train"]
-    beside = [np.stack([x, *train[rows]]) for x, rows in zip(samples[first], nearest, strict=False)]
-    save_picture(np.concatenate(beside), card["levels"], configuration.neighbours)
+    shown = [np.stack([x, *train[rows]]) for x, rows in zip(samples[first], nearest, strict=False)]
+    save_neighbours(np.stack(shown), train, card["levels"], configuration.neighbours)
     write_text(configuration.record, json.dumps(record, indent=2) + "\n")
     print(
-        f"{configuration.name}: {metric} to held-out {metrics['held_out']['mean']:.3f}, "
+        f"{configuration.name}: {judge['metric']} to held-out {metrics['held_out']['mean']:.3f}, "
         f"to train {metrics['train']['mean']:.3f}, floor {floor:.3f}"
     )
     for warning in record["warnings"]:

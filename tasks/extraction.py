@@ -30,31 +30,33 @@ def extracted(
     name: str,
     extractor_file: Path,
     arrays: Mapping[str, NDArray[Any]],
-    source: Path,
+    depends_on: Mapping[str, Any],
     params: Params,
-) -> Iterator[tuple[Extractor, dict[str, Tensor]]]:
+) -> Iterator[tuple[Extractor, dict[str, Tensor], str]]:
     """Yield the extractor and every array's features; forget the chunks when the block ends well.
 
     Args:
         name: what the work is called, for people.
         extractor_file: the extractor's file.
         arrays: grey levels or vectors with shape (N, *), by name.
-        source: the file that says which data these are, by its hash.
+        depends_on: what says which data these are, as JSON.
         params: all parameters.
 
     Yields:
-        The extractor, and float32 features with shape (N, D) by name.
+        The extractor, float32 features with shape (N, D) by name, and the environment they were
+        computed in.
     """
     device = set_up_device(params)
     extractor = load_extractor(extractor_file, device)
+    where = environment(device, params)
     folder = state_folder(
         f"features-{name}",
         params,
         {
-            "data": file_hash(source),
+            **depends_on,
             "extractor": file_hash(extractor_file),
             "chunk": _CHUNK,
-            "environment": environment(device, params),
+            "environment": where,
         },
     )
 
@@ -69,5 +71,5 @@ def extracted(
                 for first in range(0, len(array), _CHUNK)
             ]
             features[key] = torch.cat([part["features"] for part in parts])
-        yield extractor, features
+        yield extractor, features, where
         chunks.remove()

@@ -9,6 +9,7 @@ import torch
 from scoremodel.evaluation.extractor import Classifier, accuracy
 from tasks.arrays import read_arrays, write_arrays
 from tasks.extraction import extracted
+from tasks.hashes import file_hash
 from tasks.layout import Data
 from tasks.stage import parse_configuration, run
 
@@ -24,9 +25,10 @@ def main(arguments: Sequence[str]) -> None:
         configuration.name,
         Data(configuration.dataset).extractor,
         samples,
-        configuration.samples,
+        {"samples": file_hash(configuration.samples)},
         params,
-    ) as (extractor, features):
+    ) as (extractor, features, where):
+        info["features_environment"] = where
         info["agreement"] = None
         if labels is not None and isinstance(extractor, Classifier):
             info["agreement"] = {

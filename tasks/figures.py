@@ -111,7 +111,9 @@ def distance_figure(rows: pd.DataFrame) -> str:
                 label=label + (f", train seed {seed}" if seeds else ""),
             )
         for panel, model in zip(axes, models if lines else [None], strict=False):
-            ordered = (rows if model is None else rows[rows["model"] == model]).sort_values("nfe")
+            here = rows if model is None else rows[rows["model"] == model]
+            means = here.groupby(["model", "sampler"])[["nfe", "held_out_mean"]].mean()
+            ordered = means.sort_values("nfe")
             panel.step(
                 ordered["nfe"],
                 ordered["held_out_mean"].cummin(),

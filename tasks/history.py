@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from tasks.layout import RECORDS
 from tasks.ledger import read_lock
 
-__all__ = ["experiments", "git", "lock_at", "moment", "records_at", "resolve"]
+__all__ = [
+    "WORKSPACE",
+    "Experiment",
+    "commit_time",
+    "experiments",
+    "git",
+    "lock_at",
+    "records_at",
+    "resolve",
+]
 
 WORKSPACE = "workspace"
 
@@ -36,18 +48,32 @@ def git(*arguments: str) -> str:
     return done.stdout
 
 
-def experiments() -> dict[str, str]:
-    """Return DVC's experiments, name → commit, oldest first; of one name the newest."""
+class Experiment(NamedTuple):
+    """One of DVC's experiments.
+
+    Args:
+        name: its name, which need not be its alone.
+        commit: the commit that holds its results.
+        baseline: the commit from which it began.
+    """
+
+    name: str
+    commit: str
+    baseline: str
+
+
+def experiments() -> list[Experiment]:
+    """Return DVC's experiments, oldest first."""
     listed = git(
         "for-each-ref", "--sort=committerdate", "--format=%(refname) %(objectname)", "refs/exps"
     )
-    found = {}
+    found = []
     for line in listed.splitlines():
-        name, commit = line.split()
-        parts = name.split("/")
+        reference, commit = line.split()
+        parts = reference.split("/")
         # refs/exps/ab/cdef…/NAME; the others there are DVC's own.
         if len(parts) == 5 and len(parts[2]) == 2:
-            found[parts[4]] = commit
+            found.append(Experiment(parts[4], commit, parts[2] + parts[3]))
     return found
 
 
@@ -63,7 +89,7 @@ def resolve(name: str) -> str:
     Raises:
         ValueError: if there is neither.
     """
-    known = experiments()
+    known = {one.name: one.commit for one in experiments()}
     if name in known:
         return known[name]
     try:
@@ -81,7 +107,7 @@ def records_at(name: str) -> list[dict[str, Any]]:
         name: a revision, an experiment, or "workspace".
 
     Returns:
-        The records, sorted by their files' names.
+        The records, in the order of what was active there: the first sampler's is the one to quote.
 
     Raises:
         ValueError: if there is no such revision, or it has no records.
@@ -94,7 +120,27 @@ def records_at(name: str) -> list[dict[str, Any]]:
         texts = [git("show", f"{commit}:{path}") for path in listed if path.endswith(".json")]
     if not texts:
         raise ValueError(f"{name}: has no records in {RECORDS}")
-    return [json.loads(text) for text in texts]
+    records = [json.loads(text) for text in texts]
+    active = _active(name)
+
+    def place(record: dict[str, Any]) -> tuple[int, ...]:
+        keys = ("dataset", "model", "train_seed", "sampler")
+        return tuple(
+            names.index(record[key]) if record[key] in names else len(names)
+            for key, names in ((key, active.get(f"{key}s", [])) for key in keys)
+        )
+
+    return sorted(records, key=place)
+
+
+def _active(name: str) -> dict[str, list[Any]]:
+    try:
+        path = Path("params.yaml")
+        text = path.read_text() if name == WORKSPACE else git("show", f"{resolve(name)}:{path}")
+        active: dict[str, list[Any]] = YAML(typ="safe", pure=True).load(text)["active"]
+    except (OSError, ValueError, KeyError, TypeError, YAMLError):
+        return {}
+    return active
 
 
 def lock_at(name: str) -> dict[str, Any]:
@@ -104,14 +150,10 @@ def lock_at(name: str) -> dict[str, Any]:
     return read_lock(git("show", f"{resolve(name)}:dvc.lock"))
 
 
-def moment(revisions: Sequence[str]) -> dict[str, str]:
-    """Return when each of some commits was made, as ISO 8601; without those that git lacks."""
-    found = {}
-    for revision in dict.fromkeys(revisions):
-        try:
-            found[revision] = git(
-                "show", "-s", "--format=%cI", "--end-of-options", revision
-            ).strip()
-        except ValueError:
-            continue
-    return found
+def commit_time(revision: str) -> str | None:
+    """Return when a commit was made, as ISO 8601 in UTC; None if git lacks it."""
+    try:
+        seconds = git("show", "-s", "--format=%ct", "--end-of-options", revision).strip()
+    except ValueError:
+        return None
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat(timespec="seconds")

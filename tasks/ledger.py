@@ -4,23 +4,28 @@ A row's key is the hash of the inputs it depends on (data, parameters, code, as 
 them for every stage up to `evaluate`), never of produced bytes. Its fingerprint is the hash of the
 environment. The same key and fingerprint with another value means that something is not
 deterministic, and is an error; another machine's value stands beside.
+
+A file's name holds key, fingerprint and a hash of what else it says (revision, seconds): two branches
+that measured the same thing bring two files, and their merge has no conflict.
 """
 
 from __future__ import annotations
 
 import json
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from ruamel.yaml import YAML
 
-from scoremodel.files import write_once
+from scoremodel.files import write_text
 from tasks.hashes import content_hash
 from tasks.layout import LEDGER, Configuration
 from tasks.timing import read_timing
 
-__all__ = ["LedgerError", "append", "find_rows", "inputs", "read_lock", "read_row", "row_path"]
+__all__ = ["LedgerError", "append", "inputs", "read_lock", "read_row", "read_rows"]
 
 _SOURCES = (".", ":!dvc.lock", ":!results")  # what a run itself rewrites says nothing
 _VALUES = (
@@ -62,10 +67,11 @@ def inputs(stage: str, lock: dict[str, Any]) -> dict[str, Any]:
         `check`'s own dependencies (all of params.yaml) are left out.
 
     Raises:
-        ValueError: if `dvc.lock` does not know the stage.
+        ValueError: if `dvc.lock` does not know the stage, or some stage before it was run again since.
     """
     stages = lock["stages"]
     maker = {out["path"]: name for name, entry in stages.items() for out in entry.get("outs", [])}
+    made = {out["path"]: out["md5"] for entry in stages.values() for out in entry.get("outs", [])}
     files: dict[str, str] = {}
     params: dict[str, Any] = {}
     waiting = [stage]
@@ -78,10 +84,14 @@ def inputs(stage: str, lock: dict[str, Any]) -> dict[str, Any]:
         entry = stages[name]
         params[name] = {"cmd": entry["cmd"], **entry.get("params", {}).get("params.yaml", {})}
         for dependency in entry.get("deps", []):
-            made_by = maker.get(dependency["path"])
+            path, digest = dependency["path"], dependency["md5"]
+            made_by = maker.get(path)
             if made_by is None:
-                files[dependency["path"]] = dependency["md5"]
+                if files.setdefault(path, digest) != digest:
+                    raise ValueError(f"dvc.lock: {stage} was made with two versions of {path}")
             elif made_by != "check":
+                if made[path] != digest:
+                    raise ValueError(f"dvc.lock: {name} was made before {made_by}; run dvc repro")
                 waiting.append(made_by)
     return {"files": files, "params": params}
 
@@ -92,30 +102,13 @@ def read_lock(text: str | Path = Path("dvc.lock")) -> dict[str, Any]:
     return lock
 
 
-def _key(record: dict[str, Any], configuration: Configuration, lock: dict[str, Any]) -> Any:
-    row_inputs = inputs(f"evaluate@{configuration.name}", lock)
-    row_inputs["data_sha256"] = record["data_sha256"]  # a torchvision source names its data only
-    return row_inputs, content_hash(row_inputs), content_hash(record["environment"])
-
-
-def row_path(
-    record: dict[str, Any],
-    configuration: Configuration,
-    lock: dict[str, Any],
-    ledger: Path = LEDGER,
-) -> Path:
-    """Return where the row of one record lies: its key and its environment's fingerprint name it."""
-    _, key, fingerprint = _key(record, configuration, lock)
-    return ledger / f"{key[:16]}-{fingerprint[:8]}.json"
-
-
 def append(
     record: dict[str, Any],
     configuration: Configuration,
     lock: dict[str, Any],
     ledger: Path = LEDGER,
     revision: str | None = None,
-) -> Path:
+) -> tuple[dict[str, Any], bool]:
     """Put one record into the ledger, once.
 
     Args:
@@ -126,44 +119,70 @@ def append(
         revision: the git revision that made the record; None for the one that is checked out.
 
     Returns:
-        The row's file.
+        The row, and whether it is new.
 
     Raises:
         LedgerError: if the ledger holds another value for the same key and environment, or a
             damaged row for them.
+        ValueError: if `dvc.lock` is not of one piece.
     """
-    row_inputs, key, _ = _key(record, configuration, lock)
-    path = row_path(record, configuration, lock, ledger)
+    row_inputs = inputs(f"evaluate@{configuration.name}", lock)
+    row_inputs["data_sha256"] = record["data_sha256"]  # a torchvision source names its data only
     values = {name: record[name] for name in _VALUES if name in record}
     if record["agreement"] is not None:
         values["agreement"] = record["agreement"]
-    now = revision or _revision()
-    if not path.exists():
-        row = {
-            "configuration": configuration.name,
-            "count": record["count"],
-            "metric": record["metric"],
-            "values": values,
-            "environment": record["environment"],
-            "inputs": row_inputs,
-            "key": key,
-            "revision": now,
+    row: dict[str, Any] = {
+        "configuration": configuration.name,
+        "count": record["count"],
+        "metric": record["metric"],
+        "values": values,
+        "environment": record["environment"],
+        "inputs": row_inputs,
+        "key": content_hash(row_inputs),
+    }
+    stem = _stem(row)
+    ledger.mkdir(parents=True, exist_ok=True)
+    with FileLock(ledger / ".lock"):  # of two writers the second sees what the first has written
+        known = {path: read_row(path) for path in sorted(ledger.glob(f"{stem}*.json"))}
+        for path, present in known.items():
+            if present["values"] != values:
+                raise LedgerError(_difference(path, present, values, revision or _revision()))
+        if known:
+            return next(iter(known.values())), False
+        row |= {
+            "revision": revision or _revision(),
+            "recorded": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": {
                 "train": _seconds(lock, f"train@{configuration.model_name}", configuration.weights),
                 "sample": _seconds(lock, f"sample@{configuration.name}", configuration.samples),
             },
         }
-        row["checksum"] = content_hash(row)
-        if write_once(path, json.dumps(row, indent=1, sort_keys=True) + "\n"):
-            return path
-    present = read_row(path)
-    if present["values"] != values:
-        raise LedgerError(
-            f"{path}: {present['values']['held_out']['by_seed']} was measured in this environment "
-            f"with the same inputs at revision {present['revision']}, now "
-            f"{values['held_out']['by_seed']} at {now}: something in the run is not deterministic"
-        )
-    return path
+        checksum = content_hash(row)
+        text = json.dumps(row | {"checksum": checksum}, indent=1, sort_keys=True) + "\n"
+        write_text(ledger / f"{stem}-{checksum[:8]}.json", text)
+    return row, True
+
+
+def _stem(row: dict[str, Any]) -> str:
+    return f"{row['key'][:16]}-{content_hash(row['environment'])[:8]}"
+
+
+def _difference(path: Path, row: dict[str, Any], values: dict[str, Any], now: str | None) -> str:
+    before = row["values"]
+    said = [
+        f"{name} {_brief(before.get(name))} then, {_brief(values.get(name))} now"
+        for name in sorted(before.keys() | values.keys())
+        if before.get(name) != values.get(name)
+    ]
+    return (
+        f"{path}: measured in the same environment with the same inputs at revision "
+        f"{row['revision']} and now at {now}, with other values: {'; '.join(said)}. Something in the "
+        "run is not deterministic"
+    )
+
+
+def _brief(value: Any) -> Any:
+    return value.get("by_seed", value) if isinstance(value, dict) else value
 
 
 def _seconds(lock: dict[str, Any], stage: str, made: Path) -> dict[str, Any] | None:
@@ -172,9 +191,26 @@ def _seconds(lock: dict[str, Any], stage: str, made: Path) -> dict[str, Any] | N
     return None if digest is None else read_timing(digest)
 
 
-def find_rows(ledger: Path = LEDGER) -> list[Path]:
-    """Return every row's file, sorted by name; what a killed writer left behind is none."""
-    return sorted(path for path in ledger.glob("*.json") if not path.name.startswith("."))
+def read_rows(ledger: Path = LEDGER) -> dict[str, dict[str, Any]]:
+    """Return every row by its name, "key-fingerprint"; of several with equal values one.
+
+    Args:
+        ledger: the ledger's folder.
+
+    Returns:
+        The rows, sorted by name.
+
+    Raises:
+        LedgerError: if a row was edited, or two of one name have different values, as when two
+            branches with such rows were merged.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(ledger.glob("[!.]*.json")):
+        row = read_row(path)
+        first = found.setdefault(_stem(row), row)
+        if first["values"] != row["values"]:
+            raise LedgerError(_difference(path, first, row["values"], row["revision"]))
+    return found
 
 
 def read_row(path: Path) -> dict[str, Any]:
@@ -196,6 +232,8 @@ def read_row(path: Path) -> dict[str, Any]:
         raise LedgerError(f"{path}: not a row of the ledger ({error})") from error
     if content_hash(row) != checksum:
         raise LedgerError(f"{path}: was edited after it was written; restore it from git")
+    if row["key"] != content_hash(row["inputs"]) or not path.name.startswith(_stem(row)):
+        raise LedgerError(f"{path}: its name is another row's; restore it from git")
     return row
 
 

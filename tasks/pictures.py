@@ -11,7 +11,7 @@ from PIL import Image
 
 from scoremodel.files import atomic_path
 
-__all__ = ["picture", "save_picture"]
+__all__ = ["neighbours_picture", "picture", "save_neighbours", "save_picture"]
 
 _SIDE = 10
 _PIXELS = 480
@@ -48,3 +48,38 @@ def save_picture(data: NDArray[Any], levels: int | None, path: str | os.PathLike
     """Write the picture of `data` as a PNG, whole or not at all."""
     with atomic_path(path) as temporary:
         picture(data, levels).save(temporary, format="PNG")
+
+
+def neighbours_picture(
+    groups: NDArray[Any], train: NDArray[Any], levels: int | None
+) -> Image.Image:
+    """Return samples beside their nearest training data.
+
+    Args:
+        groups: for each of up to 10 samples itself and 9 neighbours, with shape (N, 10, *).
+        train: the training split, which is the ground on which vectors are shown.
+        levels: number of grey levels, None for vectors.
+
+    Returns:
+        For images a row a sample, the sample first; for vectors the training data in grey, their
+        neighbours in blue and the samples in red.
+    """
+    if levels is not None:
+        return picture(groups.reshape(-1, *groups.shape[2:]), levels)
+    image = picture(train, None).convert("RGB")
+    for points, colour in ((groups[:, 1:], (40, 90, 220)), (groups[:, :1], (220, 40, 40))):
+        for x, y in points.reshape(-1, groups.shape[-1])[:, :2]:
+            across, up = ((np.array([x, y]) + 2.5) / 5 * _PIXELS).astype(int)
+            image.paste(colour, (across - 2, _PIXELS - up - 2, across + 3, _PIXELS - up + 3))
+    return image
+
+
+def save_neighbours(
+    groups: NDArray[Any],
+    train: NDArray[Any],
+    levels: int | None,
+    path: str | os.PathLike[str],
+) -> None:
+    """Write `neighbours_picture` as a PNG, whole or not at all."""
+    with atomic_path(path) as temporary:
+        neighbours_picture(groups, train, levels).save(temporary, format="PNG")

@@ -35,14 +35,17 @@ def main(arguments: Sequence[str]) -> None:
     files = Data(name)
     arrays = read_rows(files.arrays)
     splits = {split: arrays[split] for split in ("train", "held_out")}
-    with extracted(f"{name}-real", files.extractor, splits, files.card, params) as (
+    data = {"data": file_hash(files.card)}
+    with extracted(f"{name}-real", files.extractor, splits, data, params) as (
         extractor,
         features,
+        where,
     ):
-        mode = getattr(extractor, "mode", None)
-        metric = metric_name(extractor.kind, file_hash(files.extractor), mode)
+        digest = file_hash(files.extractor)
+        metric = metric_name(extractor.kind, digest, getattr(extractor, "mode", None))
         found = {split: rows.numpy() for split, rows in features.items()}
-        write_arrays(files.features, found, {"metric": metric})
+        info = {"metric": metric, "extractor": digest, "environment": where}
+        write_arrays(files.features, found, info)
     print(f"{name}: {metric}, {found['train'].shape[1]} features")
 
 

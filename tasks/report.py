@@ -13,11 +13,18 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from scoremodel.files import atomic_path, write_text
 from tasks.figures import distance_figure, loss_bands_figure, loss_figure
 from tasks.layout import REPORT, TABLE, VERDICT, Configuration, Data
-from tasks.ledger import append, read_lock, read_row
+from tasks.ledger import append, read_lock
 from tasks.params import Params, load_params
 from tasks.stage import run
-from tasks.table import COLUMNS, active_configurations, read_records, table
-from tasks.verdict import markdown, verdicts
+from tasks.table import (
+    COLUMNS,
+    active_configurations,
+    read_records,
+    summary,
+    table,
+    with_spread,
+)
+from tasks.verdict import headlines, markdown, notes
 
 __all__ = ["main", "page"]
 
@@ -30,22 +37,16 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return "—" if pd.isna(value) else f"{value:.3f}"
+        return "—" if pd.isna(value) else f"{value:.4g}"
     return "—" if value is None else str(value)
 
 
-def _with_spread(value: float, std: float | None) -> str:
-    return f"{value:.3f}" + ("" if pd.isna(std) else f" ± {std:.3f}")
-
-
 def _side_by_side(rows: pd.DataFrame) -> dict[str, dict[str, str]]:
-    """Return sampler (and training seed) → model → "distance ± std" for one data set's rows."""
-    several = rows["train_seed"].nunique() > 1
+    """Return sampler → model → "distance ± std" for one data set's rows."""
     beside: dict[str, dict[str, str]] = {}
-    for row in rows.to_dict("records"):
-        name = f"{row['sampler']}, train seed {row['train_seed']}" if several else row["sampler"]
-        distance = _with_spread(row["held_out_mean"], row["held_out_std"])
-        beside.setdefault(name, {})[row["model"]] = distance
+    for row in summary(rows):
+        distance = with_spread(row["held_out"], row["held_out_std"])
+        beside.setdefault(row["sampler"], {})[row["model"]] = distance
     return beside
 
 
@@ -96,20 +97,21 @@ def _dataset(
     return {
         "name": name,
         "metric": here["metric"].iloc[0],
-        "floor": _with_spread(here["floor"].iloc[0], here["floor_std"].iloc[0]),
-        "gaussian": _with_spread(here["gaussian"].iloc[0], here["gaussian_std"].iloc[0]),
-        "real": {key: f"{value:.3f}" for key, value in own[0]["real"].items()},
+        "floor": with_spread(here["floor"].iloc[0], here["floor_std"].iloc[0]),
+        "gaussian": with_spread(here["gaussian"].iloc[0], here["gaussian_std"].iloc[0]),
+        "real": {
+            key: with_spread(value["mean"], value["std"]) for key, value in own[0]["real"].items()
+        },
         "count": here["count"].iloc[0],
         "models": params.active.models,
+        "trainings": len(params.active.train_seeds),
+        "images": own[0]["levels"] is not None,
         "beside": _side_by_side(here),
-        "verdicts": [verdict.sentence for verdict in verdicts(own)],
+        "verdicts": headlines(own),
         "notes": [
             f"{captions[c.name]}: {note}"
             for c, record in zip(mine, own, strict=True)
-            for note in [
-                *(["copies training data more often than new data seem to"] * record["memorised"]),
-                *record["warnings"],
-            ]
+            for note in notes(record)
         ],
         "distance": distance_figure(here),
         "loss": loss_figure({label: pd.read_csv(c.curves) for label, c in trained.items()}),
@@ -164,7 +166,7 @@ def main(_: Sequence[str]) -> None:
     records = read_records(params)
     lock = read_lock()
     ledger = [
-        read_row(append(record, configuration, lock))
+        append(record, configuration, lock)[0]
         for configuration, record in zip(active_configurations(params), records, strict=True)
     ]
     rows = table(records, [row["seconds"]["sample"] for row in ledger])

@@ -19,9 +19,19 @@ from ruamel.yaml import YAML
 
 from scoremodel.evaluation.comparison import compare
 from scoremodel.files import atomic_path
-from tasks.history import WORKSPACE, experiments, git, lock_at, moment, records_at, resolve
+from tasks.hashes import file_hash
+from tasks.history import (
+    WORKSPACE,
+    commit_time,
+    experiments,
+    git,
+    lock_at,
+    records_at,
+    resolve,
+)
 from tasks.layout import LEDGER, Configuration
-from tasks.ledger import append, find_rows, inputs, read_lock, read_row, row_path
+from tasks.ledger import LedgerError, append, inputs, read_lock, read_rows
+from tasks.params import load_params
 from tasks.stage import run
 from tasks.verdict import JUDGED, verdicts
 
@@ -31,14 +41,18 @@ _PARTS = ("dataset", "model", "train_seed", "sampler")
 
 
 def _rows() -> list[dict[str, Any]]:
-    """Return every row of the ledger, with its file's name and its configuration's parts."""
+    """Return every row of the ledger, with its name and its configuration's parts."""
     found = []
-    for path in find_rows():
-        row = read_row(path)
+    for name, row in read_rows().items():
         dataset, model, train_seed, sampler = row["configuration"].split("-")
         parts = {"dataset": dataset, "model": model, "train_seed": int(train_seed)}
-        found.append({"file": path.stem, **parts, "sampler": sampler, **row})
+        found.append({"name": name, **parts, "sampler": sampler, **row})
     return found
+
+
+def _when(row: dict[str, Any]) -> str:
+    """Return when the row was recorded; of rows that do not say so, when their commit was made."""
+    return str(row.get("recorded") or commit_time(_commit(row)) or "")
 
 
 def ledger_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -48,12 +62,11 @@ def ledger_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
         value = row["values"].get(name)
         return None if value is None else value[part]
 
-    when = moment([_commit(row) for row in rows if row["revision"]])
     return pd.DataFrame(
         [
             {
-                "key": row["file"].split("-")[0],
-                "environment": row["file"].split("-")[1],
+                "key": row["name"].split("-")[0],
+                "environment": row["name"].split("-")[1],
                 **{part: row[part] for part in _PARTS},
                 "metric": row["metric"],
                 "NFE": row["values"]["nfe"],
@@ -63,7 +76,7 @@ def ledger_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
                 "FD∞": metric(row, "infinity", "mean"),
                 "KID": metric(row, "kid", "mean"),
                 "revision": None if row["revision"] is None else _short(row["revision"]),
-                "when": when.get(_commit(row)) if row["revision"] else None,
+                "recorded": _when(row),
                 "device": (row["seconds"].get("sample") or {}).get("device"),
             }
             for row in rows
@@ -141,8 +154,8 @@ def compare_revisions(first: str, second: str) -> pd.DataFrame:
         row[second] = b["held_out"]["mean"] if b else None
         if a is None or b is None:
             row["shown"] = f"only in {first if a else second}"
-        elif a["metric"] != b["metric"] or a["count"] != b["count"]:
-            row["shown"] = "not comparable: another extractor or number of samples"
+        elif any(a[key] != b[key] for key in ("metric", "count", "data_sha256")):
+            row["shown"] = "not comparable: other data, extractor or number of samples"
         elif a["held_out"]["by_seed"] == b["held_out"]["by_seed"]:
             row |= {"difference": 0.0, "shown": "the same"}
         else:
@@ -157,55 +170,58 @@ def compare_revisions(first: str, second: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def gather() -> list[str]:
+def gather() -> tuple[list[str], bool]:
     """Bring the workspace's and every experiment's records into the ledger.
 
     Returns:
-        One line for each: how many rows were added, or why a record was left out.
-
-    Raises:
-        LedgerError: if a row says another value for the same inputs and environment.
+        One line for each: how many rows were added, or why a record was left out; and whether no row
+        contradicted the ledger.
     """
-    lines = []
-    for name in (WORKSPACE, *experiments()):
+    lines, agreed = [], True
+    sources: list[tuple[str, str, str | None]] = [(WORKSPACE, WORKSPACE, None)]
+    # An experiment's own commit is not in a clone; the one that it began from is, and the row has
+    # the parameters by which they differ.
+    sources += [(one.name, one.commit, f"{one.baseline}+") for one in experiments()]
+    for name, commit, revision in sources:
         try:
-            records, lock = records_at(name), lock_at(name)
+            records, lock = records_at(commit), lock_at(commit)
         except (ValueError, OSError) as error:
             lines.append(f"{name}: nothing, {error}")
             continue
-        revision = None if name == WORKSPACE else resolve(name)
         added = known = 0
         for record in records:
             configuration = Configuration(*(record[part] for part in _PARTS))
-            stage = f"evaluate@{configuration.name}"
-            if stage not in lock["stages"] or (
-                name == WORKSPACE and not _locked(configuration, lock["stages"][stage])
-            ):
-                lines.append(f"{name}: {configuration.name} left out: dvc.lock has another one")
-                continue
-            new = not row_path(record, configuration, lock).exists()
-            append(record, configuration, lock, revision=revision)
-            added, known = added + new, known + (not new)
+            try:
+                if commit == WORKSPACE:
+                    _require_locked(configuration, lock)
+                _, new = append(record, configuration, lock, revision=revision)
+            except LedgerError as error:
+                lines.append(f"{name}: {configuration.name} refused: {error}")
+                agreed = False
+            except ValueError as error:
+                lines.append(f"{name}: {configuration.name} left out: {error}")
+            else:
+                added, known = added + new, known + (not new)
         lines.append(f"{name}: {added} rows added, {known} known")
-    return lines
+    return lines, agreed
 
 
-def _locked(configuration: Configuration, stage: dict[str, Any]) -> bool:
-    from tasks.hashes import file_hash
+def _require_locked(configuration: Configuration, lock: dict[str, Any]) -> None:
+    outs = lock["stages"].get(f"evaluate@{configuration.name}", {}).get("outs", [])
+    locked = {out["path"]: out["md5"] for out in outs}
+    if locked.get(str(configuration.record)) != file_hash(configuration.record):
+        raise ValueError("dvc.lock has another record; run dvc repro")
 
-    outs = {out["path"]: out["md5"] for out in stage["outs"]}
-    return outs.get(str(configuration.record)) == file_hash(configuration.record)
 
-
-def _find(key: str) -> dict[str, Any]:
-    """Return the row whose file's name begins with `key`; one environment's if there are several."""
-    found = [row for row in _rows() if row["file"].startswith(key)]
+def _find(key: str) -> list[dict[str, Any]]:
+    """Return the rows, of all environments, of the one key that begins with `key`."""
+    found = [row for row in _rows() if row["name"].startswith(key)]
     if not found:
         raise ValueError(f"{key}: no row in {LEDGER} begins so; `list` shows them")
     if len({row["key"] for row in found}) > 1:
-        names = ", ".join(row["file"] for row in found)
-        raise ValueError(f"{key}: stands for several rows: {names}")
-    return found[0]
+        names = ", ".join(row["name"] for row in found)
+        raise ValueError(f"{key!r} stands for several rows: {names}")
+    return found
 
 
 @contextmanager
@@ -215,23 +231,26 @@ def _worktree(commit: str) -> Iterator[Path]:
     place = folder / "workspace"
     try:
         git("worktree", "add", "--detach", "--force", str(place), commit)
-        cache = subprocess.run(
-            [sys.executable, "-m", "dvc", "cache", "dir"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
+        from dvc.repo import Repo  # half a second that only this command needs
+
         local = Path(".dvc/config.local")
         if local.exists():
             shutil.copy(local, place / local)
-        subprocess.run(
-            [sys.executable, "-m", "dvc", "cache", "dir", "--local", str(Path(cache).resolve())],
-            cwd=place,
-            check=True,
-        )
-        downloads = Path("data/torchvision")
-        if downloads.exists():
-            (place / downloads).symlink_to(downloads.resolve())
+        with Repo(".") as repo:
+            settings = [("cache", "dir", repo.cache.local.path)]
+            # Relative to a workspace that is elsewhere now; DVC has made it absolute.
+            settings += [
+                ("remote", name, remote["url"])
+                for name, remote in repo.config["remote"].items()
+                if "://" not in remote["url"]
+            ]
+        for kind, name, value in settings:
+            arguments = ["dir", value] if kind == "cache" else ["modify", name, "url", value]
+            _dvc(place, kind, arguments[0], "--local", *arguments[1:])
+        for source in _sources():
+            if source.exists() and not (place / source).exists():
+                (place / source).parent.mkdir(parents=True, exist_ok=True)
+                (place / source).symlink_to(source.resolve())
         # What of that revision's outputs and sources the cache holds; `dvc repro` makes the rest.
         subprocess.run(
             [sys.executable, "-m", "dvc", "checkout", "--quiet"],
@@ -241,8 +260,24 @@ def _worktree(commit: str) -> Iterator[Path]:
         )
         yield place
     finally:
-        subprocess.run(["git", "worktree", "remove", "--force", str(place)], check=False)
+        subprocess.run(
+            ["git", "worktree", "remove", "--force", str(place)], capture_output=True, check=False
+        )
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sources() -> list[Path]:
+    """Return what stages read beside git and DVC: downloads, and the extractor's file."""
+    extractor = load_params().evaluation.extractor
+    path = getattr(extractor, "path", None)
+    return [
+        Path("data/torchvision"),
+        *([Path(path)] if path is not None and not Path(path).is_absolute() else []),
+    ]
+
+
+def _dvc(place: Path, *arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=place, check=True)
 
 
 def _set_params(path: Path, row: dict[str, Any]) -> None:
@@ -284,40 +319,44 @@ def reproduce(key: str, force: bool = False) -> tuple[bool, list[str]]:
     Raises:
         ValueError: if there is no such row, it names no revision, or a stage fails.
     """
-    row = _find(key)
+    rows = _find(key)
+    row = rows[0]
     if row["revision"] is None:
-        raise ValueError(f"{row['file']}: names no git revision to reproduce")
+        raise ValueError(f"{row['name']}: names no git revision to reproduce")
     configuration = Configuration(*(row[part] for part in _PARTS))
     stage = f"evaluate@{configuration.name}"
     said = []
     with _worktree(resolve(_commit(row))) as place:
         _set_params(place / "params.yaml", row)
-        command = [sys.executable, "-m", "dvc", "repro", *(["--force"] if force else []), stage]
-        if not force and _has_remote():
-            command.insert(4, "--pull")
+        options = ["--force"] if force else ["--pull"] if _has_remote() else []
+        command = [sys.executable, "-m", "dvc", "repro", *options, stage]
         environment = {name: value for name, value in os.environ.items() if name != "DVC_ROOT"}
-        bin_folder = str(Path(sys.executable).parent)
-        environment["PATH"] = os.pathsep.join([bin_folder, environment.get("PATH", "")])
-        print(f"{row['file']}: {configuration.name} at {_short(row['revision'])}", flush=True)
+        here = str(Path(sys.executable).parent)
+        environment["PATH"] = os.pathsep.join([here, environment.get("PATH", "")])
+        print(f"{configuration.name} at {_short(row['revision'])}", flush=True)
         if subprocess.run(command, cwd=place, env=environment, check=False).returncode:
-            raise ValueError(f"{row['file']}: {stage} failed at revision {row['revision']}")
+            raise ValueError(f"{row['name']}: {stage} failed at revision {row['revision']}")
         record = json.loads((place / configuration.record).read_text(encoding="utf-8"))
         found = inputs(stage, read_lock(place / "dvc.lock"))
         found["data_sha256"] = record["data_sha256"]
+    row = next((r for r in rows if r["environment"] == record["environment"]), row)
     other = changes(row["inputs"], found)
     if other or record["data_sha256"] != row["inputs"]["data_sha256"]:
         said.append("other inputs than the row's: " + ("; ".join(other) or "the data"))
     if record["environment"] != row["environment"]:
         said.append("another environment than the row's")
+    different = [
+        name for name, value in row["values"].items() if name in record and record[name] != value
+    ]
     old, new = row["values"]["held_out"], record["held_out"]
-    if old["by_seed"] == new["by_seed"]:
-        said.append(f"the same: {new['mean']:g}, seed by seed")
+    if not different:
+        said.append(f"the same: {new['mean']:g}, seed by seed, and all other metrics")
         return True, said
-    largest = max(abs(b - a) for a, b in zip(old["by_seed"], new["by_seed"], strict=False)) / max(
-        abs(old["mean"]), 1e-300
-    )
+    pairs = zip(old["by_seed"], new["by_seed"], strict=False)
+    largest = max(abs(b - a) for a, b in pairs) / max(abs(old["mean"]), 1e-300)
     said.append(
-        f"different: {old['mean']:g} then, {new['mean']:g} now; by seed at most {largest:.2%} of it"
+        f"different: {old['mean']:g} then, {new['mean']:g} now; by seed at most {largest:.2%} of it; "
+        f"different are: {', '.join(different)}"
     )
     return False, said
 
@@ -339,7 +378,7 @@ def _show(rows: pd.DataFrame, form: str) -> None:
     elif rows.empty:
         print("no rows")
     else:
-        print(rows.to_string(index=False, na_rep="—", float_format=lambda value: f"{value:.3f}"))
+        print(rows.to_string(index=False, na_rep="—", float_format=lambda value: f"{value:.4g}"))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -389,8 +428,7 @@ def _history(configuration: str) -> pd.DataFrame:
     if not rows:
         names = ", ".join(sorted({row["configuration"] for row in _rows()}))
         raise ValueError(f"{configuration}: no such configuration in {LEDGER}, there are: {names}")
-    when = moment([_commit(row) for row in rows if row["revision"]])
-    rows.sort(key=lambda row: (when.get(_commit(row), "~"), row["file"]))
+    rows.sort(key=lambda row: (_when(row), row["name"]))
     table = ledger_table(rows).drop(columns=[*_PARTS, "metric"])
     table["changed"] = [
         ""
@@ -410,14 +448,16 @@ def main(arguments: Sequence[str]) -> None:
                 row
                 for row in _rows()
                 if all(getattr(given, part) in (None, str(row[part])) for part in _PARTS)
-                and row["file"].split("-")[1].startswith(given.environment or "")
+                and row["name"].split("-")[1].startswith(given.environment or "")
             ]
             _show(ledger_table(rows), given.format)
         case "compare":
             _show(compare_revisions(given.first, given.second), given.format)
         case "verdict":
-            if len(given.models) not in (0, 2) or not 0 < given.level < 1:
-                raise ValueError("verdict: allowed: two models or none, and a level in (0, 1)")
+            if len(set(given.models)) not in (0, 2) or not 0 < given.level < 1:
+                raise ValueError(
+                    "verdict: allowed: two different models or none, a level in (0, 1)"
+                )
             records = records_at(given.at)
             known = {record["model"] for record in records}
             if missing := set(given.models) - known:
@@ -432,7 +472,10 @@ def main(arguments: Sequence[str]) -> None:
         case "history":
             _show(_history(given.configuration), given.format)
         case "gather":
-            print("\n".join(gather()))
+            lines, agreed = gather()
+            print("\n".join(lines))
+            if not agreed:
+                raise SystemExit(1)
         case "reproduce":
             same, said = reproduce(given.key, given.force)
             print("\n".join(said))

@@ -10,7 +10,7 @@ import numpy as np
 from scoremodel.evaluation.scores import Reference, Scores
 from tasks.arrays import read_arrays, read_rows
 from tasks.layout import Data
-from tasks.params import Params
+from tasks.params import Params, ParamsError
 
 __all__ = ["reference", "rounded", "spread", "spreads"]
 
@@ -34,13 +34,29 @@ def spreads(scores: Sequence[Scores]) -> dict[str, dict[str, Any]]:
     return {name: spread([one.values[name] for one in scores]) for name in scores[0].values}
 
 
-def reference(name: str, params: Params) -> tuple[Reference, str]:
-    """Return a data set's reference as `params` have it, and the name of the distance."""
+def reference(name: str, params: Params) -> tuple[Reference, dict[str, Any]]:
+    """Return a data set's reference as `params` have it, and what its features say of themselves.
+
+    Args:
+        name: the data set's name.
+        params: all parameters.
+
+    Returns:
+        The reference; the name of the distance, the extractor's hash and the environment.
+
+    Raises:
+        ParamsError: if there are too few held-out points for the neighbourhoods.
+    """
     files = Data(name)
     real, info = read_arrays(files.features)
     data = read_rows(files.arrays)
     labels = data.get("held_out_labels")
     evaluation = params.evaluation
+    if len(real["held_out"]) <= evaluation.neighbours:
+        raise ParamsError(
+            f"params.yaml: evaluation.neighbours: {evaluation.neighbours} is not allowed for {name}, "
+            f"allowed: less than its {len(real['held_out'])} held-out points"
+        )
     found = Reference(
         real["train"],
         real["held_out"],
@@ -49,4 +65,4 @@ def reference(name: str, params: Params) -> tuple[Reference, str]:
         evaluation.neighbours,
         None if labels is None else np.asarray(labels),
     )
-    return found, info["metric"]
+    return found, info

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
@@ -13,7 +14,17 @@ from tasks.layout import REPORT, TABLE, VERDICT, Configuration
 from tasks.params import Params
 from tasks.stage import run
 
-__all__ = ["COLUMNS", "TERMINAL", "active_configurations", "main", "read_records", "table", "text"]
+__all__ = [
+    "COLUMNS",
+    "TERMINAL",
+    "active_configurations",
+    "main",
+    "read_records",
+    "summary",
+    "table",
+    "text",
+    "with_spread",
+]
 
 COLUMNS = {
     "dataset": "data set",
@@ -82,6 +93,7 @@ TERMINAL = (
 )
 """The columns that fit a terminal."""
 
+_METHOD = ("dataset", "model", "sampler")
 _SPREAD = (
     "held_out",
     "train",
@@ -135,8 +147,8 @@ def table(
         seconds: for each record what sampling took, as the ledger has it, if it is known.
 
     Returns:
-        The table; a row is on the front if no other of its data set has as small a distance with as
-        few network calls.
+        The table; a row is on the front if no other model or sampler of its data set has as small a
+        distance with as few network calls, in the mean over training seeds.
     """
     rows = []
     for record, took in zip(records, seconds or [None] * len(records), strict=True):
@@ -155,13 +167,54 @@ def table(
             "warnings": "; ".join(record["warnings"]) or None,
         }
         rows.append(row)
-    places = [(record["dataset"], record["nfe"], record["held_out"]["mean"]) for record in records]
-    for row, mine in zip(rows, places, strict=True):
-        row["pareto"] = not any(
-            other[0] == mine[0] and other != mine and other[1] <= mine[1] and other[2] <= mine[2]
-            for other in places
+    found = pd.DataFrame(rows, columns=list(COLUMNS))
+    means = summary(found)
+    fronts = {
+        tuple(mine[part] for part in _METHOD): not any(
+            other["dataset"] == mine["dataset"]
+            and other["nfe"] <= mine["nfe"]
+            and other["held_out"] <= mine["held_out"]
+            and (other["nfe"], other["held_out"]) != (mine["nfe"], mine["held_out"])
+            for other in means
         )
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+        for mine in means
+    }
+    found["pareto"] = [
+        fronts[key] for key in found[list(_METHOD)].itertuples(index=False, name=None)
+    ]
+    return found
+
+
+def summary(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return mean and spread over the training seeds, one row a data set, model and sampler.
+
+    Args:
+        rows: the table.
+
+    Returns:
+        Data set, model, sampler, `nfe`, `count` (of training seeds), and each metric's mean under its
+        name with its standard deviation under NAME_std: over training seeds, of a single one over
+        sampling seeds.
+    """
+    found = []
+    for key, here in rows.groupby(list(_METHOD), sort=False):
+        row: dict[str, Any] = dict(zip(_METHOD, key, strict=True))
+        row |= {"count": len(here), "nfe": int(here["nfe"].mean())}
+        for metric in (*_SPREAD, "ratio_to_floor"):
+            values = here[metric if metric in here else f"{metric}_mean"]
+            own = here[f"{metric}_std"].iloc[0] if f"{metric}_std" in here else None
+            row[metric] = float(values.mean())
+            row[f"{metric}_std"] = float(values.std(ddof=1)) if len(here) > 1 else own
+        found.append(row)
+    return found
+
+
+def with_spread(value: float, std: float | None) -> str:
+    """Return "value ± std", with two significant digits of the spread, or four of the value alone."""
+    if std is None or pd.isna(std):
+        return f"{value:.4g}"
+    digits = 3 if std == 0 else max(0, 1 - math.floor(math.log10(std)))
+    return f"{value:.{digits}f} ± {std:.{digits}f}"
 
 
 def text(rows: pd.DataFrame) -> str:
@@ -170,7 +223,7 @@ def text(rows: pd.DataFrame) -> str:
         rows[list(TERMINAL)]
         .dropna(axis=1, how="all")
         .rename(columns=COLUMNS)
-        .to_string(index=False, na_rep="—", float_format=lambda value: f"{value:.3f}")
+        .to_string(index=False, na_rep="—", float_format=lambda value: f"{value:.4g}")
     )
 
 

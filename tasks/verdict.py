@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -10,11 +11,14 @@ from typing import Any
 import pandas as pd
 
 from scoremodel.evaluation.comparison import TRAININGS, Comparison, compare
+from tasks.table import COLUMNS, summary, with_spread
 
-__all__ = ["JUDGED", "Verdict", "markdown", "verdicts"]
+__all__ = ["JUDGED", "Verdict", "headlines", "markdown", "notes", "verdicts"]
 
 JUDGED = ("held_out", "infinity", "kid")
 """The metrics of which smaller is better, by which models can be compared."""
+
+_COLUMNS = ("infinity", "kid", "precision", "recall", "coverage", "authentic")
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Verdict:
                 f"checkpoints, or {TRAININGS} training seeds of each model."
             )
         shown = [
-            f"{name} ({mean:.3f} ± {std:.3f})"
+            f"{name} ({with_spread(mean, std)})"
             for name, mean, std in zip(self.models, found.means, found.stds, strict=True)
         ]
         if found.verdict == "no difference shown":
@@ -55,23 +59,25 @@ class Verdict:
         else:
             claim = f"{shown[0]} is {found.verdict} than {shown[1]}"
         counts = " and ".join(dict.fromkeys(map(str, found.counts)))
+        digits = 1 - math.floor(math.log10(found.high - found.low)) if found.high > found.low else 3
+        ends = ", ".join(f"{end:+.{max(digits, 0)}f}" for end in (found.low, found.high))
         if found.subject == "methods":
             worth = f"over {counts} training seeds of each"
         else:
             worth = (
-                f"these checkpoints only, over {counts} sampling seeds of each; "
+                f"these checkpoints only, over {counts} sets of samples of each; "
                 f"the methods would take {TRAININGS} training seeds"
             )
         text = (
-            f"{where}: {claim}: difference {found.difference:+.3f}, "
-            f"{found.level:.0%} interval [{found.low:+.3f}, {found.high:+.3f}], {worth}."
+            f"{where}: {claim}: difference {found.difference:+.{max(digits, 0)}f}, "
+            f"{found.level * 100:g} % interval [{ends}], {worth}."
         )
         if found.seeds is not None:
             least, most = found.seeds
-            kind = "training" if found.subject == "methods" else "sampling"
+            kind = "training seeds" if found.subject == "methods" else "sets of samples"
             counted = ["more than can be had" if n is None else f"{n}" for n in (least, most)]
             text += (
-                f" To tell them apart would take {counted[0]} {kind} seeds of each if the difference "
+                f" To show one with a probability of 80 % would take {counted[0]} {kind} of each if it "
                 f"is as large as the interval allows, {counted[1]} if it is as small as it seems."
             )
         return text
@@ -107,7 +113,7 @@ def verdicts(
         for pair in combinations(models, 2):
             sides = [models[name] for name in pair]
             how = {
-                f"{record['metric']} of {record['count']} samples"
+                f"{record['metric']} of {record['count']} samples on data {record['data_sha256'][:8]}"
                 for side in sides
                 for record in side
             }
@@ -127,6 +133,47 @@ def verdicts(
     return found
 
 
+def headlines(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the verdicts' sentences; of a single model, where it stands between data and noise.
+
+    Args:
+        records: what `evaluate` wrote.
+
+    Returns:
+        At least one sentence for each data set.
+    """
+    found = [verdict.sentence for verdict in verdicts(records)]
+    judged = {sentence.split(", ")[0] for sentence in found}
+    for record in records:
+        if record["dataset"] in judged:
+            continue
+        judged.add(record["dataset"])
+        mine, floor = record["held_out"], record["floor"]
+        gaussian = record["gaussian"]["held_out"]
+        found.append(
+            f"{record['dataset']}, {record['sampler']}, {record['metric']}: {record['model']} is at "
+            f"{with_spread(mine['mean'], mine['std'])}, real data are at "
+            f"{with_spread(floor['value'], floor['std'])}, a Gaussian of the data's mean and "
+            f"covariance is at {with_spread(gaussian['mean'], gaussian['std'])}."
+        )
+    return found
+
+
+def notes(record: dict[str, Any]) -> list[str]:
+    """Return what a reader of one record should know: signs of copying, and too few samples."""
+    found = list(record["warnings"])
+    if record["memorised"]:
+        real = record["real"]
+        found.insert(
+            0,
+            "lies nearer to training data than new data do: "
+            f"{record['authentic']['mean']:.1%} authentic where held-out data are "
+            f"{real['authentic']['mean']:.1%}, {record['copies']['mean']:.1%} copies where they are "
+            f"{real['copies']['mean']:.1%}",
+        )
+    return found
+
+
 def markdown(records: Sequence[dict[str, Any]], rows: pd.DataFrame) -> str:
     """Return verdict, table and what a reader should know, for a pull request.
 
@@ -137,54 +184,57 @@ def markdown(records: Sequence[dict[str, Any]], rows: pd.DataFrame) -> str:
     Returns:
         Markdown, the same for the same records.
     """
-    lines = ["# Verdict", ""]
-    lines += [f"- {verdict.sentence}" for verdict in verdicts(records)] or ["- One model only."]
+    lines = ["# Verdict", "", *(f"- {sentence}" for sentence in headlines(records))]
     for dataset, here in rows.groupby("dataset", sort=False):
         record = next(one for one in records if one["dataset"] == dataset)
-        floor, gaussian = record["floor"], record["gaussian"]["held_out"]
-        spread = "" if floor["std"] is None else f" ± {floor['std']:.3f}"
-        shown = pd.DataFrame(
+        floor, gaussian, real = record["floor"], record["gaussian"], record["real"]
+        shown = [
             {
-                "model": here["model"],
-                "train seed": here["train_seed"],
-                "sampler": here["sampler"],
-                "NFE": here["nfe"],
-                "to held-out": _with_spread(here, "held_out"),
-                "× floor": here["ratio_to_floor"].map("{:.2f}".format),
-                "FD∞": _with_spread(here, "infinity"),
-                "KID": _with_spread(here, "kid"),
-                "precision": _with_spread(here, "precision"),
-                "recall": _with_spread(here, "recall"),
-                "coverage": _with_spread(here, "coverage"),
-                "authentic": _with_spread(here, "authentic"),
+                "model": row["model"],
+                "sampler": row["sampler"],
+                "training seeds": row["count"],
+                "NFE": row["nfe"],
+                "to held-out": with_spread(row["held_out"], row["held_out_std"]),
+                "× floor": f"{row['ratio_to_floor']:.2f}",
+                **{
+                    COLUMNS[f"{name}_mean"]: with_spread(row[name], row[f"{name}_std"])
+                    for name in _COLUMNS
+                },
             }
-        )
+            for row in summary(here)
+        ]
+        for name, side in (("real data", real), ("Gaussian", gaussian)):
+            distance = (
+                with_spread(floor["value"], floor["std"])
+                if side is real
+                else with_spread(side["held_out"]["mean"], side["held_out"]["std"])
+            )
+            shown.append(
+                {"model": name, "to held-out": distance}
+                | {
+                    COLUMNS[f"{metric}_mean"]: with_spread(
+                        side[metric]["mean"], side[metric]["std"]
+                    )
+                    for metric in _COLUMNS
+                    if metric in side
+                }
+            )
         lines += [
             "",
             f"## {dataset}",
             "",
-            shown.to_markdown(index=False, disable_numparse=True),
+            pd.DataFrame(shown).fillna("").to_markdown(index=False, disable_numparse=True),
             "",
             f"*{record['metric']}, N = {record['count']}, {len(record['sampling_seeds'])} sampling "
-            f"seeds; real data: {floor['value']:.3f}{spread} (the floor), authentic "
-            f"{record['real']['authentic']:.3f}; a Gaussian with the data's mean and covariance: "
-            f"{gaussian['mean']:.3f}.*",
+            "seeds; ± is the standard deviation over training seeds, of a single one over sampling "
+            "seeds. Real data of the same number are the floor.*",
         ]
-    notes = []
-    for record in records:
-        name = f"{record['dataset']}, {record['model']}, {record['sampler']}"
-        name += f", train seed {record['train_seed']}"
-        if record["memorised"]:
-            notes.append(
-                f"- {name}: **copies training data** more often than new data would seem to."
-            )
-        notes += [f"- {name}: {warning}." for warning in record["warnings"]]
-    if notes:
-        lines += ["", "## To know", "", *notes]
+    said = [
+        f"- {record['dataset']}, {record['model']}, {record['sampler']}, train seed "
+        f"{record['train_seed']}: {note}."
+        for record in records
+        for note in notes(record)
+    ]
+    if said:
+        lines += ["", "## To know", "", *said]
     return "\n".join(lines) + "\n"
-
-
-def _with_spread(rows: pd.DataFrame, metric: str) -> pd.Series[str]:
-    means = rows[f"{metric}_mean"].map("{:.3f}".format)
-    stds = rows[f"{metric}_std"].map(lambda std: "" if pd.isna(std) else f" ± {std:.3f}")
-    return means + stds

@@ -60,23 +60,31 @@ class Comparison:
     def seeds(self) -> tuple[int | None, int | None] | None:
         """If the interval holds 0, the range of observations a side that would tell the two apart.
 
-        The first number holds if the difference is as large as the interval allows, the second if it
-        is the one observed; None stands for more than can be had.
+        Each with a probability of 80 %: the first number if the difference is as large as the
+        interval allows, the second if it is the one observed; None is more than can be had. Both are
+        more than there were, which did not suffice.
         """
         if self.verdict != "no difference shown":
             return None
         spread = float(np.hypot(*self.stds))
         largest = max(-self.low, self.high)
-        return (
-            seeds_needed(largest, spread, self.level),
-            seeds_needed(abs(self.difference), spread, self.level),
+        more = max(self.counts) + 1
+        needed = (
+            seeds_needed(difference, spread, self.level)
+            for difference in (largest, abs(self.difference))
         )
+        least, most = (None if number is None else max(number, more) for number in needed)
+        return least, most
 
 
 def compare(
     first: Sequence[Sequence[float]], second: Sequence[Sequence[float]], level: float = 0.95
 ) -> Comparison:
     """Return the difference of two sides' means with its interval at `level`.
+
+    The observations of each side count as independent. Sides that share their sampling seeds share
+    the noise that their samples begin with: what it does to both alike drops out of the difference,
+    and the interval is wider than it need be.
 
         (m_1 − m_2) ± t_ν √(s_1²/n_1 + s_2²/n_2)
 

@@ -26,6 +26,8 @@ __all__ = [
 
 Features = NDArray[np.floating]
 
+_TRIES = 1000
+
 
 def check_features(rows: Features, name: str = "features") -> None:
     """Refuse what no distance can be computed from.
@@ -90,35 +92,37 @@ def _root(of: Moments) -> NDArray[np.float64]:
     """Return F with FᵀF = Σ and as few rows as are at hand."""
     if of.factor is not None:
         return of.factor
-    try:
-        upper = np.linalg.cholesky(of.covariance).T.astype(np.float64)
-        return upper
-    except np.linalg.LinAlgError:  # singular: a ReLU that never fires, say
-        values, vectors = np.linalg.eigh(of.covariance)
-        root: NDArray[np.float64] = np.sqrt(values.clip(0))[:, None] * vectors.T
-        return root
+    values, vectors = np.linalg.eigh(of.covariance)
+    root: NDArray[np.float64] = np.sqrt(values.clip(0))[:, None] * vectors.T
+    return root
 
 
 def _root_trace(a: Moments, b: Moments) -> float:
-    """Return tr (Σ_a Σ_b)^½, which is the nuclear norm of F_a F_bᵀ.
+    """Return tr (Σ_a Σ_b)^½: the roots of Σ_a Σ_b's eigenvalues, the nuclear norm of F_a F_bᵀ."""
+    from scipy.linalg import eigvalsh
 
-    Two Cholesky factors have no small singular values to lose, so the eigenvalues of the product's
-    square give them, at half the cost of its singular values.
-    """
-    product = _root(a) @ _root(b).T
-    if a.factor is None and b.factor is None and product.shape[0] == product.shape[1]:
-        squares = np.linalg.eigvalsh(product @ product.T)
-        if squares[0] > 1e-12 * squares[-1]:
-            return float(np.sqrt(squares).sum())
-    return float(np.linalg.svd(product, compute_uv=False).sum())
+    if a.factor is None and b.factor is None:
+        try:
+            values = eigvalsh(
+                a.covariance,
+                b.covariance,
+                type=2,
+                driver="gv",  # type: ignore[arg-type]  # the stubs know the plain problem's only
+                check_finite=False,
+            )
+            return float(np.sqrt(values.clip(0)).sum())
+        except np.linalg.LinAlgError:  # Σ_b is singular: a ReLU that never fires, say
+            pass
+    return float(np.linalg.svd(_root(a) @ _root(b).T, compute_uv=False).sum())
 
 
 def frechet_distance(a: Features | Moments, b: Features | Moments) -> float:
     """Return the Fréchet distance between the Gaussians fitted to two sets of features.
 
-    The trace of (Σ_1 Σ_2)^½ is the nuclear norm of F_1 F_2ᵀ, where FᵀF = Σ: Cholesky factors, or the
-    centred features themselves where there are fewer than D. It equals clean-fid's (Parmar et al.
-    2022, arXiv:2104.11222), which takes the square root of Σ_1 Σ_2.
+    The trace of (Σ_1 Σ_2)^½ is taken from the eigenvalues of Lᵀ Σ_1 L, where L is Σ_2's Cholesky
+    factor; where there are at most D features, or Σ_2 is singular, it is the nuclear norm of F_1 F_2ᵀ
+    with FᵀF = Σ, such as the centred features. It equals clean-fid's (Parmar et al. 2022,
+    arXiv:2104.11222), which takes the square root of Σ_1 Σ_2.
 
     Args:
         a: features with shape (N, D), or their moments.
@@ -239,13 +243,19 @@ def subset_rows(
         labels: the rows' class numbers with shape (size,), if known.
 
     Returns:
-        Row numbers with shape (count,), each at most once; fewer where a class is used up.
+        Row numbers with shape (count,), each at most once. Where nearly all rows are asked for, so
+        that such counts are not to be had, the labels are left aside.
     """
-    classes = np.zeros(size, int) if labels is None else labels
-    members = [np.flatnonzero(classes == label) for label in np.unique(classes)]
-    counts = draw.multinomial(count, [len(rows) / size for rows in members])
-    chosen = [draw.permutation(rows)[:n] for rows, n in zip(members, counts, strict=True)]
-    return np.concatenate(chosen)
+    if labels is None:
+        return draw.permutation(size)[:count]
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    sizes = np.array([len(rows) for rows in members])
+    for _ in range(_TRIES):
+        counts = draw.multinomial(count, sizes / size)
+        if (counts <= sizes).all():
+            chosen = [draw.permutation(rows)[:n] for rows, n in zip(members, counts, strict=True)]
+            return np.concatenate(chosen)
+    return draw.permutation(size)[:count]
 
 
 def real_floor(

@@ -263,7 +263,8 @@ def _ported(path: str | os.PathLike[str] | None) -> dict[str, Tensor]:
 
         with tempfile.TemporaryDirectory() as folder:
             found = Path(folder) / "weights.pth"
-            torch.hub.download_url_to_file(FID_WEIGHTS_URL, os.fspath(found), progress=False)
+            digest = FID_WEIGHTS_URL.rsplit("-", 1)[1].removesuffix(".pth")
+            torch.hub.download_url_to_file(FID_WEIGHTS_URL, os.fspath(found), digest, False)
             return _ported(found)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -39,10 +39,14 @@ def nearest_training(
 
     check_features(train, "the training features")
     index = NearestNeighbors(algorithm="brute").fit(train.astype(np.float64))
-    distances, numbers = index.kneighbors(
-        features.astype(np.float64), n_neighbors=neighbours + int(exclude_itself)
+    rows = features.astype(np.float64)
+    found = index.kneighbors(rows, neighbours + int(exclude_itself), return_distance=False)
+    numbers = found[:, int(exclude_itself) :]
+    # scikit-learn takes |x|² + |y|² − 2 x·y, which does not say 0 of a copy.
+    distances = np.stack(
+        [np.linalg.norm(rows - train[column], axis=1) for column in numbers.T], axis=1
     )
-    return distances[:, int(exclude_itself) :], numbers[:, int(exclude_itself) :]
+    return distances, numbers
 
 
 def authenticity(features: Features, train: Features) -> NDArray[np.float64]:

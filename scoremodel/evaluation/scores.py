@@ -124,14 +124,16 @@ class Reference:
                     "recall": float(places.recalled[here].mean()),
                     "coverage": float(places.covered[here].mean()),
                 }
-                if labels is None or (labels == label).sum() < 2:
+                if labels is None or not (labels == label).any():
                     continue
                 mine = labels == label
                 classes[int(label)] |= {
                     "precision": float(places.inside[mine].mean()),
                     "density": float(places.density[mine].mean()),
-                    "kid": kernel_distance(features[mine], self.held_out[self.labels == label]),
                 }
+                sides = features[mine], self.held_out[self.labels == label]
+                if all(len(np.unique(rows, axis=0)) > 1 for rows in sides):
+                    classes[int(label)]["kid"] = kernel_distance(*sides)
         return Scores(values, copied.memorised, classes)
 
     def warnings(self, count: int) -> list[str]:
@@ -142,6 +144,11 @@ class Reference:
             for size, what in ((count, "samples"), (len(self.held_out), "held-out points"))
             if size <= width
         ]
-        if not found and count < 6 * width:
+        if len(self.held_out) < count:
+            found.append(
+                f"precision, recall and coverage compare {count} samples with only "
+                f"{len(self.held_out)} held-out points"
+            )
+        if count > width and count < 6 * width:
             found.append(f"FD∞ is stable from 6 × {width} samples on, here are {count}")
         return found

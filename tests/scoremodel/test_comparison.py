@@ -65,6 +65,18 @@ def test_an_interval_of_distances_holds_their_known_difference() -> None:
     assert 0.93 <= held / trials <= 0.97 + 2 * np.sqrt(0.05 * 0.95 / trials)
 
 
+def test_noise_that_both_methods_share_drops_out_of_the_difference() -> None:
+    """The same sampling seeds for all trainings: their noise is in every mean of both sides."""
+    draw = np.random.default_rng(5)
+    held = 0
+    for _ in range(3000):
+        shared = draw.standard_normal(3)
+        sides = [mean + 0.3 * draw.standard_normal((3, 1)) + shared for mean in (1.7, 1.0)]
+        found = compare(sides[0], sides[1])
+        held += found.low <= 0.7 <= found.high
+    assert 0.93 <= held / 3000 <= 0.97
+
+
 def test_the_verdict_follows_from_the_interval() -> None:
     low, high = [1.0, 1.1, 0.9], [2.0, 2.1, 1.9]
     assert compare([low], [high]).verdict == "better"
@@ -75,6 +87,11 @@ def test_the_verdict_follows_from_the_interval() -> None:
     assert close.seeds[0] is not None
     assert close.seeds[1] is None or close.seeds[0] < close.seeds[1]
     assert compare([low], [high]).seeds is None
+    draw = np.random.default_rng(4)
+    many = draw.standard_normal(100)
+    unshown = compare([many], [many + 1.8 * many.std() * np.sqrt(2 / 100)])
+    assert unshown.seeds is not None
+    assert unshown.seeds[0] == 101  # 100 did not suffice
     with pytest.raises(ValueError, match="at least 2 sampling seeds"):
         compare([[1.0]], [[2.0]])
     one_seed = compare([[x] for x in low], [[x] for x in high])

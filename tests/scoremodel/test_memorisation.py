@@ -25,6 +25,14 @@ def test_authenticity_by_hand() -> None:
     assert twice.tolist() == [np.inf, 0]
 
 
+def test_copies_are_seen_whatever_the_rounding() -> None:
+    """Also of training points that occur twice, in float32 far from 0."""
+    draw = np.random.default_rng(7)
+    train = (100 + draw.standard_normal((300, 64))).astype(np.float32)
+    train[150:] = train[:150]
+    assert (authenticity(train[:100], train) == 0).all()
+
+
 def test_new_real_data_are_flagged_as_seldom_as_the_test_says() -> None:
     """Two tests at 0.1 % each, both conservative: of 300 innocent sets at most a few are flagged."""
     draw = np.random.default_rng(0)
@@ -91,6 +99,9 @@ def test_scores_are_the_metrics_of_the_same_features() -> None:
         mean = sum(weights[c] * found.classes[c][metric] for c in range(3))
         assert mean == pytest.approx(found.values[metric])
     assert found.classes[0]["precision"] != found.classes[1]["precision"]
+    rare = Reference(train, held_out, 297, 0, labels=np.r_[[7], np.zeros(699, int)])
+    asked = np.r_[[7, 7], np.zeros(295, int)]
+    assert all("kid" not in values for c, values in rare.score(samples, asked).classes.items() if c)
     assert real.warnings(5) == ["5 samples do not determine the covariance of 6 features"]
     assert real.warnings(30) == ["FD∞ is stable from 6 × 6 samples on, here are 30"]
     assert real.warnings(36) == []

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from tasks.hashes import content_hash
 from tasks.layout import Configuration
-from tasks.ledger import LedgerError, append, find_rows, read_row
+from tasks.ledger import LedgerError, append, inputs, read_row, read_rows
 
 CONFIGURATION = Configuration("digits", "vp", 0, "heun")
 LOCK: dict[str, Any] = {
@@ -41,29 +40,45 @@ def record(value: float, threads: int = 2) -> dict[str, Any]:
     }
 
 
-def put(ledger: Path, value: float, **more: int) -> Path:
-    return append(record(value, **more), CONFIGURATION, LOCK, ledger, revision="a" * 40)
+def files(ledger: Path) -> list[Path]:
+    return sorted(ledger.glob("[!.]*"))
+
+
+def put(ledger: Path, value: float, revision: str = "a" * 40, **more: int) -> Path:
+    before = files(ledger)
+    row, new = append(record(value, **more), CONFIGURATION, LOCK, ledger, revision)
+    found = [path for path in files(ledger) if read_row(path) == row]
+    assert new == (found[0] not in before)
+    return found[0]
 
 
 def test_the_same_row_is_written_once_and_another_value_names_both(tmp_path: Path) -> None:
     path = put(tmp_path, 1.5)
     before = path.read_bytes()
     assert put(tmp_path, 1.5) == path
-    with pytest.raises(LedgerError, match=rf"{path.name}.*\[1\.5\].*at revision a+, now \[1\.25\]"):
-        put(tmp_path, 1.25)
+    said = rf"{path.name}.*at revision a+ and now at b+, .*held_out \[1\.5\] then, \[1\.25\] now"
+    with pytest.raises(LedgerError, match=said):
+        put(tmp_path, 1.25, revision="b" * 40)
     assert path.read_bytes() == before
     assert put(tmp_path, 1.25, threads=1) != path  # another environment's stands beside it
-    assert len(find_rows(tmp_path)) == 2
+    assert [row["values"]["nfe"] for row in read_rows(tmp_path).values()] == [35, 35]
+    assert len(files(tmp_path)) == 2
 
 
 def test_an_edited_row_is_found_by_its_checksum(tmp_path: Path) -> None:
     path = put(tmp_path, 1.5)
-    row = json.loads(path.read_text())
+    before = path.read_bytes()
+    row = json.loads(before)
     row["values"]["held_out"]["mean"] = 0.5
     path.write_text(json.dumps(row))
     for act in (lambda: read_row(path), lambda: put(tmp_path, 1.5)):
         with pytest.raises(LedgerError, match=f"{path.name}: was edited after it was written"):
             act()
+    path.write_bytes(before)
+    moved = path.rename(path.with_name("0" + path.name[1:]))
+    with pytest.raises(LedgerError, match=f"{moved.name}: its name is another row's"):
+        read_rows(tmp_path)
+    moved.rename(path)
     path.write_text('{"values": ')
     with pytest.raises(LedgerError, match=f"{path.name}: not a row of the ledger"):
         read_row(path)
@@ -95,14 +110,14 @@ def test_of_concurrent_writers_one_value_stays_and_the_others_are_told(tmp_path:
         writer.stdin.write("go\n")
         writer.stdin.flush()
     said = [writer.communicate(timeout=60)[0] for writer in writers]
-    (path,) = find_rows(tmp_path)
+    (path,) = files(tmp_path)
     kept = read_row(path)["values"]["held_out"]["mean"]
     for value, line in zip(values, said, strict=True):
         assert line.startswith("written" if value == kept else "refused"), line
-    assert list(tmp_path.iterdir()) == [path]
+    assert sorted(tmp_path.glob("*.json")) == [path]
 
 
-@pytest.mark.parametrize("moment", ["fsync", "link"])
+@pytest.mark.parametrize("moment", ["fsync", "replace"])
 def test_a_kill_during_the_write_leaves_no_row_and_the_next_writer_goes_on(
     tmp_path: Path, moment: str
 ) -> None:
@@ -116,31 +131,59 @@ def test_a_kill_during_the_write_leaves_no_row_and_the_next_writer_goes_on(
         [sys.executable, "-c", fault, str(tmp_path)], cwd=Path(__file__).parents[2], check=False
     )
     assert killed.returncode == -signal.SIGKILL
-    assert find_rows(tmp_path) == []
+    assert read_rows(tmp_path) == {}
     path = put(tmp_path, 1.5)
-    assert find_rows(tmp_path) == [path]
+    assert files(tmp_path) == [path]
     assert read_row(path)["values"]["held_out"]["mean"] == 1.5
 
 
 def test_two_branches_with_rows_merge(tmp_path: Path) -> None:
+    """Also if both have measured the same thing, at their own revisions."""
+
     def git(*arguments: str) -> None:
         who = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
         subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
 
     ledger = tmp_path / "results/ledger"
     git("init", "-q", "-b", "main")
+    (tmp_path / ".gitignore").write_text(".lock\n")
     common = put(ledger, 1.5)
     git("add", "-A")
     git("commit", "-qm", "one")
     for branch, threads in (("left", 3), ("right", 4)):
         git("checkout", "-qb", branch, "main")
-        put(ledger, 1.0 + threads, threads=threads)
-        put(ledger, 9.0, threads=9)  # the same row on both
+        put(ledger, 1.0 + threads, branch, threads=threads)
+        put(ledger, 9.0, branch, threads=9)  # measured on both
         git("add", "-A")
         git("commit", "-qm", branch)
     git("merge", "-q", "left", "-m", "both")
-    rows = [read_row(path)["values"]["held_out"]["mean"] for path in find_rows(ledger)]
+    rows = [row["values"]["held_out"]["mean"] for row in read_rows(ledger).values()]
     assert sorted(rows) == [1.5, 4.0, 5.0, 9.0]
-    assert common in find_rows(ledger)
-    content = json.loads(common.read_text())
-    assert content.pop("checksum") == content_hash(content)
+    assert len(files(ledger)) == 5
+    assert common in files(ledger)
+
+
+def test_branches_with_different_values_for_one_row_are_told_after_their_merge(
+    tmp_path: Path,
+) -> None:
+    put(tmp_path / "left", 1.0)
+    put(tmp_path / "right", 2.0)
+    (tmp_path / "both").mkdir()
+    for path in (*files(tmp_path / "left"), *files(tmp_path / "right")):
+        path.rename(tmp_path / "both" / path.name)
+    with pytest.raises(LedgerError, match="with other values: held_out"):
+        read_rows(tmp_path / "both")
+    with pytest.raises(LedgerError, match="with other values: held_out"):
+        put(tmp_path / "both", 1.0)
+
+
+def test_a_lock_file_that_is_not_of_one_piece_is_no_pedigree() -> None:
+    """After `dvc repro` of one target others' records may be older than what they depend on."""
+    stages = {
+        "train": {"cmd": "t", "outs": [{"path": "w", "md5": "1"}], "deps": []},
+        "evaluate": {"cmd": "e", "deps": [{"path": "w", "md5": "1"}], "outs": []},
+    }
+    assert inputs("evaluate", {"stages": stages})["params"].keys() == {"evaluate", "train"}
+    stages["train"]["outs"] = [{"path": "w", "md5": "2"}]
+    with pytest.raises(ValueError, match=r"evaluate was made before train; run dvc repro"):
+        inputs("evaluate", {"stages": stages})

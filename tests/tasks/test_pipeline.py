@@ -201,6 +201,7 @@ def test_the_ledger_refuses_another_value_for_the_same_inputs(copied: Workspace)
     said = copied.python("-m", "tasks.report", status=2)
     assert row.name in said
     assert "not deterministic" in said
+    assert "then, [" in said
     row.write_text("<<<<<<< HEAD")
     assert f"{row.name}: not a row" in copied.python("-m", "tasks.report", status=2)
 

@@ -12,6 +12,7 @@ import pytest
 
 from tasks.hashes import content_hash
 from tasks.results import changes
+from tasks.table import with_spread
 from tests.workspace import Workspace
 
 
@@ -41,9 +42,28 @@ def test_changes_name_parameters_once_and_files() -> None:
     assert changes(before, before) == []
 
 
+def test_one_sampling_seed_of_few_samples_is_said_to_be_so(copied: Workspace) -> None:
+    params = copied.params()
+    params["evaluation"] |= {"count": 40, "sampling_seeds": [5]}
+    params["active"]["samplers"] = ["heun"]
+    copied.write_params(params)
+    copied.dvc("repro")
+    known = record(copied, "heun")
+    assert known["held_out"]["std"] is None
+    assert known["warnings"] == ["40 samples do not determine the covariance of 64 features"]
+    verdict = (copied.root / "results/verdict.md").read_text()
+    assert "train seed 0: 40 samples do not determine the covariance of 64 features." in verdict
+    assert f"vp is at {known['held_out']['mean']:.4g}, real data are at" in verdict
+    assert results(copied, "verdict") == ""
+    assert "allowed: two different models" in results(copied, "verdict", "vp", "vp", status=2)
+    assert "no record of ve, there are: vp" in results(copied, "verdict", "ve", "vp", status=2)
+
+
 def test_the_ledger_is_listed_filtered_and_in_every_format(finished: Workspace) -> None:
     rows = csv(results(finished, "list", "--format", "csv"))
-    files = sorted(path.stem for path in (finished.root / "results/ledger").glob("*.json"))
+    files = sorted(
+        path.stem.rsplit("-", 1)[0] for path in (finished.root / "results/ledger").glob("*.json")
+    )
     assert sorted(rows["key"] + "-" + rows["environment"]) == files
     (heun,) = json.loads(results(finished, "list", "--sampler", "heun", "--format", "json"))
     known = record(finished, "heun")
@@ -72,7 +92,9 @@ def test_the_verdict_and_the_table_are_the_records_own(finished: Workspace) -> N
     assert bool(euler["pareto"])
     assert bool(heun["pareto"]) == (heun["held_out_mean"] < euler["held_out_mean"])
     verdict = (finished.root / "results/verdict.md").read_text()
-    assert f"{heun['held_out_mean']:.3f} ± {heun['held_out_std']:.3f}" in verdict
+    one_model = f"vp is at {with_spread(heun['held_out_mean'], heun['held_out_std'])}, real data"
+    assert one_model in verdict
+    assert f"| {with_spread(heun['recall_mean'], heun['recall_std'])} " in verdict
     assert "FD∞ is stable from 6 × 64 samples on, here are 100" in verdict
     page = (finished.root / "reports/index.html").read_text()
     assert re.search(r"tasks\.results reproduce [0-9a-f]{16}", page)
@@ -94,9 +116,14 @@ def test_revisions_and_history_are_compared(copied: Workspace) -> None:
     assert rows.loc["heun", "low"] < difference < rows.loc["heun", "high"]
     history = csv(results(copied, "history", "digits-vp-0-heun", "--format", "csv"))
     assert len(history) == 2
-    assert "samplers.heun.steps: 3 → 4" in history["changed"].iloc[-1] or (
-        "samplers.heun.steps: 4 → 3" in history["changed"].iloc[-1]
-    )
+    assert history["changed"].tolist()[1:] == ["samplers.heun.steps: 3 → 4"]
+    # A record that is older than what it depends on has no pedigree.
+    params["seed"] = 1
+    copied.write_params(params)
+    copied.dvc("repro", "evaluate@digits-vp-0-euler_maruyama")
+    said = results(copied, "gather")
+    assert "digits-vp-0-heun left out: dvc.lock: evaluate@digits-vp-0-heun was made before" in said
+    assert "workspace: 1 rows added, 0 known" in said
     assert "is no revision and no experiment" in results(copied, "compare", "--", "-x", status=2)
 
 
@@ -117,7 +144,10 @@ def test_an_experiment_reaches_the_ledger_and_a_row_is_measured_again(copied: Wo
 
     for force in ([], ["--force"]):
         again = results(copied, "reproduce", new.stem[:16], *force)
-        assert f"the same: {row['values']['held_out']['mean']:g}, seed by seed" in again
+        assert (
+            f"the same: {row['values']['held_out']['mean']:g}, seed by seed, and all other metrics"
+            in again
+        )
         assert "other inputs" not in again
     assert copied.run("git", "worktree", "list").stdout.count("\n") == 1
 
@@ -125,6 +155,7 @@ def test_an_experiment_reaches_the_ledger_and_a_row_is_measured_again(copied: Wo
     row["values"]["held_out"]["mean"] += 1 / 3
     del row["checksum"]
     new.write_text(json.dumps(row | {"checksum": content_hash(row)}))
-    wrong = results(copied, "reproduce", new.stem, status=1)
+    wrong = results(copied, "reproduce", new.stem[:16], status=1)
+    assert "different are: held_out" in wrong
     share = 1 / abs(row["values"]["held_out"]["mean"])
     assert f"by seed at most {share:.2%} of it" in wrong
