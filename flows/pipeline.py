@@ -234,7 +234,8 @@ def pipeline(targets: list[str] | None = None, force: bool = False) -> dict[str,
 def publish(params: Params) -> None:
     """Show the table and every active configuration's samples as Prefect artifacts."""
     rows = pd.read_csv(TABLE)
-    create_markdown_artifact(VERDICT.read_text(encoding="utf-8"), key="verdict")
+    verdict = VERDICT.read_text(encoding="utf-8")
+    create_markdown_artifact(verdict, key="verdict", description="which model is better")
     shown: list[dict[str, Any]] = rows[list(TERMINAL)].rename(columns=COLUMNS).to_dict("records")  # type: ignore[assignment]
     create_table_artifact(
         table=[
@@ -251,7 +252,9 @@ def publish(params: Params) -> None:
             key="samples-" + configuration.name.replace("_", "-"),
             description=f"samples of {configuration.name}",
         )
-    get_run_logger().info("\n%s\n\nreport: %s", text(rows), REPORT.resolve().as_uri())
+    get_run_logger().info(
+        "\n%s\n\n%s\n\nreport: %s", verdict, text(rows), REPORT.resolve().as_uri()
+    )
 
 
 def main() -> None:

@@ -85,10 +85,12 @@ def test_an_edited_row_is_found_by_its_checksum(tmp_path: Path) -> None:
 
 
 WRITER = (
-    "import sys; from pathlib import Path; from tests.tasks.test_ledger import put\n"
-    "from tasks.ledger import LedgerError\n"
+    "import sys; from pathlib import Path\n"
+    "from tests.tasks.test_ledger import CONFIGURATION, LOCK, record\n"
+    "from tasks.ledger import LedgerError, append\n"
     "sys.stdin.readline()\n"
-    "try: put(Path(sys.argv[1]), float(sys.argv[2])); print('written')\n"
+    "row = record(float(sys.argv[2]))\n"
+    "try: append(row, CONFIGURATION, LOCK, Path(sys.argv[1])); print('written')\n"
     "except LedgerError as error: print('refused', error)\n"
 )
 

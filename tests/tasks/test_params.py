@@ -51,7 +51,7 @@ def changed(folder: Path, old: str, new: str) -> Path:
         ("samplers: [heun, euler_maruyama]", "samplers: heun",
          "active.samplers: 'heun' is not allowed, allowed: list"),
         ("count: 448", "count: -5",
-         "evaluation.count: -5 is not allowed, allowed: greater than or equal to 2"),
+         "evaluation.count: -5 is not allowed, allowed: greater than or equal to 8"),
         ("kind: heun, steps: 18", "kind: hein, steps: 18",
          "samplers.heun.kind: 'hein' is not allowed, allowed: 'euler_maruyama', "),
         ("kind: ve,", "kind: vee,", "models.ve.sde.kind: 'vee' is not allowed, "

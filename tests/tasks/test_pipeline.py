@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -24,6 +25,7 @@ from scoremodel.sde import VE
 from tasks.arrays import read_rows
 from tasks.hashes import content_hash
 from tasks.sample import draw_labels
+from tests.scoremodel.test_inception import StandIn
 from tests.workspace import ROOT, Workspace
 
 
@@ -217,6 +219,56 @@ def test_the_readme_s_snippet_draws_the_pipeline_s_samples(finished: Workspace) 
         "assert np.array_equal(quantise(images, model.levels).numpy(), drawn)\n"
     )
     finished.python("-c", here)
+
+
+def test_another_extractor_s_file_is_checked_before_anything_runs(copied: Workspace) -> None:
+    params = copied.params()
+    extractor = {"kind": "torchscript", "path": "net.pt", "sha256": "0" * 64}
+    params["evaluation"]["extractor"] = extractor
+    copied.write_params(params)
+    where = "error: params.yaml: evaluation.extractor"
+    said = copied.python("-m", "tasks.check", status=2)
+    assert f"{where}.path: 'net.pt' is no file" in said
+    (copied.root / "net.pt").write_bytes(b"")
+    said = copied.python("-m", "tasks.check", status=2)
+    assert f"{where}.sha256: net.pt has e3b0c442" in said  # SHA-256 of nothing
+    params["evaluation"]["extractor"] = {"kind": "inception", "mode": "clean", "path": "net.pt"}
+    copied.write_params(params)
+    said = copied.python("-m", "tasks.check", status=2)
+    assert "evaluation.extractor.sha256: None is not allowed, allowed: a path and its" in said
+
+
+@pytest.mark.slow
+def test_inception_from_a_file_judges_and_is_reproduced(copied: Workspace) -> None:
+    """A stand-in with Inception's calls: only its distances are called FID."""
+    net = copied.root / "weights/net.pt"
+    net.parent.mkdir()
+    torch.jit.script(StandIn().eval()).save(net)
+    (copied.root / ".gitignore").open("a").write("/weights/\n")
+    params = copied.params()
+    params["active"]["samplers"] = ["heun"]
+    params["evaluation"]["extractor"] = {
+        "kind": "inception",
+        "mode": "clean",
+        "path": "weights/net.pt",
+        "sha256": hashlib.sha256(net.read_bytes()).hexdigest(),
+    }
+    copied.write_params(params)
+    copied.git("add", "-A")
+    copied.git("commit", "-qm", "inception")
+    copied.dvc("repro")
+    record = json.loads((copied.root / "results/records/digits-vp-0-heun.json").read_text())
+    assert record["metric"].startswith("FID (clean-fid clean, ")
+    real = load_extractor(copied.root / "artifacts/extractors/digits.safetensors")
+    held_out = read_rows(copied.root / "artifacts/data/digits/arrays")["held_out"]
+    features = np.load(copied.root / "artifacts/features/digits.npz")["held_out"]
+    again = real.features(torch.from_numpy(np.array(held_out[:4]))).numpy()
+    np.testing.assert_allclose(features[:4], again, rtol=1e-5)
+    assert record["warnings"][0] == "100 samples do not determine the covariance of 2048 features"
+    rows = json.loads(copied.python("-m", "tasks.results", "list", "--format", "json"))
+    (key,) = [row["key"] for row in rows if row["metric"] == record["metric"]]
+    said = copied.python("-m", "tasks.results", "reproduce", key)
+    assert f"the same: {record['held_out']['mean']:g}, seed by seed" in said
 
 
 @pytest.mark.slow

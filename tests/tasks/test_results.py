@@ -42,6 +42,7 @@ def test_changes_name_parameters_once_and_files() -> None:
     assert changes(before, before) == []
 
 
+@pytest.mark.slow
 def test_one_sampling_seed_of_few_samples_is_said_to_be_so(copied: Workspace) -> None:
     params = copied.params()
     params["evaluation"] |= {"count": 40, "sampling_seeds": [5]}

@@ -188,9 +188,9 @@ def test_another_run_does_not_go_on_from_this_one_s_state(copied: Workspace) -> 
 COUNTED = """
 import os, signal, sys
 from scoremodel import checkpoint
-import tasks.features, tasks.sample
+import tasks.extraction, tasks.features, tasks.sample
 stage, number, after, *arguments = sys.argv[1:]
-tasks.features._CHUNK = 32
+tasks.extraction._CHUNK = 32
 real, made = checkpoint.Chunks._write, []
 def write(self, name, tensors, content):
     real(self, name, tensors, content)
