@@ -192,8 +192,8 @@ def markdown(records: Sequence[dict[str, Any]], rows: pd.DataFrame) -> str:
             {
                 "model": row["model"],
                 "sampler": row["sampler"],
-                "training seeds": row["count"],
-                "NFE": row["nfe"],
+                "training seeds": str(row["count"]),
+                "NFE": str(row["nfe"]),
                 "to held-out": with_spread(row["held_out"], row["held_out_std"]),
                 "× floor": f"{row['ratio_to_floor']:.2f}",
                 **{
