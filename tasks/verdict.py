@@ -59,8 +59,9 @@ class Verdict:
         else:
             claim = f"{shown[0]} is {found.verdict} than {shown[1]}"
         counts = " and ".join(dict.fromkeys(map(str, found.counts)))
-        digits = 1 - math.floor(math.log10(found.high - found.low)) if found.high > found.low else 3
-        ends = ", ".join(f"{end:+.{max(digits, 0)}f}" for end in (found.low, found.high))
+        half = (found.high - found.low) / 2
+        digits = 3 if half == 0 else max(0, 1 - math.floor(math.log10(half)))
+        ends = ", ".join(f"{end:+.{digits}f}" for end in (found.low, found.high))
         if found.subject == "methods":
             worth = f"over {counts} training seeds of each"
         else:
@@ -69,7 +70,7 @@ class Verdict:
                 f"the methods would take {TRAININGS} training seeds"
             )
         text = (
-            f"{where}: {claim}: difference {found.difference:+.{max(digits, 0)}f}, "
+            f"{where}: {claim}: difference {found.difference:+.{digits}f}, "
             f"{found.level * 100:g} % interval [{ends}], {worth}."
         )
         if found.seeds is not None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from scoremodel.evaluation.comparison import compare
-from tasks.verdict import verdicts
+from tasks.verdict import headlines, notes, verdicts
 
 
 def record(model: str, values: list[float], train_seed: int = 0, **more: Any) -> dict[str, Any]:
@@ -61,3 +61,25 @@ def test_what_cannot_be_compared_is_not() -> None:
         verdicts([record("ve", [1.0, 2.0]), record("vp", [1.0, 2.0], data_sha256="e" * 64)])
     with pytest.raises(ValueError, match="metric: 'recall' is not allowed"):
         verdicts([], metric="recall")
+
+
+def test_copying_is_said_with_what_held_out_data_score_and_one_model_with_its_floor() -> None:
+    alone = record("ve", [1.0, 2.0]) | {
+        "held_out": {"mean": 1.5, "std": 0.7, "by_seed": [1.0, 2.0]},
+        "floor": {"value": 0.7, "std": 0.21},
+        "gaussian": {"held_out": {"mean": 8.0, "std": None}},
+        "memorised": True,
+        "authentic": {"mean": 0.1},
+        "copies": {"mean": 0.25},
+        "real": {"authentic": {"mean": 0.57}, "copies": {"mean": 0.0}},
+        "warnings": ["few"],
+    }
+    assert notes(alone) == [
+        "lies nearer to training data than new data do: 10.0% authentic where held-out data are "
+        "57.0%, 25.0% copies where they are 0.0%",
+        "few",
+    ]
+    assert headlines([alone]) == [
+        "digits, heun, FD (classifier 0123abcd): ve is at 1.50 ± 0.70, real data are at "
+        "0.70 ± 0.21, a Gaussian of the data's mean and covariance is at 8."
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tasks.params import ParamsError
 from tasks.params import Watch as Settings
 from tasks.pictures import picture
 from tasks.watch import Watch
+from tests.workspace import Workspace
 
 
 def point(step: int) -> dict[str, float]:
@@ -91,3 +93,17 @@ def test_tensorboard_is_asked_for_in_one_line_where_it_is_missing(
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ParamsError, match=r"watch\.tensorboard: true is not allowed without"):
         Watch(tmp_path, Settings(grid_every_seconds=0, tensorboard=True))
+
+
+def test_dvc_plots_the_curves_of_a_training_that_runs(copied: Workspace) -> None:
+    curves = copied.root / ".scoremodel/state/digits-vp-0-0123/curves.csv"
+    watch = Watch(curves.parent, Settings(grid_every_seconds=0, tensorboard=False))
+    curves.parent.mkdir(parents=True)
+    for step, loss in ((50, 0.5), (100, 0.25)):
+        watch.point({"step": step, "loss": loss})
+    plot = json.loads(
+        copied.dvc("plots", "show", str(curves.relative_to(copied.root)), "-x", "step", "-y", "loss",
+                   "--show-vega")
+    )  # fmt: skip
+    shown = [(point["step"], point["loss"]) for point in plot["data"]["values"]]
+    assert shown == [("50", "0.5"), ("100", "0.25")]
