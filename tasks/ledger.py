@@ -159,8 +159,9 @@ def append(
         }
         checksum = content_hash(row)
         text = json.dumps(row | {"checksum": checksum}, indent=1, sort_keys=True) + "\n"
-        write_text(ledger / f"{stem}-{checksum[:8]}.json", text)
-    return row, True
+        path = ledger / f"{stem}-{checksum[:8]}.json"
+        write_text(path, text)
+    return read_row(path), True  # in the order that every later reader sees
 
 
 def _stem(row: dict[str, Any]) -> str:
