@@ -1,149 +1,50 @@
-"""The flow `pipeline`: DVC's stages as Prefect tasks, side by side as far as the cores allow."""
+"""The flow `pipeline`: DVC's stages as Prefect tasks, here or on the workers of their pools."""
 
 from __future__ import annotations
 
 import argparse
-import base64
-import os
-import subprocess
+import hashlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import chdir, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, cast
+from uuid import UUID
 
-import pandas as pd
-import psutil
-from prefect import flow, get_run_logger, task
-from prefect.artifacts import (
-    create_image_artifact,
-    create_markdown_artifact,
-    create_table_artifact,
-)
-from prefect.cache_policies import NO_CACHE
+import httpx
+from prefect import flow, get_run_logger
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ParameterTypeError
 from prefect.futures import PrefectFuture, as_completed
+from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.graph import StageNode, select, stage_graph
-from tasks.check import check
-from tasks.layout import REPORT, TABLE, VERDICT
+from flows.artifacts import publish_results, publish_summary
+from flows.child import DvcFailedError, StoppedError
+from flows.clones import (
+    clone,
+    commit_results,
+    default_remote,
+    head,
+    require_unmodified,
+)
+from flows.dispatch import Hand, hand_over, require_pools
+from flows.graph import StageNode, changed, select, stage_graph
+from flows.local import Done, Job, StageFailedError, cores, gpus, killed, run_stage
+from flows.parameters import Branch, RemoteUrl, Repository, Target
+from flows.worker import push as push_stages
+from tasks.check import check, put_away_leftovers
 from tasks.params import Params, ParamsError
-from tasks.table import COLUMNS, TERMINAL, active_configurations, text
 
-__all__ = ["StageFailedError", "main", "pipeline", "run_stage", "schedule"]
-
-
-class StageFailedError(RuntimeError):
-    """A stage's command ended with an error; its own lines are in the log."""
-
-
-def _command(stage: str, force: bool) -> list[str]:
-    # --wait-for-lock: without it a stage that ends while another holds the lock fails after its
-    # work. --single-item: two stages side by side would both claim what they share upstream.
-    repro = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item"]
-    return [*repro, *(["--force"] if force else []), stage]
-
-
-def _environment() -> dict[str, str]:
-    """Return the child's environment: this Python first on PATH, nothing of this flow run's own."""
-    env = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT__")}
-    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
-    env.setdefault("TQDM_MININTERVAL", "10")  # a progress bar is a log line here
-    env["PYTHONUNBUFFERED"] = "1"
-    return env
-
-
-def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
-    assert process.stdout is not None
-    for line in process.stdout:  # universal newlines: a progress bar's "\r" ends a line too
-        if line.strip():
-            yield line.rstrip()
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """End a stage with all that it started: DVC alone would leave the stage's command running."""
-    try:
-        family = psutil.Process(process.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        family = []
-    process.terminate()
-    for child in family:
-        with suppress(psutil.NoSuchProcess):
-            child.terminate()
-    for child in psutil.wait_procs(family, timeout=5)[1]:
-        with suppress(psutil.NoSuchProcess):
-            child.kill()
-    try:
-        process.wait(timeout=5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-@task(name="stage", task_run_name="{stage}", cache_policy=NO_CACHE)
-def run_stage(stage: str, force: bool = False, timeout: float | None = None) -> bool:
-    """Run one stage through DVC, its lines in the log.
-
-    Args:
-        stage: the stage's name in DVC.
-        force: whether to run it although nothing changed.
-        timeout: seconds after which it is stopped.
-
-    Returns:
-        Whether DVC ran the stage's command; False if it was up to date or restored from the cache.
-
-    Raises:
-        StageFailedError: if DVC reports an error or the deadline passes.
-    """
-    logger = get_run_logger()
-    process = subprocess.Popen(
-        _command(stage, force),
-        env=_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    # Prefect's own timeout cannot stop a child of a task in a thread.
-    late = threading.Event()
-
-    def stop() -> None:
-        late.set()
-        _end(process)
-
-    timer = threading.Timer(timeout, stop) if timeout else None
-    if timer:
-        timer.start()
-    ran, last = False, ""
-    try:
-        for line in _lines(process):
-            logger.info(line)
-            ran = ran or line.startswith("Running stage")
-            last = line if line.startswith("error:") else last
-        status = process.wait()
-    finally:
-        if timer:
-            timer.cancel()
-        if process.poll() is None:
-            _end(process)
-    if late.is_set():
-        raise StageFailedError(f"{stage}: stopped after its deadline of {timeout:g} s")
-    if status:
-        raise StageFailedError(f"{stage}: {last or f'dvc ended with status {status}'}")
-    return ran
+__all__ = ["main", "pedigree", "pipeline", "schedule", "workspace"]
 
 
 class _Result(Protocol):
     """A stage on its way: Prefect's future, or in tests the standard library's."""
 
-    def result(self) -> bool: ...
+    def result(self) -> Done: ...
 
 
 Future = TypeVar("Future", bound=_Result)
@@ -154,124 +55,340 @@ def schedule(
     cores: int,
     submit: Callable[[StageNode], Future],
     first_done: Callable[[list[Future]], Future],
-) -> tuple[dict[str, bool], dict[str, str]]:
-    """Run the stages, each when all before it are done and its cores are free.
+    gpus: int = 0,
+) -> tuple[dict[str, Done], dict[str, str]]:
+    """Run the stages, each when all before it are done and what it claims is free.
 
-    A stage that claims more cores than there are runs alone. After a failure the stages that depend
-    on it are left out, the others still run.
+    A stage that claims more than there is runs when all of it is free. After a failure the stages
+    that depend on it are left out, the others still run.
 
     Args:
         nodes: the stages in topological order.
         cores: how many cores there are.
         submit: starts a stage.
         first_done: waits for one of the futures.
+        gpus: how many GPUs there are.
 
     Returns:
-        Whether each stage that ended well was run, and the reason of each that failed.
+        What became of each stage that ended well, and the reason of each that failed.
     """
     waiting = {node.name: node for node in nodes}
     running: dict[Future, StageNode] = {}
-    ran: dict[str, bool] = {}
+    done: dict[str, Done] = {}
     failed: dict[str, str] = {}
+
+    def free(total: int, claim: Callable[[StageNode], int], node: StageNode) -> bool:
+        taken = sum(min(claim(other), total) for other in running.values())
+        return min(claim(node), total) <= total - taken
+
     while waiting or running:
         for node in list(waiting.values()):
             if any(name in failed for name in node.upstream):
                 failed[node.name] = "left out, a stage before it failed"
                 del waiting[node.name]
-            elif all(name in ran for name in node.upstream):
-                free = cores - sum(min(other.cores, cores) for other in running.values())
-                if min(node.cores, cores) <= free:
-                    running[submit(node)] = waiting.pop(node.name)
+            elif (
+                all(name in done for name in node.upstream)
+                and free(cores, lambda one: one.cores, node)
+                and free(gpus, lambda one: one.gpus, node)
+            ):
+                running[submit(node)] = waiting.pop(node.name)
         if running:
             future = first_done(list(running))
             node = running.pop(future)
             try:
-                ran[node.name] = future.result()
+                done[node.name] = future.result()
             except Exception as error:  # whatever ended the task: the others go on
                 failed[node.name] = str(error)
-    return ran, failed
+    return done, failed
 
 
-@flow(name="pipeline", task_runner=ThreadPoolTaskRunner(max_workers=16))  # type: ignore[arg-type]
-def pipeline(targets: list[str] | None = None, force: bool = False) -> dict[str, bool]:
-    """Bring the pipeline's stages up to date through DVC, and show the table and the samples.
+def _short(root: Path) -> str:
+    try:
+        return head(root)[:7]
+    except ValueError:
+        return "no commit"
+
+
+def _name() -> str:
+    """Return the flow run's name; one that works in a clone has its commit in its tags."""
+    given = flow_run.get_parameters()
+    place = given.get("branch") if given.get("repository") else _short(Path.cwd())
+    return f"{flow_run.get_flow_name()} · {place}"
+
+
+def pedigree(root: Path) -> dict[str, str]:
+    """Say which commit and which parameters are at work, on the flow run and to the caller.
+
+    Args:
+        root: the workspace.
+
+    Returns:
+        "revision" and "params", a hash of `params.yaml`.
+    """
+    digest = hashlib.sha256((root / "params.yaml").read_bytes()).hexdigest()[:8]
+    said = {"revision": _short(root), "params": digest}
+    run = flow_run.get_id()
+    if run is not None:
+        tags = {f"{key}:{value}" for key, value in said.items()} | set(flow_run.get_tags())
+        try:
+            with get_client(sync_client=True) as client:
+                client.update_flow_run(UUID(run), tags=sorted(tags))
+        except httpx.HTTPError:
+            get_run_logger().warning("the server did not take the run's tags")
+    get_run_logger().info("revision %s, params.yaml %s, in %s", *said.values(), root)
+    return said
+
+
+@contextmanager
+def workspace(
+    repository: str | None, branch: str, remote: str | None, purpose: str
+) -> Iterator[Path]:
+    """Yield the folder to work in: this one, or a clone at the newest commit of a branch.
+
+    Args:
+        repository: where the clone is from; None for this folder.
+        branch: the branch.
+        remote: address of the clone's DVC remote; the one that the commit names by default.
+        purpose: clones for one purpose are not taken for another.
+
+    Yields:
+        The folder, which is the current one meanwhile.
+    """
+    if repository is None:
+        yield Path.cwd()
+        return
+    with clone(repository, branch=branch, remote=remote, purpose=purpose) as root, chdir(root):
+        yield root
+
+
+@flow(
+    name="pipeline",
+    flow_run_name=_name,
+    task_runner=ThreadPoolTaskRunner(max_workers=256),  # type: ignore[arg-type]
+)
+def pipeline(
+    targets: list[Target] | None = None,
+    force: bool = False,
+    executor: Literal["local", "workers"] = "local",
+    push: bool = False,
+    repository: Repository | None = None,
+    branch: Branch = "main",
+    remote: RemoteUrl | None = None,
+    commit_to: Branch | None = None,
+    patience: float = 600.0,
+) -> dict[str, str]:
+    """Bring the pipeline's stages up to date through DVC, and show the verdict and the samples.
 
     Args:
         targets: stages to run with all they depend on, such as "train" or "train@digits-ve-0"; all
             stages by default.
         force: whether to run stages although nothing changed.
+        executor: "local": all stages in the flow's own workspace, side by side within its cores and
+            GPUs; "workers": a stage with a `meta: pool` by a worker of that pool.
+        push: whether to push everything to the DVC remote at the end.
+        repository: work in a clone of it that is this deployment's own; by default in the folder in
+            which the flow was started. Workers fetch the commit from here too.
+        branch: whose newest commit is checked out in the clone.
+        remote: address of the DVC remote of clones, the workers' too; by default the one that the
+            commit names in .dvc/config.
+        commit_to: branch to which dvc.lock and the results are committed at the end, only from a
+            clone; nothing is committed by default.
+        patience: seconds to wait for a worker before a stage is given up.
 
     Returns:
-        For each stage whether its command was run.
+        For each stage "ran", "restored" or "up to date".
 
     Raises:
         ParamsError: if `params.yaml` is wrong; nothing has run then.
+        ValueError: if something that was asked for cannot be; nothing has run then.
         StageFailedError: if a stage failed; those that do not depend on it have run.
     """
-    logger = get_run_logger()
-    params = check()
-    nodes = select(stage_graph(Path.cwd()), targets or [])
-
-    def submit(node: StageNode) -> PrefectFuture[bool]:
-        prepared = run_stage.with_options(retries=node.retries)
-        future: PrefectFuture[bool] = prepared.submit(node.name, force, node.timeout)
-        return future
-
-    def first_done(futures: list[PrefectFuture[bool]]) -> PrefectFuture[bool]:
-        return next(iter(as_completed(futures)))
-
-    ran, failed = schedule(nodes, _cores(), submit, first_done)
-    for name, reason in failed.items():
-        logger.error("%s failed: %s", name, reason)
-    if failed:
-        raise StageFailedError("; ".join(f"{name}: {reason}" for name, reason in failed.items()))
-    logger.info("%d of %d stages were run, the others were up to date", sum(ran.values()), len(ran))
-    if any(node.name == "report" for node in nodes):
-        publish(params)
-    return ran
-
-
-def publish(params: Params) -> None:
-    """Show the table and every active configuration's samples as Prefect artifacts."""
-    rows = pd.read_csv(TABLE)
-    verdict = VERDICT.read_text(encoding="utf-8")
-    create_markdown_artifact(verdict, key="verdict", description="which model is better")
-    shown: list[dict[str, Any]] = rows[list(TERMINAL)].rename(columns=COLUMNS).to_dict("records")  # type: ignore[assignment]
-    create_table_artifact(
-        table=[
-            {str(k): None if v != v else v for k, v in row.items()}  # JSON has no NaN
-            for row in shown
-        ],
-        key="results",
-        description="distances of the active configurations",
-    )
-    for configuration in active_configurations(params):
-        encoded = base64.b64encode(configuration.grid.read_bytes()).decode()
-        create_image_artifact(
-            image_url=f"data:image/png;base64,{encoded}",
-            key="samples-" + configuration.name.replace("_", "-"),
-            description=f"samples of {configuration.name}",
+    if commit_to is not None and repository is None:
+        raise ValueError(
+            "commit_to: is not allowed without a repository; a person's folder is theirs"
         )
-    get_run_logger().info(
-        "\n%s\n\n%s\n\nreport: %s", verdict, text(rows), REPORT.resolve().as_uri()
+    if commit_to is not None and commit_to == branch:
+        raise ValueError(f"commit_to: {commit_to!r} is not allowed, it is the branch that is run")
+    stop = threading.Event()
+    with workspace(repository, branch, remote, "pipeline") as root:
+        said = pedigree(root)
+        params = check()
+        nodes = select(stage_graph(root), list(targets or []))
+        try:
+            if executor == "workers":
+                hand = _hand(root, nodes, repository, remote, force, patience, stop)
+                done, failed = _by_workers(root, nodes, params, hand, said["revision"])
+            else:
+                pull = repository is not None and default_remote(root) is not None
+                done, failed = _here(root, nodes, force, pull, said["revision"], stop)
+        except BaseException:
+            stop.set()  # cancelled: the tasks end what they have started
+            raise
+        logger = get_run_logger()
+        for name, reason in failed.items():
+            logger.error("%s failed: %s", name, reason)
+        publish_summary(done.values(), failed, said)
+        if failed:
+            raise StageFailedError(
+                "; ".join(dict.fromkeys(_reason(name, why) for name, why in failed.items()))
+            )
+        if any(node.name == "report" for node in nodes):
+            publish_results(params, root)
+        if push:
+            push_stages(root, logger.info, stop, [])
+        if commit_to is not None:
+            made = commit_results(root, commit_to, f"Results of {said['revision']}")
+            logger.info(
+                "results: %s", f"{made} on {commit_to}" if made else "nothing new to commit"
+            )
+    return {name: one.outcome for name, one in done.items()}
+
+
+def _reason(name: str, why: str) -> str:
+    return why if name in why else f"{name}: {why}"
+
+
+def _first_done(futures: list[PrefectFuture[Done]]) -> PrefectFuture[Done]:
+    return next(iter(as_completed(futures)))
+
+
+class _Known:
+    """The future of a stage that needs nothing."""
+
+    def __init__(self, stage: str) -> None:
+        self.done = Done(stage, "up to date")
+
+    def result(self) -> Done:
+        return self.done
+
+
+def _first(futures: list[Any]) -> Any:
+    known = next((future for future in futures if isinstance(future, _Known)), None)
+    return known or _first_done(cast("list[PrefectFuture[Done]]", futures))
+
+
+def _run(
+    root: Path,
+    node: StageNode,
+    revision: str,
+    stop: threading.Event,
+    force: bool,
+    pull: bool,
+) -> PrefectFuture[Done]:
+    prepared = run_stage.with_options(
+        retries=node.retries, retry_delay_seconds=1, retry_condition_fn=killed
     )
+    return prepared.submit(node.name, revision, Job(root, node, stop, force, pull))
+
+
+def _here(
+    root: Path,
+    nodes: list[StageNode],
+    force: bool,
+    pull: bool,
+    revision: str,
+    stop: threading.Event,
+) -> tuple[dict[str, Done], dict[str, str]]:
+    to_run = {node.name for node in nodes} if force else changed(root)
+
+    def submit(node: StageNode) -> Any:
+        if node.name not in to_run:
+            return _Known(node.name)
+        return _run(root, node, revision, stop, force, pull)
+
+    return schedule(nodes, cores(), submit, _first, len(gpus(root)))
+
+
+def _hand(
+    root: Path,
+    nodes: list[StageNode],
+    repository: str | None,
+    remote: str | None,
+    force: bool,
+    patience: float,
+    stop: threading.Event,
+) -> Hand:
+    """Return how stages are handed to workers, after checking that they can be."""
+    require_unmodified(root, nodes)
+    found = default_remote(root)
+    if found is None:
+        raise ValueError(
+            "executor: 'workers' needs a DVC remote, through which the machines exchange results: "
+            "dvc remote add --default storage s3://BUCKET/PATH (or a folder that all of them see)"
+        )
+    require_pools(nodes)
+    own_pool = _own_pool()
+    if own_pool in {node.pool for node in nodes}:
+        raise ValueError(
+            f"executor: 'workers' is not allowed for a flow that itself occupies a worker of "
+            f"{own_pool!r}, which its stages need; deploy it to a pool of its own"
+        )
+    return Hand(
+        root=root,
+        repository=repository or str(root),
+        revision=head(root),
+        remote=remote or found.url,
+        force=force,
+        patience=patience,
+        stop=stop,
+    )
+
+
+def _own_pool() -> str | None:
+    run = flow_run.get_id()
+    if run is None:
+        return None
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(run).work_pool_name  # type: ignore[arg-type]
+
+
+def _by_workers(
+    root: Path, nodes: list[StageNode], params: Params, hand: Hand, revision: str
+) -> tuple[dict[str, Done], dict[str, str]]:
+    logger = get_run_logger()
+    to_run = {node.name for node in nodes} if hand.force else changed(root)
+    if any(node.pool is not None and node.name in to_run for node in nodes):
+        # What was made here before is what workers will ask the remote for.
+        push_stages(root, logger.info, hand.stop, [])
+    put_away_leftovers(params)
+
+    def submit(node: StageNode) -> Any:
+        if node.name not in to_run:
+            return _Known(node.name)
+        if node.pool is None:
+            return _run(root, node, revision, hand.stop, hand.force, pull=False)
+        return hand_over.submit(node.name, revision, node, hand)
+
+    # What workers run claims nothing here.
+    claims = [node if node.pool is None else replace(node, cores=0, gpus=0) for node in nodes]
+    return schedule(claims, cores(), submit, _first)
 
 
 def main() -> None:
-    """Run the flow from the command line; exit with 2 for a mistake in the parameters, 1 for a stage."""
-    parser = argparse.ArgumentParser(description="Run DVC's stages through Prefect.")
+    """Run the flow from the command line; exit with 2 for a mistake of the user's, 1 for a stage."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.pipeline", description="Run DVC's stages through Prefect."
+    )
     parser.add_argument("targets", nargs="*", help="stages; all by default")
     parser.add_argument("--force", action="store_true", help="run them although nothing changed")
+    parser.add_argument(
+        "--executor", choices=("local", "workers"), default="local", help="where stages run"
+    )
+    parser.add_argument("--push", action="store_true", help="push to the DVC remote at the end")
+    parser.add_argument(
+        "--patience", type=float, default=600.0, help="seconds to wait for a worker"
+    )
     given = parser.parse_args()
     try:
         check()
-        select(stage_graph(Path.cwd()), given.targets)
-    except (ParamsError, ValueError) as error:
+        nodes = select(stage_graph(Path.cwd()), given.targets)
+        if given.executor == "workers":
+            require_unmodified(Path.cwd(), nodes)
+        pipeline(**vars(given))
+    except (ParamsError, ValueError, ParameterTypeError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    try:
-        pipeline(targets=given.targets, force=given.force)
-    except StageFailedError as error:
+    except (StageFailedError, DvcFailedError, StoppedError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
 

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from flows.graph import StageNode, select, stage_graph
+from flows.local import Done
 from flows.pipeline import schedule
 from tests.workspace import Workspace
 
@@ -31,11 +32,13 @@ def test_a_stage_added_to_dvc_yaml_appears_with_its_hints(copied: Workspace) -> 
     text = (copied.root / "dvc.yaml").read_text()
     extra = (
         "  extra:\n    cmd: python -c pass\n    deps: [results/table.csv]\n"
-        "    meta: {cores: 3, timeout: 5, retries: 2}\n\nplots:"
+        "    meta: {pool: gpu, cores: 3, gpus: 1, timeout: 5, retries: 1}\n\nplots:"
     )
     (copied.root / "dvc.yaml").write_text(text.replace("\nplots:", "\n" + extra, 1))
     extra_node = {node.name: node for node in stage_graph(copied.root)}["extra"]
-    assert extra_node == StageNode("extra", ("report",), cores=3, timeout=5, retries=2)
+    assert extra_node == StageNode(
+        "extra", ("report",), pool="gpu", cores=3, gpus=1, timeout=5, retries=1
+    )
 
 
 def test_targets_bring_what_they_depend_on(finished: Workspace) -> None:
@@ -58,10 +61,10 @@ class Recorder:
         self.order: list[str] = []
         self.lock = threading.Lock()
 
-    def submit(self, node: StageNode) -> cf.Future[bool]:
+    def submit(self, node: StageNode) -> cf.Future[Done]:
         return self.pool.submit(self.work, node)
 
-    def work(self, node: StageNode) -> bool:
+    def work(self, node: StageNode) -> Done:
         with self.lock:
             self.running[node.name] = node.cores
             if node.name == "d":
@@ -74,10 +77,10 @@ class Recorder:
             self.order.append(node.name)
         if node.name == self.broken:
             raise RuntimeError("it broke")
-        return True
+        return Done(node.name, "ran")
 
     @staticmethod
-    def first_done(futures: list[cf.Future[bool]]) -> cf.Future[bool]:
+    def first_done(futures: list[cf.Future[Done]]) -> cf.Future[Done]:
         return next(iter(cf.wait(futures, return_when=cf.FIRST_COMPLETED).done))
 
 

@@ -1,0 +1,315 @@
+"""Workspaces of a flow's own: clones at an exact commit, kept between runs, never a person's folder.
+
+They lie in `$SCOREMODEL_WORKSPACES` (`~/.scoremodel/workspaces` by default), one folder for each
+repository. In it are numbered clones, of which a run takes the first that is free, and what they
+share: DVC's cache, and the state of unfinished work, so that a training whose worker died goes on
+in whichever clone the next one takes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from flows.graph import StageNode
+from tasks.layout import LEDGER
+
+__all__ = [
+    "Remote",
+    "clone",
+    "commit_results",
+    "default_remote",
+    "git",
+    "head",
+    "modified",
+    "require_unmodified",
+    "workspaces",
+]
+
+_RESULTS = ("dvc.lock", "results")
+# Neither helper programs nor a question that nobody answers.
+_ENVIRONMENT = {"GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh", "GIT_TERMINAL_PROMPT": "0"}
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Return what git prints.
+
+    Args:
+        folder: the repository.
+        *arguments: git's own, which reach no shell.
+
+    Returns:
+        Its standard output.
+
+    Raises:
+        ValueError: with git's own line, if it fails.
+    """
+    done = subprocess.run(
+        ["git", *arguments],
+        cwd=folder,
+        env=os.environ | _ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        said = next(
+            (line for line in lines if line.startswith("fatal:")), (lines or ["failed"])[-1]
+        )
+        said = re.sub(r"(?<=://)[^/@\s]+@", "…@", said)
+        raise ValueError(f"git {arguments[0]}: {said.removeprefix('fatal: ')}")
+    return done.stdout
+
+
+def head(folder: Path) -> str:
+    """Return the commit that is checked out."""
+    return git(folder, "rev-parse", "--verify", "HEAD").strip()
+
+
+def workspaces() -> Path:
+    """Return the folder in which all clones lie."""
+    given = os.environ.get("SCOREMODEL_WORKSPACES")
+    return Path(given or "~/.scoremodel/workspaces").expanduser().absolute()
+
+
+@dataclass(frozen=True)
+class Remote:
+    """Where clones find a DVC remote.
+
+    Args:
+        url: an address that is the same from everywhere; None for the one that the commit itself
+            names in `.dvc/config`.
+    """
+
+    url: str | None
+
+
+def default_remote(root: Path) -> Remote | None:
+    """Return the default DVC remote of a workspace, None if it has none.
+
+    Args:
+        root: the workspace.
+    """
+    from dvc.config import Config
+
+    config = Config(str(root / ".dvc"))
+    name = config["core"].get("remote")
+    if name is None:
+        return None
+    url = str(config["remote"][name]["url"])
+    if "://" not in url:
+        # DVC has made it absolute; what the commit says may be relative, to a folder elsewhere.
+        return Remote(url)
+    committed = config.load_one("repo")
+    known = committed["core"].get("remote") == name and name in committed["remote"]
+    return Remote(None if known else url)
+
+
+def modified(root: Path, nodes: list[StageNode]) -> list[str]:
+    """Return the modified and untracked files that no run makes, and so no other machine has.
+
+    Args:
+        root: a workspace.
+        nodes: its graph.
+
+    Returns:
+        Their paths; `dvc.lock`, declared outputs and the ledger are left out.
+    """
+    made = ["dvc.lock", str(LEDGER), *(output for node in nodes for output in node.outputs)]
+    listed = git(root, "status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames")
+    paths = [entry[3:] for entry in listed.split("\0") if entry]
+    return [
+        path for path in paths if not any(path == one or path.startswith(f"{one}/") for one in made)
+    ]
+
+
+def require_unmodified(root: Path, nodes: list[StageNode]) -> None:
+    """Refuse a workspace whose files workers cannot have.
+
+    Args:
+        root: a workspace.
+        nodes: its graph.
+
+    Raises:
+        ValueError: one line that names the files and the two ways out.
+    """
+    paths = modified(root, nodes)
+    if paths:
+        shown = ", ".join(paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")
+        raise ValueError(
+            f"executor: 'workers' is not allowed while {shown} differ from the commit, which is all "
+            "that workers can check out; commit them (git add, git commit), or run with "
+            "executor 'local'"
+        )
+
+
+@contextmanager
+def clone(
+    repository: str,
+    *,
+    commit: str | None = None,
+    branch: str | None = None,
+    remote: str | None = None,
+    purpose: str = "stages",
+) -> Iterator[Path]:
+    """Yield a clone of `repository` at an exact commit, which is this process's alone meanwhile.
+
+    Args:
+        repository: where it is cloned from.
+        commit: what is checked out; or
+        branch: whose newest commit is.
+        remote: address of the DVC remote, None for the one that the commit names.
+        purpose: clones for one purpose are not taken for another.
+
+    Yields:
+        Its folder. Untracked files that git does not ignore are gone; artifacts and cache stay.
+
+    Raises:
+        ValueError: if the repository cannot be reached, or lacks the commit or the branch.
+    """
+    name = re.sub(r"[^A-Za-z0-9]+", "-", repository.rstrip("/").rsplit("/", 1)[-1])[:30].strip("-")
+    place = workspaces() / f"{name}-{hashlib.sha256(repository.encode()).hexdigest()[:8]}"
+    place.mkdir(parents=True, exist_ok=True)
+    lock, folder = _free(place, purpose)
+    try:
+        if not (folder / ".git").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            half = folder.with_name(f"{folder.name}.half")
+            shutil.rmtree(half, ignore_errors=True)
+            git(place, "clone", "--quiet", "--no-checkout", "--", repository, str(half))
+            half.rename(folder)
+        _check_out(folder, repository, commit, branch)
+        _share(place, folder)
+        _configure(place, folder, remote)
+        yield folder
+    finally:
+        lock.release()
+
+
+def _free(place: Path, purpose: str) -> tuple[FileLock, Path]:
+    number = 0
+    while True:
+        lock = FileLock(place / f"{purpose}-{number}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            number += 1
+        else:
+            return lock, place / f"{purpose}-{number}"
+
+
+def _fetch(folder: Path) -> None:
+    branches = "+refs/heads/*:refs/remotes/origin/*"
+    git(folder, "fetch", "--quiet", "--prune", "--force", "origin", branches)
+
+
+def _check_out(folder: Path, repository: str, commit: str | None, branch: str | None) -> None:
+    _fetch(folder)
+    name = commit or f"refs/remotes/origin/{branch}"
+    try:
+        wanted = git(folder, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}").strip()
+    except ValueError:
+        what = f"commit {commit}; push it" if commit else f"branch {branch!r}"
+        raise ValueError(f"{repository}: has no {what}") from None
+    try:
+        now = head(folder)
+    except ValueError:
+        now = ""
+    changed = git(folder, "status", "--porcelain", "--", ".", *(f":!{path}" for path in _RESULTS))
+    if now != wanted or changed or not (folder / "dvc.yaml").exists():
+        git(folder, "checkout", "--quiet", "--force", "--detach", wanted)
+        git(folder, "clean", "-fdq", f"--exclude={LEDGER}")  # rows that nobody has committed yet
+
+
+def _share(place: Path, folder: Path) -> None:
+    """Let all clones of a repository have one place for unfinished work."""
+    (place / "state").mkdir(exist_ok=True)
+    own = folder / ".scoremodel"
+    if not own.is_symlink():
+        shutil.rmtree(own, ignore_errors=True)
+        own.symlink_to(Path("..", "state"))
+    # .gitignore names a folder, and a link is none.
+    exclude = folder / ".git" / "info" / "exclude"
+    exclude.parent.mkdir(exist_ok=True)
+    exclude.write_text("/.scoremodel\n", encoding="utf-8")
+
+
+def _configure(place: Path, folder: Path, remote: str | None) -> None:
+    from dvc.config import Config
+
+    config = Config(str(folder / ".dvc"))
+    with config.edit("local") as local:
+        local["cache"]["dir"] = str(place / "cache")
+        local["core"].pop("remote", None)
+        if remote is not None:
+            local["core"]["remote"] = "flow"
+            local["remote"]["flow"] = {"url": remote}
+    name = config["core"].get("remote")
+    if name is not None:
+        with config.edit("local") as local:
+            # What is fetched is hashed again: a damaged object must not enter the cache as a good one.
+            local["remote"].setdefault(name, {})["verify"] = True
+
+
+def commit_results(root: Path, branch: str, message: str) -> str | None:
+    """Commit `dvc.lock` and the results of a clone, and push them to a branch of its origin.
+
+    The branch gets the commit that was run, with these results on top, and all rows of the ledger
+    that it had before. Nobody's work is overwritten: if the branch has moved, it is tried again.
+
+    Args:
+        root: the clone.
+        branch: the branch's name; made if it is new.
+        message: of the commit.
+
+    Returns:
+        The commit, None if there was nothing new.
+
+    Raises:
+        ValueError: if git refuses, with its line.
+    """
+    identity = (
+        "-c", "user.name=scoremodel", "-c", "user.email=scoremodel@localhost",
+    )  # fmt: skip
+    ran = head(root)
+    for attempt in range(3):
+        _fetch(root)
+        there = f"refs/remotes/origin/{branch}"
+        try:
+            before = git(root, "rev-parse", "--verify", "--quiet", f"{there}^{{commit}}").strip()
+        except ValueError:
+            before = ""
+        parents = [ran]
+        if before and before != ran:
+            rows = git(root, "ls-tree", "-r", "--name-only", before, f"{LEDGER}/").splitlines()
+            missing = [row for row in rows if row.endswith(".json") and not (root / row).exists()]
+            if missing:
+                git(root, "checkout", "--quiet", before, "--", *missing)
+            parents.append(before)
+        git(root, "add", "--all", "--", *(path for path in _RESULTS if (root / path).exists()))
+        tree = git(root, "write-tree").strip()
+        if tree == git(root, "rev-parse", f"{before or ran}^{{tree}}").strip():
+            return None
+        made = git(
+            root, *identity, "commit-tree", tree, *(part for one in parents for part in ("-p", one)),
+            "-m", message,
+        ).strip()  # fmt: skip
+        try:
+            git(root, "push", "--quiet", "origin", f"{made}:refs/heads/{branch}")
+        except ValueError:
+            if attempt == 2:
+                raise
+        else:
+            return made
+    raise AssertionError("unreachable")

@@ -1,0 +1,118 @@
+"""How far a stage is, from its progress bar, as an artifact that moves and says that it is alive."""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import re
+import socket
+import threading
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.artifacts import create_progress_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.client.schemas.objects import State
+from prefect.exceptions import ObjectNotFound
+
+__all__ = ["PULSE", "Progress", "artifact_key"]
+
+PULSE = float(os.environ.get("SCOREMODEL_PULSE", 10.0))
+"""Seconds between two signs of life of a stage."""
+
+_PERCENT = re.compile(r"\b(\d{1,3})%\|")
+
+
+def artifact_key(name: str) -> str:
+    """Return a name in the letters that an artifact's key may have."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+class Progress:
+    """A progress artifact that follows a stage's bar, and is touched regularly while it runs.
+
+    Used as a context, in a flow or a task. Without a server to talk to, the stage goes on unseen.
+
+    Args:
+        stage: the stage's name.
+        revision: the short commit.
+        ended: is set if the flow run `own` was ended by others, or `parent` was cancelled; a parent
+            that died leaves its stages to the next one.
+        own: the flow run that does the work.
+        parent: the flow run that asked for it.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        revision: str,
+        ended: threading.Event | None = None,
+        own: str | None = None,
+        parent: str | None = None,
+    ) -> None:
+        self.stage, self.revision = stage, revision
+        self.ended, self.own, self.parent = ended, own, parent
+        self.percent = 0.0
+        self._artifact: UUID | None = None
+        self._over = threading.Event()
+        # In the caller's context: outside it Prefect would look for, or start, another server.
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=(self._beat,), daemon=True)
+
+    def __enter__(self) -> Progress:
+        try:
+            made: Any = create_progress_artifact(
+                progress=0.0,
+                key=artifact_key(self.stage),
+                description=f"{self.stage} · {self.revision} on {socket.gethostname()}",
+            )
+        except httpx.HTTPError:
+            made = None
+        self._artifact = made
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._over.set()
+        self._thread.join(timeout=PULSE + 5)
+        if kind is None:
+            self.percent = 100.0
+            self._touch()
+
+    def follow(self, line: str) -> None:
+        """Take the share of the work that a line of a progress bar tells."""
+        if found := _PERCENT.search(line):
+            self.percent = min(float(found[1]), 100.0)
+
+    def _beat(self) -> None:
+        while not self._over.wait(PULSE):
+            self._touch()
+            if self.ended is not None and self._asked_to_end():
+                self.ended.set()
+
+    def _touch(self) -> None:
+        if self._artifact is None:
+            return
+        try:
+            with get_client(sync_client=True) as client:
+                client.update_artifact(self._artifact, ArtifactUpdate(data=self.percent))
+        except (httpx.HTTPError, ObjectNotFound, RuntimeError):
+            pass  # the server may be restarting; the stage does not depend on it
+
+    def _asked_to_end(self) -> bool:
+        try:
+            own, parent = (self._state(run) for run in (self.own, self.parent))
+        except (httpx.HTTPError, ObjectNotFound, RuntimeError):
+            return False
+        return bool(own and (own.is_final() or own.is_cancelling())) or bool(
+            parent and (parent.is_cancelled() or parent.is_cancelling())
+        )
+
+    @staticmethod
+    def _state(run: str | None) -> State[Any] | None:
+        if run is None:
+            return None
+        with get_client(sync_client=True) as client:
+            return client.read_flow_run(UUID(run)).state
