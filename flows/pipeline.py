@@ -16,9 +16,11 @@ from uuid import UUID
 import httpx
 from prefect import flow, get_run_logger
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
 from prefect.exceptions import ParameterTypeError
 from prefect.futures import PrefectFuture, as_completed
 from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.artifacts import publish_results, publish_summary
@@ -38,7 +40,11 @@ from flows.worker import push as push_stages
 from tasks.check import check, put_away_leftovers
 from tasks.params import Params, ParamsError
 
-__all__ = ["main", "pedigree", "pipeline", "schedule", "workspace"]
+__all__ = ["REFUSED", "main", "pedigree", "pipeline", "schedule", "workspace"]
+
+
+REFUSED = "Refused"
+"""Name of the state of a flow that was asked for what cannot be: nothing has run."""
 
 
 class _Result(Protocol):
@@ -176,7 +182,7 @@ def pipeline(
     remote: RemoteUrl | None = None,
     commit_to: Branch | None = None,
     patience: float = 600.0,
-) -> dict[str, str]:
+) -> State[Any]:
     """Bring the pipeline's stages up to date through DVC, and show the verdict and the samples.
 
     Args:
@@ -196,52 +202,55 @@ def pipeline(
         patience: seconds to wait for a worker before a stage is given up.
 
     Returns:
-        For each stage "ran", "restored" or "up to date".
-
-    Raises:
-        ParamsError: if `params.yaml` is wrong; nothing has run then.
-        ValueError: if something that was asked for cannot be; nothing has run then.
-        StageFailedError: if a stage failed; those that do not depend on it have run.
+        A state: Completed, with for each stage "ran", "restored" or "up to date"; Failed, with the
+        reasons, if a stage failed, and those that do not depend on it have run; Refused, if
+        something that was asked for cannot be, and nothing has run.
     """
-    if commit_to is not None and repository is None:
-        raise ValueError(
-            "commit_to: is not allowed without a repository; a person's folder is theirs"
-        )
-    if commit_to is not None and commit_to == branch:
-        raise ValueError(f"commit_to: {commit_to!r} is not allowed, it is the branch that is run")
     stop = threading.Event()
-    with workspace(repository, branch, remote, "pipeline") as root:
-        said = pedigree(root)
-        params = check()
-        nodes = select(stage_graph(root), list(targets or []))
-        try:
+    try:
+        if commit_to is not None and repository is None:
+            raise ValueError("commit_to: not allowed without a repository, only from an own clone")
+        if commit_to == branch:
+            raise ValueError(
+                f"commit_to: {commit_to!r} is not allowed, it is the branch that is run"
+            )
+        with workspace(repository, branch, remote, "pipeline") as root:
+            said = pedigree(root)
+            params = check()
+            nodes = select(stage_graph(root), list(targets or []))
             if executor == "workers":
                 hand = _hand(root, nodes, repository, remote, force, patience, stop)
                 done, failed = _by_workers(root, nodes, params, hand, said["revision"])
             else:
                 pull = repository is not None and default_remote(root) is not None
                 done, failed = _here(root, nodes, force, pull, said["revision"], stop)
-        except BaseException:
-            stop.set()  # cancelled: the tasks end what they have started
-            raise
-        logger = get_run_logger()
-        for name, reason in failed.items():
-            logger.error("%s failed: %s", name, reason)
-        publish_summary(done.values(), failed, said)
-        if failed:
-            raise StageFailedError(
-                "; ".join(dict.fromkeys(_reason(name, why) for name, why in failed.items()))
-            )
-        if any(node.name == "report" for node in nodes):
-            publish_results(params, root)
-        if push:
-            push_stages(root, logger.info, stop, [])
-        if commit_to is not None:
-            made = commit_results(root, commit_to, f"Results of {said['revision']}")
-            logger.info(
-                "results: %s", f"{made} on {commit_to}" if made else "nothing new to commit"
-            )
-    return {name: one.outcome for name, one in done.items()}
+            publish_summary(done.values(), failed, said)
+            if failed:
+                reasons = dict.fromkeys(_reason(name, why) for name, why in failed.items())
+                raise StageFailedError("; ".join(reasons))
+            if any(node.name == "report" for node in nodes):
+                publish_results(params, root)
+            _keep(root, push, commit_to, said["revision"], stop)
+    except (ParamsError, ValueError) as error:
+        return Failed(name=REFUSED, message=str(error))
+    except (StageFailedError, DvcFailedError, StoppedError, OSError) as error:
+        return Failed(message=str(error))
+    except BaseException:
+        stop.set()  # cancelled: the tasks end what they have started
+        raise
+    return Completed(data={name: one.outcome for name, one in done.items()})
+
+
+def _keep(
+    root: Path, push: bool, commit_to: str | None, revision: str, stop: threading.Event
+) -> None:
+    """Push to the DVC remote and commit the results, as far as that was asked for."""
+    logger = get_run_logger()
+    if push:
+        push_stages(root, logger.info, stop, [])
+    if commit_to is not None:
+        made = commit_results(root, commit_to, f"Results of {revision}")
+        logger.info("results: %s", f"{made} on {commit_to}" if made else "nothing new to commit")
 
 
 def _reason(name: str, why: str) -> str:
@@ -318,7 +327,7 @@ def _hand(
         )
     require_pools(nodes)
     own_pool = _own_pool()
-    if own_pool in {node.pool for node in nodes}:
+    if own_pool is not None and own_pool in {node.pool for node in nodes}:
         raise ValueError(
             f"executor: 'workers' is not allowed for a flow that itself occupies a worker of "
             f"{own_pool!r}, which its stages need; deploy it to a pool of its own"
@@ -380,17 +389,13 @@ def main() -> None:
     )
     given = parser.parse_args()
     try:
-        check()
-        nodes = select(stage_graph(Path.cwd()), given.targets)
-        if given.executor == "workers":
-            require_unmodified(Path.cwd(), nodes)
-        pipeline(**vars(given))
-    except (ParamsError, ValueError, ParameterTypeError) as error:
+        state: State[Any] = pipeline(**vars(given), return_state=True)
+    except ParameterTypeError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except (StageFailedError, DvcFailedError, StoppedError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+    if not state.is_completed():
+        print(f"error: {state.message}", file=sys.stderr)
+        raise SystemExit(2 if state.name == REFUSED else 1)
 
 
 if __name__ == "__main__":
