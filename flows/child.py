@@ -223,12 +223,19 @@ def _wait_for(
     for blocker in blockers:
         pid = int(blocker["pid"])
         say(f"waits for process {pid} ({blocker['command']}), which is at work on {path}")
-        while psutil.pid_exists(pid) and not stop.is_set():
+        while _alive(pid) and not stop.is_set():
             if deadline is not None and time.monotonic() >= deadline:
                 return
             stop.wait(0.5)
     # It may still be letting go of its locks, or be in the middle of several stages.
     stop.wait(0.5)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _failure(lines: list[str], status: int) -> DvcFailedError:

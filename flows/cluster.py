@@ -144,8 +144,20 @@ class Cluster:
             self.run("prefect", "work-pool", "create", pool, "--type", "process", "--overwrite")
         return self.run("prefect", "--no-prompt", "deploy", "--all")
 
-    def start_worker(self, pool: str, name: str, **more: str) -> subprocess.Popen[bytes]:
-        """Start a worker that takes one run at a time, with clones and caches of its own."""
+    def start_worker(
+        self, pool: str, name: str, place: Path | None = None, **more: str
+    ) -> subprocess.Popen[bytes]:
+        """Start a worker that takes one run at a time, with clones and caches of its own.
+
+        Args:
+            pool: the work pool.
+            name: the worker's name.
+            place: where its clones and caches are; a folder of its name by default.
+            **more: environment variables.
+
+        Returns:
+            Its process.
+        """
         worker = ("worker", "start", "--pool", pool, "--name", name, "--limit", "1")
         return self.start(
             name,
@@ -156,7 +168,7 @@ class Cluster:
             "--install-policy",
             "never",
             cwd=self.folder,
-            SCOREMODEL_WORKSPACES=str(self.folder / "machines" / name),
+            SCOREMODEL_WORKSPACES=str(place or self.folder / "machines" / name),
             **more,
         )
 

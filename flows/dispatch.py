@@ -49,6 +49,7 @@ _TAKEN = 20.0  # after as many seconds a stage that no worker has taken gets a l
 _SILENT = 6 * PULSE + 15  # seconds without a sign of life after which a stage's run is dead
 _STARTING = 180.0  # seconds that a run may take from its worker's hands to its first sign of life
 _CRASHES = 5
+_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")  # others tell of Prefect's own steps
 
 
 class Hand:
@@ -300,7 +301,8 @@ def _show(run: UUID, stage: str, shown: int, stop: threading.Event) -> int:
         stop,
     )
     for line in lines:
-        print(f"{stage} | {line.message}", flush=True)
+        if line.name in _LOGGERS and not line.message.startswith(("Finished in", "Beginning")):
+            print(f"{stage} | {line.message}", flush=True)
     return shown + len(lines)
 
 

@@ -3,48 +3,31 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import chdir, contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, cast
-from uuid import UUID
 
-import httpx
 from prefect import flow, get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.exceptions import ParameterTypeError
 from prefect.futures import PrefectFuture, as_completed
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.artifacts import publish_results, publish_summary
-from flows.child import DvcFailedError, StoppedError
-from flows.clones import (
-    clone,
-    commit_results,
-    default_remote,
-    head,
-    require_unmodified,
-)
+from flows.clones import commit_results, default_remote, head, require_unmodified
 from flows.dispatch import Hand, hand_over, require_pools
 from flows.graph import StageNode, changed, select, stage_graph
 from flows.local import Done, Job, StageFailedError, cores, gpus, killed, run_stage
 from flows.parameters import Branch, RemoteUrl, Repository, Target
+from flows.run import carry_out, finish, pedigree, run_name
 from flows.worker import push as push_stages
 from tasks.check import check, put_away_leftovers
-from tasks.params import Params, ParamsError
+from tasks.params import Params
 
-__all__ = ["REFUSED", "main", "pedigree", "pipeline", "schedule", "workspace"]
-
-
-REFUSED = "Refused"
-"""Name of the state of a flow that was asked for what cannot be: nothing has run."""
+__all__ = ["main", "pipeline", "schedule"]
 
 
 class _Result(Protocol):
@@ -108,68 +91,9 @@ def schedule(
     return done, failed
 
 
-def _short(root: Path) -> str:
-    try:
-        return head(root)[:7]
-    except ValueError:
-        return "no commit"
-
-
-def _name() -> str:
-    """Return the flow run's name; one that works in a clone has its commit in its tags."""
-    given = flow_run.get_parameters()
-    place = given.get("branch") if given.get("repository") else _short(Path.cwd())
-    return f"{flow_run.get_flow_name()} · {place}"
-
-
-def pedigree(root: Path) -> dict[str, str]:
-    """Say which commit and which parameters are at work, on the flow run and to the caller.
-
-    Args:
-        root: the workspace.
-
-    Returns:
-        "revision" and "params", a hash of `params.yaml`.
-    """
-    digest = hashlib.sha256((root / "params.yaml").read_bytes()).hexdigest()[:8]
-    said = {"revision": _short(root), "params": digest}
-    run = flow_run.get_id()
-    if run is not None:
-        tags = {f"{key}:{value}" for key, value in said.items()} | set(flow_run.get_tags())
-        try:
-            with get_client(sync_client=True) as client:
-                client.update_flow_run(UUID(run), tags=sorted(tags))
-        except httpx.HTTPError:
-            get_run_logger().warning("the server did not take the run's tags")
-    get_run_logger().info("revision %s, params.yaml %s, in %s", *said.values(), root)
-    return said
-
-
-@contextmanager
-def workspace(
-    repository: str | None, branch: str, remote: str | None, purpose: str
-) -> Iterator[Path]:
-    """Yield the folder to work in: this one, or a clone at the newest commit of a branch.
-
-    Args:
-        repository: where the clone is from; None for this folder.
-        branch: the branch.
-        remote: address of the clone's DVC remote; the one that the commit names by default.
-        purpose: clones for one purpose are not taken for another.
-
-    Yields:
-        The folder, which is the current one meanwhile.
-    """
-    if repository is None:
-        yield Path.cwd()
-        return
-    with clone(repository, branch=branch, remote=remote, purpose=purpose) as root, chdir(root):
-        yield root
-
-
 @flow(
     name="pipeline",
-    flow_run_name=_name,
+    flow_run_name=run_name,
     task_runner=ThreadPoolTaskRunner(max_workers=256),  # type: ignore[arg-type]
 )
 def pipeline(
@@ -206,39 +130,27 @@ def pipeline(
         reasons, if a stage failed, and those that do not depend on it have run; Refused, if
         something that was asked for cannot be, and nothing has run.
     """
-    stop = threading.Event()
-    try:
-        if commit_to is not None and repository is None:
-            raise ValueError("commit_to: not allowed without a repository, only from an own clone")
-        if commit_to == branch:
-            raise ValueError(
-                f"commit_to: {commit_to!r} is not allowed, it is the branch that is run"
-            )
-        with workspace(repository, branch, remote, "pipeline") as root:
-            said = pedigree(root)
-            params = check()
-            nodes = select(stage_graph(root), list(targets or []))
-            if executor == "workers":
-                hand = _hand(root, nodes, repository, remote, force, patience, stop)
-                done, failed = _by_workers(root, nodes, params, hand, said["revision"])
-            else:
-                pull = repository is not None and default_remote(root) is not None
-                done, failed = _here(root, nodes, force, pull, said["revision"], stop)
-            publish_summary(done.values(), failed, said)
-            if failed:
-                reasons = dict.fromkeys(_reason(name, why) for name, why in failed.items())
-                raise StageFailedError("; ".join(reasons))
-            if any(node.name == "report" for node in nodes):
-                publish_results(params, root)
-            _keep(root, push, commit_to, said["revision"], stop)
-    except (ParamsError, ValueError) as error:
-        return Failed(name=REFUSED, message=str(error))
-    except (StageFailedError, DvcFailedError, StoppedError, OSError) as error:
-        return Failed(message=str(error))
-    except BaseException:
-        stop.set()  # cancelled: the tasks end what they have started
-        raise
-    return Completed(data={name: one.outcome for name, one in done.items()})
+
+    def act(root: Path, stop: threading.Event) -> dict[str, str]:
+        said = pedigree(root)
+        params = check()
+        nodes = select(stage_graph(root), list(targets or []))
+        if executor == "workers":
+            hand = _hand(root, nodes, repository, remote, force, patience, stop)
+            done, failed = _by_workers(root, nodes, params, hand, said["revision"])
+        else:
+            pull = repository is not None and default_remote(root) is not None
+            done, failed = _here(root, nodes, force, pull, said["revision"], stop)
+        publish_summary(done.values(), failed, said)
+        if failed:
+            reasons = dict.fromkeys(_reason(name, why) for name, why in failed.items())
+            raise StageFailedError("; ".join(reasons))
+        if any(node.name == "report" for node in nodes):
+            publish_results(params, root)
+        _keep(root, push, commit_to, said["revision"], stop)
+        return {name: one.outcome for name, one in done.items()}
+
+    return carry_out(act, repository, branch, remote, commit_to, "pipeline")
 
 
 def _keep(
@@ -388,14 +300,7 @@ def main() -> None:
         "--patience", type=float, default=600.0, help="seconds to wait for a worker"
     )
     given = parser.parse_args()
-    try:
-        state: State[Any] = pipeline(**vars(given), return_state=True)
-    except ParameterTypeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    if not state.is_completed():
-        print(f"error: {state.message}", file=sys.stderr)
-        raise SystemExit(2 if state.name == REFUSED else 1)
+    finish(pipeline, vars(given))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import threading
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 import httpx
@@ -17,17 +17,67 @@ from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
 
-__all__ = ["PULSE", "Progress", "artifact_key"]
+__all__ = ["PULSE", "Lookout", "Progress", "artifact_key"]
 
 PULSE = float(os.environ.get("SCOREMODEL_PULSE", 10.0))
 """Seconds between two signs of life of a stage."""
 
+_LOOK = 3.0  # seconds between two looks at whether somebody cancelled
 _PERCENT = re.compile(r"\b(\d{1,3})%\|")
 
 
 def artifact_key(name: str) -> str:
     """Return a name in the letters that an artifact's key may have."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+class Lookout:
+    """Sees to it that work ends when somebody ends the flow run that it is for.
+
+    Used as a context. Prefect stops the process of a run that one of its workers started; this is
+    for those that were started by hand, and for stages on other machines.
+
+    Args:
+        ended: is set if the flow run `own` was ended by others, or `parent` was cancelled; a parent
+            that died leaves its stages to the next one.
+        own: the flow run that does the work, None for no look.
+        parent: the flow run that asked for it.
+    """
+
+    def __init__(self, ended: threading.Event, own: str | None, parent: str | None = None) -> None:
+        self.ended, self.own, self.parent = ended, own, parent
+        self._over = threading.Event()
+        # In the caller's context: outside it Prefect would look for, or start, another server.
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=(self._look,), daemon=True)
+
+    def __enter__(self) -> Self:
+        if self.own is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    def _look(self) -> None:
+        while not self._over.wait(_LOOK):
+            try:
+                own, parent = (_state(run) for run in (self.own, self.parent))
+            except (httpx.HTTPError, ObjectNotFound, RuntimeError):
+                continue  # the server may be restarting
+            if (own and (own.is_final() or own.is_cancelling())) or (
+                parent and (parent.is_cancelled() or parent.is_cancelling())
+            ):
+                if not self._over.is_set():
+                    self.ended.set()
+                return
+
+
+def _state(run: str | None) -> State[Any] | None:
+    if run is None:
+        return None
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(UUID(run)).state
 
 
 class Progress:
@@ -38,30 +88,17 @@ class Progress:
     Args:
         stage: the stage's name.
         revision: the short commit.
-        ended: is set if the flow run `own` was ended by others, or `parent` was cancelled; a parent
-            that died leaves its stages to the next one.
-        own: the flow run that does the work.
-        parent: the flow run that asked for it.
     """
 
-    def __init__(
-        self,
-        stage: str,
-        revision: str,
-        ended: threading.Event | None = None,
-        own: str | None = None,
-        parent: str | None = None,
-    ) -> None:
+    def __init__(self, stage: str, revision: str) -> None:
         self.stage, self.revision = stage, revision
-        self.ended, self.own, self.parent = ended, own, parent
         self.percent = 0.0
         self._artifact: UUID | None = None
         self._over = threading.Event()
-        # In the caller's context: outside it Prefect would look for, or start, another server.
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._beat,), daemon=True)
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         try:
             made: Any = create_progress_artifact(
                 progress=0.0,
@@ -89,8 +126,6 @@ class Progress:
     def _beat(self) -> None:
         while not self._over.wait(PULSE):
             self._touch()
-            if self.ended is not None and self._asked_to_end():
-                self.ended.set()
 
     def _touch(self) -> None:
         if self._artifact is None:
@@ -100,19 +135,3 @@ class Progress:
                 client.update_artifact(self._artifact, ArtifactUpdate(data=self.percent))
         except (httpx.HTTPError, ObjectNotFound, RuntimeError):
             pass  # the server may be restarting; the stage does not depend on it
-
-    def _asked_to_end(self) -> bool:
-        try:
-            own, parent = (self._state(run) for run in (self.own, self.parent))
-        except (httpx.HTTPError, ObjectNotFound, RuntimeError):
-            return False
-        return bool(own and (own.is_final() or own.is_cancelling())) or bool(
-            parent and (parent.is_cancelled() or parent.is_cancelling())
-        )
-
-    @staticmethod
-    def _state(run: str | None) -> State[Any] | None:
-        if run is None:
-            return None
-        with get_client(sync_client=True) as client:
-            return client.read_flow_run(UUID(run)).state

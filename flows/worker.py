@@ -20,7 +20,7 @@ from flows.clones import clone
 from flows.graph import StageNode, ancestors, stage_graph
 from flows.local import Job, StageFailedError, killed, run_stage
 from flows.parameters import Commit, RemoteUrl, Repository, Target
-from flows.progress import Progress
+from flows.progress import Lookout, Progress
 from tasks.layout import TIMINGS
 
 __all__ = ["push", "restore", "stage"]
@@ -125,7 +125,8 @@ def stage(
     own, parent = flow_run.get_id(), flow_run.get_parent_flow_run_id()
     try:
         with (
-            Progress(stage, revision[:7], stop, own, parent) as progress,
+            Lookout(stop, own, parent),
+            Progress(stage, revision[:7]) as progress,
             clone(repository, commit=revision, remote=remote) as root,
         ):
             nodes = stage_graph(root)

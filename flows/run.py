@@ -1,0 +1,166 @@
+"""What every flow does around its work: where it works, what it says of itself, and how it ends."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import chdir, contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect import Flow, get_run_logger
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.exceptions import ParameterTypeError
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, Completed, Failed
+
+from flows.child import DvcFailedError, StoppedError
+from flows.clones import clone, head
+from flows.local import StageFailedError
+from flows.progress import Lookout
+from tasks.params import ParamsError
+
+__all__ = ["REFUSED", "carry_out", "finish", "pedigree", "run_name", "workspace"]
+
+REFUSED = "Refused"
+"""Name of the state of a flow that was asked for what cannot be: nothing has run."""
+
+
+def _short(root: Path) -> str:
+    try:
+        return head(root)[:7]
+    except ValueError:
+        return "no commit"
+
+
+def run_name() -> str:
+    """Return the flow run's name; one that works in a clone has its commit in its tags."""
+    given = flow_run.get_parameters()
+    place = given.get("branch") if given.get("repository") else _short(Path.cwd())
+    return f"{flow_run.get_flow_name()} · {place}"
+
+
+def pedigree(root: Path) -> dict[str, str]:
+    """Say which commit and which parameters are at work, on the flow run and to the caller.
+
+    Args:
+        root: the workspace.
+
+    Returns:
+        "revision" and "params", a hash of `params.yaml`.
+    """
+    digest = hashlib.sha256((root / "params.yaml").read_bytes()).hexdigest()[:8]
+    said = {"revision": _short(root), "params": digest}
+    run = flow_run.get_id()
+    if run is not None:
+        tags = {f"{key}:{value}" for key, value in said.items()} | set(flow_run.get_tags())
+        try:
+            with get_client(sync_client=True) as client:
+                client.update_flow_run(UUID(run), tags=sorted(tags))
+        except httpx.HTTPError:
+            get_run_logger().warning("the server did not take the run's tags")
+    get_run_logger().info("revision %s, params.yaml %s, in %s", *said.values(), root)
+    return said
+
+
+@contextmanager
+def workspace(
+    repository: str | None, branch: str, remote: str | None, purpose: str
+) -> Iterator[Path]:
+    """Yield the folder to work in: this one, or a clone at the newest commit of a branch.
+
+    Args:
+        repository: where the clone is from; None for this folder.
+        branch: the branch.
+        remote: address of the clone's DVC remote; the one that the commit names by default.
+        purpose: clones for one purpose are not taken for another.
+
+    Yields:
+        The folder, which is the current one meanwhile.
+    """
+    if repository is None:
+        yield Path.cwd()
+        return
+    with clone(repository, branch=branch, remote=remote, purpose=purpose) as root, chdir(root):
+        yield root
+
+
+def carry_out(
+    act: Callable[[Path, threading.Event], Any],
+    repository: str | None,
+    branch: str,
+    remote: str | None,
+    commit_to: str | None,
+    purpose: str,
+) -> State[Any]:
+    """Do what a flow is for in its workspace, and return the state in which it ends.
+
+    Args:
+        act: gets the workspace, which is the current folder, and an event that ends it.
+        repository: work in a clone of it; None for the folder in which the flow was started.
+        branch: whose newest commit is checked out in the clone.
+        remote: address of the clone's DVC remote; the one that the commit names by default.
+        commit_to: branch for the results, None for none.
+        purpose: clones for one purpose are not taken for another.
+
+    Returns:
+        Completed, with what `act` returned; Refused, a failure before anything has run; Failed with
+        the reason; or Cancelled.
+    """
+    stop = threading.Event()
+    try:
+        if commit_to is not None and repository is None:
+            raise ValueError("commit_to: not allowed without a repository, only from an own clone")
+        if commit_to == branch:
+            raise ValueError(
+                f"commit_to: {commit_to!r} is not allowed, it is the branch that is run"
+            )
+        with (
+            workspace(repository, branch, remote, purpose) as root,
+            Lookout(stop, flow_run.get_id()),
+        ):
+            return Completed(data=act(root, stop))
+    except (ParamsError, ValueError) as error:
+        return Failed(name=REFUSED, message=str(error))
+    except (StageFailedError, DvcFailedError, StoppedError, OSError) as error:
+        if stop.is_set() or _cancelling():
+            return Cancelled(message=str(error))
+        return Failed(message=str(error))
+    except BaseException:
+        stop.set()
+        raise
+
+
+def _cancelling() -> bool:
+    """Return whether this run is being cancelled: its stages may see that before it does."""
+    run = flow_run.get_id()
+    if run is None:
+        return False
+    try:
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(UUID(run)).state
+    except httpx.HTTPError:
+        return False
+    return state is not None and state.is_cancelling()
+
+
+def finish(act: Flow[..., State[Any]], given: dict[str, Any]) -> None:
+    """Run a flow from the command line; exit with 2 for a mistake of the user's, 1 for a failure.
+
+    Args:
+        act: the flow.
+        given: its parameters.
+    """
+    try:
+        state: Any = act(**given, return_state=True)
+    except ParameterTypeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    if not state.is_completed():
+        print(f"error: {state.message}", file=sys.stderr)
+        raise SystemExit(2 if state.name == REFUSED else 1)

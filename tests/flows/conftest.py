@@ -1,0 +1,143 @@
+"""A real server for the tests of the flows, and workspaces whose stages its workers can run."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from flows.cluster import Cluster
+from tests.workspace import Workspace
+
+WEIGHTS = "artifacts/models/digits-vp-0.safetensors"
+TRAIN = "train@digits-vp-0"
+PULSE = "1"  # seconds between a stage's signs of life, so that a dead one is noticed soon
+
+
+class Site:
+    """A project, a server with its pools, and the people and machines around them."""
+
+    def __init__(self, cluster: Cluster, workspace: Workspace, folder: Path) -> None:
+        self.cluster, self.workspace, self.folder = cluster, workspace, folder
+        self.storage = folder / "storage"
+        self.started: list[subprocess.Popen[bytes]] = []
+
+    def train_for(self, steps: int, every_steps: int, **training: Any) -> None:
+        """Give the model a training to do, and commit that."""
+        params = self.workspace.params()
+        params["models"]["vp"]["training"] |= {"steps": steps, "log_every": 50, **training}
+        params["checkpoints"] |= {"every_steps": every_steps, "every_seconds": 0}
+        self.workspace.write_params(params)
+        self.commit("another training")
+
+    def commit(self, message: str) -> None:
+        self.workspace.git("add", "-A")
+        self.workspace.git("commit", "-qm", message)
+
+    def worker(self, pool: str, name: str, machine: str = "") -> subprocess.Popen[bytes]:
+        """Start a worker on a machine of its own, or on one on which others were before."""
+        place = self.folder / "machines" / (machine or name)
+        process = self.cluster.start_worker(
+            pool, f"{name}-{self.folder.name}", place=place, SCOREMODEL_PULSE=PULSE
+        )
+        self.started.append(process)
+        return process
+
+    def flow(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start the flow as a person would."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows.pipeline", *arguments],
+            cwd=self.workspace.root,
+            env=self.workspace.environment() | self.cluster.environment(SCOREMODEL_PULSE=PULSE),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def api(self, path: str, **content: Any) -> Any:
+        """Ask the server."""
+        answer = httpx.post(f"{self.cluster.url}/{path}", json=content, timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
+    def runs(self, flow: str) -> list[dict[str, Any]]:
+        """Return a flow's runs for this project, newest first."""
+        named = {"name": {"any_": [flow]}}
+        found = self.api("flow_runs/filter", flows=named, sort="START_TIME_DESC")
+        tag = f"revision:{self.workspace.git('rev-parse', 'HEAD')[:7]}"
+        return [run for run in found if any(one.startswith(tag) for one in run["tags"])]
+
+    def trainers(self) -> list[psutil.Process]:
+        """Return the trainings that are at work below this test's folder."""
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            try:
+                line = process.info["cmdline"] or []
+                if "tasks.train" in line and Path(process.cwd()).is_relative_to(self.folder):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def states(self) -> list[Path]:
+        """Return all checkpoints of unfinished trainings, on whatever machine."""
+        places = ("project/.scoremodel/state", "machines/*/*/state/state")
+        found = [
+            path
+            for place in places
+            for path in self.folder.glob(f"{place}/*/step-*.safetensors")
+        ]
+        return sorted(found, key=lambda path: path.name)
+
+    def digest(self) -> str:
+        """Return the hash of the trained weights in the person's workspace."""
+        return hashlib.sha256((self.workspace.root / WEIGHTS).read_bytes()).hexdigest()
+
+    def undisturbed(self) -> str:
+        """Return the hash of the weights that plain DVC makes in a clone of its own."""
+        clone = self.folder / "undisturbed"
+        self.workspace.git("clone", "-q", ".", str(clone))
+        other = Workspace(clone)
+        other.spied = self.workspace.spied
+        for stage in ("check", "prepare@digits", TRAIN):
+            other.dvc("repro", "--single-item", stage)
+        return hashlib.sha256((clone / WEIGHTS).read_bytes()).hexdigest()
+
+
+def until(what: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """Return what the condition gives once it gives something."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := what():
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"not within {seconds:g} s")
+
+
+@pytest.fixture(scope="session")
+def cluster(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Return a server with its own database, on which the project is deployed."""
+    with Cluster(tmp_path_factory.mktemp("cluster"), finished.root) as running:
+        running.deploy()
+        yield running
+
+
+@pytest.fixture
+def site(cluster: Cluster, copied: Workspace, tmp_path: Path) -> Iterator[Site]:
+    """Return a project with a DVC remote and a server; what a test starts on it ends with it."""
+    made = Site(cluster, copied, tmp_path)
+    copied.git("branch", "-M", "main")
+    copied.dvc("remote", "add", "--local", "--default", "storage", str(made.storage))
+    yield made
+    for process in made.started:
+        cluster.end(process)
+    for process in made.trainers():
+        process.kill()
