@@ -91,9 +91,7 @@ class Site:
         """Return all checkpoints of unfinished trainings, on whatever machine."""
         places = ("project/.scoremodel/state", "machines/*/*/state/state")
         found = [
-            path
-            for place in places
-            for path in self.folder.glob(f"{place}/*/step-*.safetensors")
+            path for place in places for path in self.folder.glob(f"{place}/*/step-*.safetensors")
         ]
         return sorted(found, key=lambda path: path.name)
 

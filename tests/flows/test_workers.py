@@ -1,0 +1,109 @@
+"""The whole pipeline through workers that share nothing but the server and the DVC remote."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+from ruamel.yaml import YAML
+
+from flows.graph import stage_graph
+from tests.flows.conftest import Site
+from tests.workspace import Workspace
+
+SECRET = "a-secret-of-the-remote"
+
+
+def records(workspace: Workspace) -> dict[str, str]:
+    return {
+        path.name: path.read_text()
+        for path in (workspace.root / "results/records").glob("[!.]*.json")
+    }
+
+
+def from_scratch(site: Site) -> dict[str, str]:
+    """Forget all that was made here, and return the records of it."""
+    expected = records(site.workspace)
+    for name in ("artifacts", "results", ".dvc/cache", "reports", ".scoremodel"):
+        subprocess.run(["rm", "-rf", str(site.workspace.root / name)], check=True)
+    site.workspace.git("rm", "-q", "--cached", "--ignore-unmatch", "dvc.lock")
+    (site.workspace.root / "dvc.lock").unlink()
+    return expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("storage", ["a folder", "S3"])
+def test_the_pipeline_through_workers_gives_dvc_s_records(
+    site: Site, storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = None
+    if storage == "S3":
+        import boto3
+        from moto.server import ThreadedMotoServer
+
+        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        server.start()
+        host, port = server.get_host_and_port()
+        secrets = {
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        for name, value in secrets.items():
+            monkeypatch.setenv(name, value)
+        boto3.client("s3").create_bucket(Bucket="results")
+        site.workspace.dvc("remote", "modify", "--local", "storage", "url", "s3://results/dvc")
+    try:
+        expected = from_scratch(site)
+        site.worker("cpu", "cpu0")
+        site.worker("gpu", "gpu0")
+        flow = site.flow("--executor", "workers")
+        said, _ = flow.communicate(timeout=400)
+    finally:
+        if server is not None:
+            server.stop()
+    assert flow.returncode == 0, said
+    assert records(site.workspace) == expected
+    nodes = stage_graph(site.workspace.root)
+    assert f"{len(nodes)} of {len(nodes)} stages were run" in said
+    # What has a pool was run by that pool's worker, in clones that are not this folder.
+    for node in nodes:
+        row = next(line for line in said.splitlines() if line.split()[:2] == [node.name, "ran"])
+        assert row.split()[3:] == ([f"{node.pool}:", row.split()[-1]] if node.pool else ["here"])
+    clones = {
+        name: YAML(typ="safe").load(
+            next(site.folder.glob(f"machines/{name}/project-*/stages-0/dvc.lock"))
+        )
+        for name in ("cpu0", "gpu0")
+    }
+    assert "train@digits-vp-0" in clones["gpu0"]["stages"]
+    assert "train@digits-vp-0" not in clones["cpu0"]["stages"]
+    # The seconds of the worker's training are known here.
+    rows = [
+        json.loads(path.read_text())
+        for path in (site.workspace.root / "results/ledger").glob("*.json")
+    ]
+    assert all(row["seconds"]["train"]["seconds"] > 0 for row in rows)
+    assert len(rows) == len(expected)
+    # Artifacts on the server: how far each stage is, the table, the verdict, the samples.
+    artifacts = {one["key"]: one for one in site.api("artifacts/latest/filter", limit=200)}
+    assert artifacts["train-digits-vp-0"]["data"] == 100
+    assert {"results", "verdict", "stages", "samples-digits-vp-0-heun"} <= artifacts.keys()
+    assert SECRET not in said
+    assert SECRET not in json.dumps(list(artifacts.values()))
+
+
+@pytest.mark.slow
+def test_workers_are_refused_what_only_this_folder_has(site: Site) -> None:
+    (site.workspace.root / "params.yaml").open("a").write("# edited\n")
+    (site.workspace.root / "note.txt").write_text("new\n")
+    flow = site.flow("--executor", "workers")
+    said, _ = flow.communicate(timeout=120)
+    assert flow.returncode == 2
+    line = said.splitlines()[-1]
+    assert line.startswith(
+        "error: executor: 'workers' is not allowed while params.yaml, note.txt differ"
+    )
+    assert "commit them (git add, git commit), or run with executor 'local'" in line
