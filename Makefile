@@ -8,7 +8,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export DVC_NO_ANALYTICS := true
 export DO_NOT_TRACK := 1
 
-.PHONY: setup repro flow table test test-slow test-parity lint sweep seeds fashion benchmark-train benchmark-equal-budget clean
+.PHONY: setup repro flow demo-workers table test test-slow test-parity lint sweep seeds fashion benchmark-train benchmark-equal-budget clean
 
 setup: $(VENV)/.done
 
@@ -58,6 +58,10 @@ fashion: setup
 
 flow: setup
 	python -m flows.pipeline
+
+# A server, a cpu and a gpu pool with a worker each, a DVC remote: all on this machine, gone at the end.
+demo-workers: setup
+	python -m flows.demo
 
 table: setup
 	@python -m tasks.table

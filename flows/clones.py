@@ -32,6 +32,7 @@ __all__ = [
     "head",
     "modified",
     "require_unmodified",
+    "verify_remote",
     "workspaces",
 ]
 
@@ -255,11 +256,30 @@ def _configure(place: Path, folder: Path, remote: str | None) -> None:
         if remote is not None:
             local["core"]["remote"] = "flow"
             local["remote"]["flow"] = {"url": remote}
+    verify_remote(folder)
+
+
+def verify_remote(root: Path) -> bool:
+    """See to it that what is fetched from the default remote is hashed again.
+
+    Without it DVC takes an object storage's word, and a damaged object would enter the cache as a
+    good one. The setting goes into `.dvc/config.local`, which is this machine's.
+
+    Args:
+        root: a workspace.
+
+    Returns:
+        Whether it was not so before.
+    """
+    from dvc.config import Config
+
+    config = Config(str(root / ".dvc"))
     name = config["core"].get("remote")
-    if name is not None:
-        with config.edit("local") as local:
-            # What is fetched is hashed again: a damaged object must not enter the cache as a good one.
-            local["remote"].setdefault(name, {})["verify"] = True
+    if name is None or config["remote"][name].get("verify"):
+        return False
+    with config.edit("local") as local:
+        local["remote"].setdefault(name, {})["verify"] = True
+    return True
 
 
 def commit_results(root: Path, branch: str, message: str) -> str | None:

@@ -17,7 +17,7 @@ from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.artifacts import publish_results, publish_summary
-from flows.clones import commit_results, default_remote, head, require_unmodified
+from flows.clones import commit_results, default_remote, head, require_unmodified, verify_remote
 from flows.dispatch import Hand, hand_over, require_pools
 from flows.graph import StageNode, changed, select, stage_graph
 from flows.local import Done, Job, StageFailedError, cores, gpus, killed, run_stage
@@ -267,6 +267,8 @@ def _by_workers(
     root: Path, nodes: list[StageNode], params: Params, hand: Hand, revision: str
 ) -> tuple[dict[str, Done], dict[str, str]]:
     logger = get_run_logger()
+    if verify_remote(root):
+        logger.info("what comes from the DVC remote is verified from now on (.dvc/config.local)")
     to_run = {node.name for node in nodes} if hand.force else changed(root)
     if any(node.pool is not None and node.name in to_run for node in nodes):
         # What was made here before is what workers will ask the remote for.
