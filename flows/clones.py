@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -191,6 +192,7 @@ def clone(
             git(place, "clone", "--quiet", "--no-checkout", "--", repository, str(half))
             half.rename(folder)
         _check_out(folder, repository, commit, branch)
+        _forget_locks(folder)
         _share(place, folder)
         _configure(place, folder, remote)
         yield folder
@@ -231,6 +233,16 @@ def _check_out(folder: Path, repository: str, commit: str | None, branch: str | 
     if now != wanted or changed or not (folder / "dvc.yaml").exists():
         git(folder, "checkout", "--quiet", "--force", "--detach", wanted)
         git(folder, "clean", "-fdq", f"--exclude={LEDGER}")  # rows that nobody has committed yet
+
+
+def _forget_locks(folder: Path) -> None:
+    """Drop the locks of DVC processes that died in this clone.
+
+    DVC asks whether their numbers are alive, and in another container's numbers they may be somebody
+    else's. Whoever holds the clone's own lock is alone in it; on Linux a killed flow's DVC is gone too.
+    """
+    if sys.platform.startswith("linux"):
+        (folder / ".dvc" / "tmp" / "rwlock").unlink(missing_ok=True)
 
 
 def _share(place: Path, folder: Path) -> None:

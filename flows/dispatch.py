@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -49,6 +51,7 @@ _TAKEN = 20.0  # after as many seconds a stage that no worker has taken gets a l
 _SILENT = 6 * PULSE + 15  # seconds without a sign of life after which a stage's run is dead
 _STARTING = 180.0  # seconds that a run may take from its worker's hands to its first sign of life
 _CRASHES = 5
+_ONLINE = 75.0  # a worker is heard of every 30 s
 _LOGGERS = ("prefect.flow_runs", "prefect.task_runs")  # others tell of Prefect's own steps
 
 
@@ -246,7 +249,7 @@ def _watch(run: FlowRun, node: StageNode, hand: Hand, logger: Any) -> FlowRun | 
         StageFailedError: if no worker takes it.
         StoppedError: if the flow was asked to end; the stage's run is cancelled.
     """
-    signs, shown, waiting_since, warned = _Signs(), 0, time.monotonic(), 0.0
+    signs, shown, waiting_since, warned = _Signs(), 0, time.monotonic(), -math.inf
     while True:
         if hand.stop.is_set():
             _cancel(run.id)
@@ -259,13 +262,14 @@ def _watch(run: FlowRun, node: StageNode, hand: Hand, logger: Any) -> FlowRun | 
             return now
         if state is None or state.is_scheduled():
             waited = time.monotonic() - waiting_since
-            if waited > _TAKEN and waited - warned > 60:
+            if waited > _TAKEN and waited > warned + 60:
                 warned = waited
-                logger.warning("%s", _who(node, waited, hand.stop))
+                alone, line = _who(node, waited, hand.stop)
+                logger.log(WARNING if alone else INFO, "%s", line)
             if waited > hand.patience:
                 _cancel(run.id)
                 raise StageFailedError(
-                    f"{_who(node, waited, hand.stop)}; given up after {hand.patience:g} s"
+                    f"{_who(node, waited, hand.stop)[1]}; given up after {hand.patience:g} s"
                 )
         else:
             sign, patience = _sign(run.id, hand.stop), _SILENT
@@ -306,8 +310,8 @@ def _show(run: UUID, stage: str, shown: int, stop: threading.Event) -> int:
     return shown + len(lines)
 
 
-def _who(node: StageNode, waited: float, stop: threading.Event) -> str:
-    """Return why a stage waits: the pool's workers and when they were last heard of."""
+def _who(node: StageNode, waited: float, stop: threading.Event) -> tuple[bool, str]:
+    """Return whether a stage waits for want of a worker, and a line that says why it waits."""
     workers = _patiently(lambda client: client.read_workers_for_work_pool(str(node.pool)), stop)
     now = datetime.now(UTC)
     heard = {
@@ -315,15 +319,18 @@ def _who(node: StageNode, waited: float, stop: threading.Event) -> str:
         for worker in workers
         if worker.last_heartbeat_time is not None
     }
-    if not any(seconds < 90 for seconds in heard.values()):
-        return (
-            f"{node.name}: work pool {node.pool!r} has no worker; start one: "
-            f"prefect worker start --pool {node.pool}"
-        )
     listed = ", ".join(
         f"{name} (last heard of {seconds:.0f} s ago)" for name, seconds in sorted(heard.items())
     )
-    return f"{node.name}: no worker of pool {node.pool!r} has taken it for {waited:.0f} s; {listed}"
+    if not any(seconds < _ONLINE for seconds in heard.values()):
+        return True, (
+            f"{node.name}: work pool {node.pool!r} has no worker{f' but {listed}' if heard else ''}; "
+            f"start one: prefect worker start --pool {node.pool}"
+        )
+    return (
+        False,
+        f"{node.name}: waits for a worker of pool {node.pool!r} since {waited:.0f} s: {listed}",
+    )
 
 
 def _cancel(run: UUID) -> None:

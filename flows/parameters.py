@@ -152,7 +152,9 @@ def _hydra(value: Any) -> str:
         return f"[{','.join(_hydra(item) for item in value)}]"
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{_hydra(item)}" for key, item in value.items()) + "}"
-    text = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    # A backslash counts before a quote only.
+    text = re.sub(r"(\\*)'", r"\1\1\'", str(value))
+    text = re.sub(r"(\\+)$", r"\1\1", text)
     return f"'{text}'"
 
 

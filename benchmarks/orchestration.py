@@ -1,0 +1,127 @@
+"""What orchestration costs: a pipeline that computes nothing, through DVC, the flow, and workers.
+
+`python -m benchmarks.orchestration`. In a folder of its own: N stages in a chain whose command is a
+copy, run by `dvc repro`, by the flow `pipeline` with a running server, and by the flow through one
+worker; each with everything to do, and again with nothing to do. The time beyond the stages' own is
+that of the whole command, Python's start and imports included; the stages' own is what their
+commands take without DVC.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from flows.cluster import Cluster
+
+ROOT = Path(__file__).parents[1]
+
+_DVC = """stages:
+{stages}"""
+_STAGE = """  s{n:02}:
+    cmd: cp {before} {after}
+    deps: [{before}]
+    outs: [{after}]
+    meta: {{pool: cpu}}
+"""
+
+
+def _project(folder: Path, count: int) -> Path:
+    """Make the repository: the project's params.yaml, which flows check, and a chain of copies."""
+    root = folder / "project"
+    root.mkdir(parents=True)
+    for name in ("params.yaml", "prefect.yaml", ".gitignore", ".dvcignore"):
+        shutil.copy(ROOT / name, root / name)
+    shutil.copytree(ROOT / "data/raw", root / "data/raw")
+    (root / "out").mkdir()
+    (root / "out/.gitignore").write_text("*.txt\n")
+    (root / "in.txt").write_text("something\n")
+    stages = [
+        _STAGE.format(
+            n=n, before="in.txt" if n == 0 else f"out/{n - 1:02}.txt", after=f"out/{n:02}.txt"
+        )
+        for n in range(count)
+    ]
+    (root / "dvc.yaml").write_text(_DVC.format(stages="".join(stages)))
+    identity = ("-c", "user.name=benchmark", "-c", "user.email=benchmark@localhost")
+    for command in (
+        ["git", "init", "--quiet", "--initial-branch", "main"],
+        [sys.executable, "-m", "dvc", "init", "--quiet"],
+        [sys.executable, "-m", "dvc", "remote", "add", "--quiet", "--default", "storage",
+         str(folder / "storage")],
+        ["git", "add", "--all"],
+        ["git", *identity, "commit", "--quiet", "--message", "a chain of copies"],
+    ):  # fmt: skip
+        subprocess.run(command, cwd=root, check=True)
+    return root
+
+
+def _forget(root: Path) -> None:
+    """Forget every result, the run-cache's too."""
+    for path in (root / "out").glob("*.txt"):
+        path.unlink()
+    shutil.rmtree(root / ".dvc/cache", ignore_errors=True)
+    (root / "dvc.lock").unlink(missing_ok=True)
+    subprocess.run(["git", "checkout", "--quiet", "--", "."], cwd=root, check=False)
+
+
+def _seconds(command: list[str], root: Path, environment: dict[str, str]) -> float:
+    began = time.perf_counter()
+    done = subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stages", type=int, default=10)
+    count = parser.parse_args().stages
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        root = _project(folder, count)
+        began = time.perf_counter()
+        for n in range(count):
+            subprocess.run(["cp", "in.txt", f"out/{n:02}.txt"], cwd=root, check=True)
+        own = time.perf_counter() - began
+        _forget(root)
+        flow = [sys.executable, "-m", "flows.pipeline"]
+        rows = []
+        with Cluster(folder / "cluster", root) as cluster:
+            cluster.deploy()
+            cluster.start_worker("cpu", "cpu0")
+            environment = cluster.environment() | {"PYTHONPATH": str(ROOT)}
+            for what, command in (
+                ("dvc repro", [sys.executable, "-m", "dvc", "repro"]),
+                ("flow, local", flow),
+                ("flow, workers", [*flow, "--executor", "workers"]),
+            ):
+                all_new = _seconds(command, root, environment)
+                nothing = _seconds(command, root, environment)
+                rows.append(
+                    {
+                        "through": what,
+                        "all to do (s)": all_new,
+                        "beyond the stages' own (s)": all_new - own,
+                        "per stage (s)": (all_new - nothing - own) / count,
+                        "nothing to do (s)": nothing,
+                    }
+                )
+                _forget(root)
+        print(f"{count} stages, whose commands take {own:.2f} s; {os.cpu_count()} cores\n")
+        print(pd.DataFrame(rows).to_markdown(index=False, floatfmt=".2f"))
+
+
+if __name__ == "__main__":
+    main()
