@@ -82,12 +82,13 @@ def publish_summary(
                 "stage": one.stage,
                 "outcome": one.outcome,
                 "seconds": round(one.seconds, 1),
+                "waited": round(one.waited, 1) if one.waited >= 1 else None,
                 "where": one.where,
             }
             for one in done
         ]
         + [{"stage": name, "outcome": reason} for name, reason in failed.items()],
-        columns=["stage", "outcome", "seconds", "where"],
+        columns=["stage", "outcome", "seconds", "waited", "where"],
     )
     counts = rows["outcome"].value_counts()
     ran = int(counts.get("ran", 0))

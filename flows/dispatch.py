@@ -129,15 +129,7 @@ def hand_over(stage: str, revision: str, node: StageNode, hand: Hand) -> Done:  
     logger = get_run_logger()
     began = time.monotonic()
 
-    def take_back() -> bool:
-        quiet: list[str] = []
-        try:
-            restore(hand.root, [node], quiet.append, hand.stop)
-        except DvcFailedError:
-            return False
-        return True
-
-    if not hand.force and take_back():
+    if not hand.force and _take_back(node, hand) is None:
         logger.info("%s: restored", stage)
         return Done(stage, "restored", time.monotonic() - began)
     for _ in range(_CRASHES):
@@ -153,13 +145,20 @@ def hand_over(stage: str, revision: str, node: StageNode, hand: Hand) -> Done:  
                     hand.root / TIMINGS / f"{digest}.json",
                     json.dumps(timing, sort_keys=True) + "\n",
                 )
-            if not take_back():
-                raise StageFailedError(
-                    f"{stage}: a worker has finished it, but what it made cannot be restored here; "
-                    "is the DVC remote of the workers the same as this workspace's?"
-                )
+            for pause in (2.0, 4.0, None):
+                reason = _take_back(node, hand)
+                if reason is None:
+                    break
+                if pause is None:
+                    raise StageFailedError(
+                        f"{stage}: a worker has finished it, but what it made cannot be restored "
+                        f"here ({reason}); is the DVC remote of the workers this workspace's?"
+                    )
+                hand.stop.wait(pause)
+            seconds = float(said.get("seconds", 0.0))
+            waited = time.monotonic() - began - seconds
             where = f"{node.pool}: {said.get('host')}"
-            return Done(stage, said.get("outcome", "ran"), time.monotonic() - began, where)
+            return Done(stage, said.get("outcome", "ran"), seconds, where, waited)
         if final.state.is_crashed():
             logger.warning("%s: its run crashed (%s); again", stage, final.state.message)
             continue
@@ -168,6 +167,16 @@ def hand_over(stage: str, revision: str, node: StageNode, hand: Hand) -> Done:  
             raise StageFailedError(f"{stage}: its run {run.name} was cancelled {message}".strip())
         raise StageFailedError(message if stage in message else f"{stage}: {message}")
     raise StageFailedError(f"{stage}: given up after {_CRASHES} runs that died")
+
+
+def _take_back(node: StageNode, hand: Hand) -> str | None:
+    """Restore what a stage has made; return why that cannot be, None if it is done."""
+    quiet: list[str] = []
+    try:
+        restore(hand.root, [node], quiet.append, hand.stop)
+    except DvcFailedError as error:
+        return str(error)
+    return None
 
 
 def _adopt(stage: str, hand: Hand, say: Callable[[str], None]) -> FlowRun | None:

@@ -37,14 +37,16 @@ class Done:
     Args:
         stage: its name.
         outcome: "ran", "restored" (from a cache or a remote) or "up to date".
-        seconds: the time it took, with all that it waited for.
+        seconds: the time it took, restoring and pushing included.
         where: the machine, or the work pool, on which it was.
+        waited: seconds before that, for a worker or for what else was under way.
     """
 
     stage: str
     outcome: str
     seconds: float = 0.0
     where: str = "here"
+    waited: float = 0.0
 
 
 class Job:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import threading
 import time
@@ -17,7 +18,7 @@ from ruamel.yaml import YAML
 
 from flows.child import DvcFailedError, Say, StageKilledError, StoppedError, run_dvc
 from flows.clones import clone
-from flows.graph import StageNode, ancestors, stage_graph
+from flows.graph import StageNode, ancestors, changed, stage_graph
 from flows.local import Job, StageFailedError, killed, run_stage
 from flows.parameters import Commit, RemoteUrl, Repository, Target
 from flows.progress import Lookout, Progress
@@ -25,6 +26,7 @@ from tasks.layout import TIMINGS
 
 __all__ = ["push", "restore", "stage"]
 
+_REFUSE = shutil.which("false") or "/bin/false"
 _TRIES = 4
 _SECONDS = 2.0  # before the second try; doubled before each further one
 
@@ -92,7 +94,7 @@ def restore(root: Path, nodes: list[StageNode], say: Say, stop: threading.Event)
             names = [one.name for one in group]
             # DVC runs commands in the user's shell: with one that only fails, it can restore but not
             # run. Stages without a pool are cheap, and may have outputs that no cache holds.
-            shell = {} if group[0].pool is None else {"SHELL": "/bin/false"}
+            shell = {} if group[0].pool is None else {"SHELL": _REFUSE}
             command = ["repro", "--pull", "--single-item", *names]
             run_dvc(command, root, say, stop=stop, environment=shell)
             group = []
@@ -135,7 +137,9 @@ def stage(
                 raise StageFailedError(f"{stage}: no stage of dvc.yaml at {revision[:7]}")
             logger.info("%s at %s in %s", stage, revision[:7], root)
             try:
-                restore(root, ancestors(nodes, stage), logger.info, stop)
+                stale = changed(root)
+                before = [one for one in ancestors(nodes, stage) if one.name in stale]
+                restore(root, before, logger.info, stop)
             except DvcFailedError as error:
                 raise StageFailedError(
                     f"{stage}: what it depends on is not in the DVC remote: {error}"

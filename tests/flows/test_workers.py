@@ -71,7 +71,7 @@ def test_the_pipeline_through_workers_gives_dvc_s_records(
     # What has a pool was run by that pool's worker, in clones that are not this folder.
     for node in nodes:
         row = next(line for line in said.splitlines() if line.split()[:2] == [node.name, "ran"])
-        assert row.split()[3:] == ([f"{node.pool}:", row.split()[-1]] if node.pool else ["here"])
+        assert f" {node.pool}: " in row if node.pool else row.endswith(" here")
     clones = {
         name: YAML(typ="safe").load(
             next(site.folder.glob(f"machines/{name}/project-*/stages-0/dvc.lock"))
