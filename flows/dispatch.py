@@ -52,7 +52,16 @@ _SILENT = 6 * PULSE + 15  # seconds without a sign of life after which a stage's
 _STARTING = 180.0  # seconds that a run may take from its worker's hands to its first sign of life
 _CRASHES = 5
 _ONLINE = 75.0  # a worker is heard of every 30 s
-_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")  # others tell of Prefect's own steps
+_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
+_STEPS = (  # Prefect's own, which its page shows
+    "Beginning",
+    "Finished in",
+    "Running 1 deployment pull step",
+    "Executing deployment step",
+    "Deployment step",
+    "All deployment steps",
+    "Engine execution exited",
+)
 
 
 class Hand:
@@ -314,7 +323,7 @@ def _show(run: UUID, stage: str, shown: int, stop: threading.Event) -> int:
         stop,
     )
     for line in lines:
-        if line.name in _LOGGERS and not line.message.startswith(("Finished in", "Beginning")):
+        if line.name in _LOGGERS and not line.message.startswith(_STEPS):
             print(f"{stage} | {line.message}", flush=True)
     return shown + len(lines)
 

@@ -109,7 +109,8 @@ def changed(root: Path) -> set[str]:
 
     try:
         with Repo(str(root)) as repo:
-            found = set(repo.status())
+            # From another folder DVC puts the path of dvc.yaml before a stage's name.
+            found = {name.rsplit(":", 1)[-1] for name in repo.status()}
     except LockError:
         return {node.name for node in stage_graph(root)}
     reached: set[str] = set()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import concurrent.futures as cf
 import threading
 import time
+from contextlib import chdir
 from pathlib import Path
 
 import psutil
 import pytest
 
-from flows.graph import StageNode, select, stage_graph
+from flows.graph import StageNode, changed, select, stage_graph
 from flows.local import Done
 from flows.pipeline import schedule
 from tests.workspace import Workspace
@@ -151,3 +152,24 @@ def test_a_stage_past_its_deadline_is_stopped_with_its_children(copied: Workspac
     assert time.monotonic() - began < 120
     commands = [" ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])]
     assert not [command for command in commands if "deadline-test" in command]
+
+
+def test_what_has_changed_is_seen_from_another_folder_too(
+    finished: Workspace, copied: Workspace, tmp_path: Path
+) -> None:
+    assert changed(finished.root) == set()
+    params = copied.params()
+    params["samplers"]["heun"]["steps"] = 5
+    copied.write_params(params)
+    after = {
+        "check",
+        *(f"{stage}@digits-vp-0-heun" for stage in ("sample", "features", "evaluate")),
+    }
+    # `check` reads all of params.yaml, and everything is after it.
+    with chdir(tmp_path):
+        seen = changed(copied.root)
+    assert after <= seen == {node.name for node in stage_graph(copied.root)}
+    (copied.root / "artifacts/grids/digits-vp-0-heun.png").unlink()
+    copied.dvc("repro", "check")
+    with chdir(tmp_path):
+        assert changed(copied.root) == {*after - {"check"}, "report"}
