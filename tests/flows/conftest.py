@@ -42,11 +42,13 @@ class Site:
         self.workspace.git("add", "-A")
         self.workspace.git("commit", "-qm", message)
 
-    def worker(self, pool: str, name: str, machine: str = "") -> subprocess.Popen[bytes]:
+    def worker(
+        self, pool: str, name: str, machine: str = "", **variables: str
+    ) -> subprocess.Popen[bytes]:
         """Start a worker on a machine of its own, or on one on which others were before."""
         place = self.folder / "machines" / (machine or name)
         process = self.cluster.start_worker(
-            pool, f"{name}-{self.folder.name}", place=place, SCOREMODEL_PULSE=PULSE
+            pool, f"{name}-{self.folder.name}", place=place, SCOREMODEL_PULSE=PULSE, **variables
         )
         self.started.append(process)
         return process
