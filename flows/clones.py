@@ -191,8 +191,8 @@ def clone(
             shutil.rmtree(half, ignore_errors=True)
             git(place, "clone", "--quiet", "--no-checkout", "--", repository, str(half))
             half.rename(folder)
-        _check_out(folder, repository, commit, branch)
         _forget_locks(folder)
+        _check_out(folder, repository, commit, branch)
         _share(place, folder)
         _configure(place, folder, remote)
         yield folder
@@ -236,11 +236,14 @@ def _check_out(folder: Path, repository: str, commit: str | None, branch: str | 
 
 
 def _forget_locks(folder: Path) -> None:
-    """Drop the locks of DVC processes that died in this clone.
+    """Drop the locks of git and DVC processes that died in this clone.
 
-    DVC asks whether their numbers are alive, and in another container's numbers they may be somebody
-    else's. Whoever holds the clone's own lock is alone in it; on Linux a killed flow's DVC is gone too.
+    Whoever holds the clone's own lock is alone in it. DVC asks whether the numbers of processes are
+    alive, and in another container's numbers they may be somebody else's; on Linux a killed flow's
+    DVC is gone too.
     """
+    for lock in (folder / ".git").rglob("*.lock"):
+        lock.unlink(missing_ok=True)
     if sys.platform.startswith("linux"):
         (folder / ".dvc" / "tmp" / "rwlock").unlink(missing_ok=True)
 

@@ -55,9 +55,9 @@ class Job:
     Args:
         root: the workspace.
         node: the stage.
+        stop: ends the stage when it is set.
         force: whether to run it although nothing changed.
         pull: whether to look into the DVC remote for what is missing.
-        stop: ends the stage when it is set.
         follow: takes every line, None for a progress artifact of its own.
     """
 

@@ -135,6 +135,11 @@ def pipeline(
         said = pedigree(root)
         params = check()
         nodes = select(stage_graph(root), list(targets or []))
+        if push and default_remote(root) is None:
+            raise ValueError(
+                "push: not allowed without a DVC remote (dvc remote add --default NAME ADDRESS, or "
+                "the parameter remote), allowed: false"
+            )
         if executor == "workers":
             hand = _hand(root, nodes, repository, remote, force, patience, stop)
             done, failed = _by_workers(root, nodes, params, hand, said["revision"])
