@@ -48,12 +48,7 @@ class StoppedError(RuntimeError):
 
 
 class Child:
-    """What DVC did with the stages it was asked for.
-
-    Args:
-        ran: the stages whose command was run.
-        restored: the stages whose outputs came from a cache or a remote.
-    """
+    """What DVC did with the stages it was asked for, by its own lines."""
 
     def __init__(self) -> None:
         self.ran: list[str] = []
@@ -67,7 +62,7 @@ class Child:
             self.restored.append(found[1])
 
     def outcome(self, stage: str) -> str:
-        """Return "ran", "restored" or "up to date"."""
+        """Return "ran", "restored" (from a cache or a remote) or "up to date"."""
         if stage in self.ran:
             return "ran"
         return "restored" if stage in self.restored else "up to date"

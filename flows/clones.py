@@ -98,11 +98,7 @@ class Remote:
 
 
 def default_remote(root: Path) -> Remote | None:
-    """Return the default DVC remote of a workspace, None if it has none.
-
-    Args:
-        root: the workspace.
-    """
+    """Return the default DVC remote of a workspace, None if it has none."""
     from dvc.config import Config
 
     config = Config(str(root / ".dvc"))

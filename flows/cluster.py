@@ -102,7 +102,14 @@ class Cluster:
         return process
 
     def run(self, *command: str, cwd: Path | None = None) -> str:
-        """Run a program of this Python's environment and return what it prints.
+        """Run a program of this Python's environment.
+
+        Args:
+            *command: a module and its arguments.
+            cwd: the folder to run it in; the project's by default.
+
+        Returns:
+            What it prints.
 
         Raises:
             RuntimeError: with its output, if it fails.

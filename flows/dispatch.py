@@ -224,11 +224,7 @@ def _submit(stage: str, node: StageNode, hand: Hand) -> FlowRun:
 
 
 def _patiently(ask: Callable[[SyncPrefectClient], Result], stop: threading.Event) -> Result:
-    """Return the server's answer, however long a restart of it takes.
-
-    Raises:
-        StoppedError: if the flow was asked to end meanwhile.
-    """
+    """Return the server's answer, however long a restart of it takes."""
     said = False
     while not stop.is_set():
         try:
@@ -258,15 +254,7 @@ class _Signs:
 
 
 def _watch(run: FlowRun, node: StageNode, hand: Hand, logger: Any) -> FlowRun | None:
-    """Wait for a stage's run, and show its lines.
-
-    Returns:
-        The run in its final state, None if it died without one.
-
-    Raises:
-        StageFailedError: if no worker takes it.
-        StoppedError: if the flow was asked to end; the stage's run is cancelled.
-    """
+    """Wait for a stage's run and show its lines; return it in its final state, None if it died."""
     signs, shown, waiting_since, warned = _Signs(), 0, time.monotonic(), -math.inf
     while True:
         if hand.stop.is_set():

@@ -103,6 +103,9 @@ def changed(root: Path) -> set[str]:
 
     Args:
         root: the folder of `dvc.yaml`.
+
+    Returns:
+        The stages' names.
     """
     from dvc.lock import LockError
     from dvc.repo import Repo
