@@ -16,7 +16,15 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["Child", "DvcFailedError", "StageKilledError", "StoppedError", "run_dvc"]
+__all__ = [
+    "Child",
+    "DvcFailedError",
+    "StageKilledError",
+    "StoppedError",
+    "cleaned",
+    "failure",
+    "run_dvc",
+]
 
 Say = Callable[[str], None]
 
@@ -120,7 +128,7 @@ def run_dvc(
                 waited = True
             stop.wait(_PATIENCE)
         else:
-            raise _failure(lines, status)
+            raise failure(lines, status)
 
 
 def _once(
@@ -184,7 +192,12 @@ def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
     assert process.stdout is not None
     for line in process.stdout:  # universal newlines: a progress bar's "\r" ends a line too
         if line.strip():
-            yield _CREDENTIALS.sub("…@", line.rstrip())
+            yield cleaned(line.rstrip())
+
+
+def cleaned(line: str) -> str:
+    """Return a line without the names and passwords in its addresses."""
+    return _CREDENTIALS.sub("…@", line)
 
 
 def _end(process: subprocess.Popen[str]) -> None:
@@ -233,8 +246,16 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def _failure(lines: list[str], status: int) -> DvcFailedError:
-    """Return the error whose line says most: the stage's own, then DVC's, then the status."""
+def failure(lines: list[str], status: int) -> DvcFailedError:
+    """Return the error whose line says most: the stage's own, then DVC's, then the status.
+
+    Args:
+        lines: what DVC said last.
+        status: its exit status, −N if signal N ended it.
+
+    Returns:
+        A `StageKilledError` if the same command would go on where it was.
+    """
     for line in lines:
         # A shell between DVC and the stage says 128 + the signal's number.
         code = int(found[1]) if (found := _EXITED.search(line)) else 0

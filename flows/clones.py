@@ -21,6 +21,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from flows.child import cleaned
 from flows.graph import StageNode
 from tasks.layout import LEDGER
 
@@ -69,8 +70,7 @@ def git(folder: Path, *arguments: str) -> str:
         said = next(
             (line for line in lines if line.startswith("fatal:")), (lines or ["failed"])[-1]
         )
-        said = re.sub(r"(?<=://)[^/@\s]+@", "…@", said)
-        raise ValueError(f"git {arguments[0]}: {said.removeprefix('fatal: ')}")
+        raise ValueError(f"git {arguments[0]}: {cleaned(said.removeprefix('fatal: '))}")
     return done.stdout
 
 

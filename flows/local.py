@@ -23,7 +23,7 @@ from flows.clones import workspaces
 from flows.graph import StageNode
 from flows.progress import Progress
 
-__all__ = ["Done", "Job", "StageFailedError", "cores", "gpus", "killed", "run_stage"]
+__all__ = ["Done", "Job", "StageFailedError", "cores", "gpus", "killed", "one_gpu", "run_stage"]
 
 
 class StageFailedError(RuntimeError):
@@ -89,31 +89,48 @@ def gpus(root: Path) -> tuple[str, ...]:
         root: the workspace, whose `device:` may rule them out.
 
     Returns:
-        Their numbers; one empty name if the stages name their GPU themselves (`device: cuda:1`).
+        Their names; one empty name if the stages name their GPU themselves (`device: cuda:1`).
     """
     device = str(YAML(typ="safe", pure=True).load(root / "params.yaml").get("device", "auto"))
     if device.startswith("cuda:"):
         return ("",)
     if device not in ("auto", "cuda"):
         return ()
+    there = _installed_gpus()
     if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return tuple(filter(None, os.environ["CUDA_VISIBLE_DEVICES"].split(",")))
+        named = filter(None, os.environ["CUDA_VISIBLE_DEVICES"].split(","))
+        return tuple(there.get(name.strip(), name.strip()) for name in named)
+    return tuple(there.values())
+
+
+def _installed_gpus() -> dict[str, str]:
+    """Return the name of each GPU by its number: numbers are another GPU's in another container."""
     try:
         listed = subprocess.run(
-            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
+            ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"],
             capture_output=True,
             text=True,
             timeout=30,
             check=True,
         ).stdout
     except (OSError, subprocess.SubprocessError):
-        return ()
-    return tuple(listed.split())
+        return {}
+    pairs = (line.split(",") for line in listed.splitlines() if "," in line)
+    return {number.strip(): name.strip() for number, name in pairs}
 
 
 @contextmanager
-def _one_gpu(root: Path, say: Say, stop: threading.Event) -> Iterator[dict[str, str]]:
-    """Yield the environment of a stage that has one GPU to itself, whoever else runs stages here."""
+def one_gpu(root: Path, say: Say, stop: threading.Event) -> Iterator[dict[str, str]]:
+    """Yield the environment of a stage that has one GPU to itself, whoever else runs stages here.
+
+    Args:
+        root: the workspace.
+        say: is told about a wait.
+        stop: ends the wait when it is set.
+
+    Yields:
+        CUDA_VISIBLE_DEVICES; nothing where there is no GPU, or the stages name theirs.
+    """
     names = [name for name in gpus(root) if name]
     if not names:
         yield {}
@@ -197,5 +214,5 @@ def _gpu(job: Job, say: Say) -> Iterator[dict[str, str]]:
     if not job.node.gpus:
         yield {}
         return
-    with _one_gpu(job.root, say, job.stop) as environment:
+    with one_gpu(job.root, say, job.stop) as environment:
         yield environment

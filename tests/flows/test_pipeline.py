@@ -58,6 +58,7 @@ class Recorder:
         self.broken = broken
         self.running: dict[str, int] = {}
         self.most_cores = 0
+        self.most_stages = 0
         self.alone = False
         self.order: list[str] = []
         self.lock = threading.Lock()
@@ -68,6 +69,7 @@ class Recorder:
     def work(self, node: StageNode) -> Done:
         with self.lock:
             self.running[node.name] = node.cores
+            self.most_stages = max(self.most_stages, len(self.running))
             if node.name == "d":
                 self.alone = set(self.running) == {"d"}
             else:
