@@ -70,6 +70,12 @@ class Site:
         answer.raise_for_status()
         return answer.json()
 
+    def forget_workers(self, pool: str) -> None:
+        """Have the server forget other tests' workers, which it was told of a moment ago."""
+        for worker in self.api(f"work_pools/{pool}/workers/filter"):
+            gone = f"{self.cluster.url}/work_pools/{pool}/workers/{worker['name']}"
+            httpx.delete(gone, timeout=30).raise_for_status()
+
     def runs(self, flow: str) -> list[dict[str, Any]]:
         """Return a flow's runs for this project, newest first."""
         named = {"name": {"any_": [flow]}}

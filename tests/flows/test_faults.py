@@ -228,11 +228,11 @@ def test_a_flow_waits_for_a_person_s_own_repro(site: Site) -> None:
 
 def test_a_pool_without_a_worker_is_named_within_a_minute(site: Site) -> None:
     site.train_for(60, every_steps=20)
+    site.forget_workers("gpu")
     began = time.monotonic()
     flow = site.flow(*WORKERS, "--patience", "25")
     said, _ = flow.communicate(timeout=90)
     assert flow.returncode == 1
-    # Other tests' workers are gone for a while.
     line = next(line for line in said.splitlines() if "work pool 'gpu' has no worker" in line)
     assert "; start one: prefect worker start --pool gpu" in line
     assert time.monotonic() - began < 60
