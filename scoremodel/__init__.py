@@ -3,8 +3,10 @@
     sde         forward SDEs (VE, VP, cosine VP, sub-VP), their reverse SDE and probability flow
     chains      NCSN's ladder and DDPM's chain, of which VE and VP are the limits
     denoiser    the trained object, its score, preconditioning, classes and guidance
-    loss, times, training      denoising score matching over many noise levels
+    loss, times, training      score matching, over many noise levels
     samplers    Langevin, reverse SDE, probability-flow ODE: one interface
+    flow, likelihood, latents  the probability-flow ODE between data and noise
+    inverse     what a model says of data that are known in part
     oracles     Gaussians and mixtures with exact scores
     data, networks, evaluation
 
@@ -23,7 +25,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scoremodel.chains import DDPM, NCSN
     from scoremodel.denoiser import Denoiser, convert, load, save
-    from scoremodel.oracles import GaussianMixture
+    from scoremodel.inverse import posterior, restore
+    from scoremodel.latents import decode, encode, interpolate
+    from scoremodel.likelihood import bits_per_dim, log_likelihood, uniform_dequantise
+    from scoremodel.oracles import Gaussian, GaussianMixture
     from scoremodel.samplers import (
         DDIM,
         Ancestral,
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
         Euler,
         EulerMaruyama,
         Heun,
+        Langevin,
         PredictorCorrector,
         ReverseDiffusion,
         RungeKutta,
@@ -58,8 +64,10 @@ __all__ = [
     "Denoiser",
     "Euler",
     "EulerMaruyama",
+    "Gaussian",
     "GaussianMixture",
     "Heun",
+    "Langevin",
     "PredictorCorrector",
     "ReverseDiffusion",
     "RungeKutta",
@@ -68,19 +76,32 @@ __all__ = [
     "StochasticHeun",
     "SubVP",
     "TrainingConfig",
+    "bits_per_dim",
     "convert",
+    "decode",
+    "encode",
+    "interpolate",
     "langevin",
     "load",
+    "log_likelihood",
+    "posterior",
+    "restore",
     "sample",
     "save",
     "train",
+    "uniform_dequantise",
 ]
 
 # Imported on first use: a process that only reads parameters should not pay for torch.
 _HOME = {
     **dict.fromkeys(("DDPM", "NCSN"), "scoremodel.chains"),
     **dict.fromkeys(("Denoiser", "convert", "load", "save"), "scoremodel.denoiser"),
-    "GaussianMixture": "scoremodel.oracles",
+    **dict.fromkeys(("posterior", "restore"), "scoremodel.inverse"),
+    **dict.fromkeys(("decode", "encode", "interpolate"), "scoremodel.latents"),
+    **dict.fromkeys(
+        ("bits_per_dim", "log_likelihood", "uniform_dequantise"), "scoremodel.likelihood"
+    ),
+    **dict.fromkeys(("Gaussian", "GaussianMixture"), "scoremodel.oracles"),
     **dict.fromkeys(("SDE", "VE", "VP", "CosineVP", "SubVP"), "scoremodel.sde"),
     **dict.fromkeys(("TrainingConfig", "train"), "scoremodel.training"),
 }

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from scoremodel.chains import process_from_config
-from scoremodel.networks import build_network
+from scoremodel.networks import Energy, build_network
 from scoremodel.sde import Process, column
 from scoremodel.weights import read_weights, write_weights
 
@@ -167,6 +167,8 @@ class Denoiser(nn.Module):
         levels: number of grey levels of the data's pixels, None for real-valued data.
         classes: number of classes of a class-conditional model, None for an unconditional one.
         preconditioning: what the network inside predicts, see `preconditioning`.
+        energy: whether what the network predicts is the gradient of a scalar, see `Energy`; the
+            model then has an unnormalised density, see `Denoiser.energy`.
 
     Raises:
         ValueError: if the network does not fit the shape, or mean and std do not, or the
@@ -183,6 +185,7 @@ class Denoiser(nn.Module):
         levels: int | None = None,
         classes: int | None = None,
         preconditioning: Preconditioning = "edm",
+        energy: bool = False,
     ) -> None:
         super().__init__()
         if len(mean) != shape[0] or not std > 0:
@@ -204,7 +207,8 @@ class Denoiser(nn.Module):
         self.preconditioning: Preconditioning = preconditioning
         self.info: dict[str, Any] = {}
         self.ema_half_life: float | None = None
-        self.network = build_network(network, shape, classes)
+        inner = build_network(network, shape, classes)
+        self.network = Energy(inner) if energy else inner
         self.register_buffer("mean", torch.tensor(mean).view(len(mean), *(1,) * (len(shape) - 1)))
 
     @property
@@ -380,6 +384,38 @@ class Denoiser(nn.Module):
         """
         return convert(self(x_t, t, labels), x_t, t, self.process, "denoised", "score")
 
+    def energy(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the energy f(x_t, t) = −ln p_t(x_t) up to a constant of t; the score is −∇ f.
+
+        With y = x_t / alpha_t − m, r = sigma_t / alpha_t and the network's scalar ψ:
+
+            f = (1 − c_skip) |y|² / (2 r²) − c_out / (c_in r²) ψ(c_in y, c_noise)
+
+        Song and Kingma, How to Train Your Energy-Based Models, 2021, arXiv:2101.03288.
+
+        Args:
+            x_t: noisy data with shape (B, *shape).
+            t: times in [0, 1] with shape (B,).
+            labels: see `forward`.
+
+        Returns:
+            Energies with shape (B,).
+
+        Raises:
+            ValueError: if the model was not made with `energy=True`, or as `forward`.
+        """
+        if not isinstance(self.network, Energy):
+            raise ValueError("this model has a score but no energy; make it with energy=True")
+        ratio = self.process.ratio(t)
+        c_skip, c_out, c_in = preconditioning(ratio, self.std, self.preconditioning)
+        y = x_t / column(self.process.alpha(t), x_t) - self.data_mean
+        psi = self.network.potential(
+            column(c_in, y) * y, _c_noise(ratio), self.checked(labels, 1.0)
+        )
+        squared = y.square().flatten(1).sum(1)
+        f: Tensor = ((1 - c_skip) * squared / 2 - c_out / c_in * psi) / ratio**2
+        return f
+
     def config(self) -> dict[str, Any]:
         """Return what is needed, beside the weights, to make this denoiser again."""
         return {
@@ -391,6 +427,7 @@ class Denoiser(nn.Module):
             "levels": self.levels,
             "classes": self.classes,
             "preconditioning": self.preconditioning,
+            "energy": isinstance(self.network, Energy),
         }
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from scoremodel.denoiser import convert
 from scoremodel.sde import Process
 
-__all__ = ["GaussianMixture"]
+__all__ = ["Gaussian", "GaussianMixture"]
 
 
 class GaussianMixture:
@@ -90,3 +90,69 @@ class GaussianMixture:
     def score(self, x_t: Tensor, t: Tensor, process: Process) -> Tensor:
         """Return ∇ ln p_t(x_t) with shape (B, D), arguments as `denoised`."""
         return convert(self.denoised(x_t, t, process), x_t, t, process, "denoised", "score")
+
+
+class Gaussian:
+    """N(m, C) with any covariance: exact denoised mean, log-density, and posterior of A x + n.
+
+    Args:
+        mean: m with shape (D,).
+        covariance: C with shape (D, D), symmetric and positive definite; both decide the type.
+
+    Raises:
+        ValueError: if the shapes do not fit, or C is not positive definite.
+    """
+
+    def __init__(self, mean: Tensor, covariance: Tensor) -> None:
+        if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
+            raise ValueError(
+                f"a mean of shape {tuple(mean.shape)} and a covariance of shape "
+                f"{tuple(covariance.shape)} do not fit"
+            )
+        self.mean, self.covariance = mean, covariance
+        self.variances, self.axes = torch.linalg.eigh(covariance)
+        if not bool((self.variances > 0).all()):
+            raise ValueError(
+                f"the covariance's smallest eigenvalue is {float(self.variances[0]):g}, "
+                "allowed: positive"
+            )
+
+    def denoised(self, x_t: Tensor, t: Tensor, process: Process) -> Tensor:
+        """Return E[x_0 | x_t] = m + alpha C (alpha² C + sigma² I)⁻¹ (x_t − alpha m).
+
+        Args:
+            x_t: noisy points with shape (B, D).
+            t: times with shape (B,).
+            process: the process that made x_t.
+
+        Returns:
+            The denoised mean with shape (B, D).
+        """
+        alpha, sigma = process.alpha(t)[:, None], process.sigma(t)[:, None]
+        gain = alpha * self.variances / (alpha**2 * self.variances + sigma**2)
+        along: Tensor = gain * ((x_t - alpha * self.mean) @ self.axes)
+        return self.mean + along @ self.axes.T
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Return ln N(x; m, C) with shape (B,), for x with shape (B, D)."""
+        scaled: Tensor = (x - self.mean) @ self.axes / self.variances.sqrt()
+        return -0.5 * (scaled.square() + (2 * torch.pi * self.variances).log()).sum(1)
+
+    def posterior(self, operator: Tensor, y: Tensor, noise_std: float) -> tuple[Tensor, Tensor]:
+        """Return mean and covariance of x given y = A x + n, n ~ N(0, noise_std² I).
+
+        The mean is the best linear estimate for any distribution with these two moments.
+
+        Args:
+            operator: A with shape (M, D).
+            y: what is known with shape (B, M).
+            noise_std: standard deviation of n, positive.
+
+        Returns:
+            Means with shape (B, D), and the one covariance with shape (D, D).
+        """
+        across = self.covariance @ operator.T
+        noise = noise_std**2 * torch.eye(len(operator)).to(operator)
+        gain = torch.linalg.solve(operator @ across + noise, across.T).T
+        mean = self.mean + (y - self.mean @ operator.T) @ gain.T
+        return mean, self.covariance - gain @ across.T

@@ -1,8 +1,8 @@
 """At which times, that is noise levels, a denoiser is trained.
 
-All but `Uniform` are stratified: from u_i = (u_0 + i / count) mod 1 with one u_0 ~ U(0, 1), so that
-every batch covers all noise levels evenly, which takes the times' own variance out of its loss. Each
-u_i is uniform by itself.
+All but `Uniform` and `Single` are stratified: from u_i = (u_0 + i / count) mod 1 with one
+u_0 ~ U(0, 1), so that every batch covers all noise levels evenly, which takes the times' own variance
+out of its loss. Each u_i is uniform by itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from scoremodel.sde import SDE, Process
 
-__all__ = ["TIMES", "Importance", "LogNormal", "Stratified", "Times", "Uniform"]
+__all__ = ["TIMES", "Importance", "LogNormal", "Single", "Stratified", "Times", "Uniform"]
 
 
 class Times(ABC):
@@ -144,6 +144,36 @@ class Importance(Times):
         return t, 1 / ((1 - process.t_min) * density)
 
 
+@dataclass(frozen=True)
+class Single(Times):
+    """One noise level, as before there were many: the time at which sigma_t / alpha_t is `ratio`.
+
+    Vincent 2011; of a chain, the nearest level.
+
+    Args:
+        ratio: noise ratio r, cut to the process's own.
+
+    Raises:
+        ValueError: if it is not positive.
+    """
+
+    ratio: float
+
+    kind: ClassVar[str] = "single"
+
+    def __post_init__(self) -> None:
+        if not self.ratio > 0:
+            raise ValueError(f"single needs ratio > 0, got {self.ratio}")
+
+    def draw(
+        self, count: int, process: Process, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return the one time, and ones."""
+        ratio = torch.full((count,), self.ratio, device=generator.device)
+        t = process.t_of_ratio(ratio).clamp(process.t_min, 1)
+        return t, torch.ones_like(t)
+
+
 def _log_ratios(process: Process) -> tuple[float, float]:
     """Return ln r at t_min and at 1."""
     ends = torch.tensor([process.t_min, 1.0], dtype=torch.float64)
@@ -152,6 +182,6 @@ def _log_ratios(process: Process) -> tuple[float, float]:
 
 
 TIMES: dict[str, type[Times]] = {
-    cls.kind: cls for cls in (Uniform, Stratified, LogNormal, Importance)
+    cls.kind: cls for cls in (Uniform, Stratified, LogNormal, Importance, Single)
 }
 """The distributions of times by the name that configurations use."""

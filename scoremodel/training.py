@@ -1,4 +1,4 @@
-"""The training loop: denoising score matching with Adam, warm-up, clipping and averaged copies.
+"""The training loop: score matching with Adam, warm-up, clipping and averaged copies.
 
 All randomness of step k comes from (seed, k), the order of the data from (seed, epoch): a run that
 goes on from a checkpoint is the uninterrupted run, bit for bit.
@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from scoremodel.checkpoint import Checkpoints, Stopped
-from scoremodel.data.scale import dequantise
-from scoremodel.denoiser import Denoiser, as_channels_last
-from scoremodel.loss import Weighting, denoising_loss, denoising_weight
+from scoremodel.data.scale import bin_width, dequantise
+from scoremodel.denoiser import Denoise, Denoiser, as_channels_last
+from scoremodel.loss import Objective, Weighting, denoising_weight, score_matching_loss
+from scoremodel.networks import Energy, allow_second_derivatives
 from scoremodel.rng import derive_seed, generator
 from scoremodel.schedules import Schedule, schedule_factor
 from scoremodel.times import Stratified, Times
@@ -60,8 +61,11 @@ class TrainingConfig:
         ema_half_lives: half-lives of the averaged weights, in data points seen. Of h and batches of
             B follows a decay d = 2^(−B / h); at step n min(d, (1 + n) / (10 + n)) is used, so that a
             short training is not averaged with its start.
+        objective: how the score is matched, see `scoremodel.loss`.
         weighting: see `denoising_weight`.
         times: distribution of the times, see `scoremodel.times`.
+        dequantise: whether grey levels become uniform numbers in their bins, without which a density
+            of the data does not exist (`scoremodel.likelihood`).
         label_dropout: probability with which a data point's class is hidden from a class-conditional
             model, so that it learns the distribution of all classes too (classifier-free guidance).
         flip: whether images are mirrored at random.
@@ -83,8 +87,10 @@ class TrainingConfig:
     warmup_steps: int = 0
     clip_norm: float = 1.0
     ema_half_lives: tuple[float, ...] = (50_000.0,)
+    objective: Objective = "denoising"
     weighting: Weighting = "sigma2"
     times: Times = field(default_factory=Stratified)
+    dequantise: bool = False
     label_dropout: float = 0.1
     flip: bool = False
     precision: Precision = "auto"
@@ -98,6 +104,8 @@ class TrainingConfig:
             )
         if not self.ema_half_lives or min(self.ema_half_lives) <= 0:
             raise ValueError(f"ema_half_lives must be positive, got {self.ema_half_lives}")
+        if self.compile and self.objective in ("sliced", "implicit"):
+            raise ValueError(f"objective {self.objective!r} has second derivatives: compile not it")
 
 
 @dataclass(frozen=True)
@@ -179,6 +187,7 @@ def train(
     labels: Tensor | None = None,
     checkpoints: Checkpoints | None = None,
     observer: Observer | None = None,
+    true_score: Denoise | None = None,
 ) -> Trained:
     """Train `denoiser` in place and return its averaged copies with the training curves.
 
@@ -196,18 +205,19 @@ def train(
         labels: class numbers with shape (N,), which a class-conditional model needs.
         checkpoints: where to keep the state, and to go on from; None keeps none.
         observer: watches.
+        true_score: ∇ ln p_t(x_t) as a function of (x_t, t), for the objective "explicit" only.
 
     Returns:
         The averaged denoisers and the curves.
 
     Raises:
         ValueError: if the data's shape is not the model's, or labels are missing, or given to an
-            unconditional model.
+            unconditional model; if an energy is to be compiled, which has second derivatives.
         FloatingPointError: if a loss is not finite, naming step, noise level and learning rate; the
             last checkpoint is from before it.
         Stopped: if the checkpoints' `stop` says so; the state is saved.
     """
-    run = _Run(denoiser, data, labels, config, seed)
+    run = _Run(denoiser, data, labels, config, seed, true_score)
     if checkpoints is not None and (found := checkpoints.latest(run.device)) is not None:
         run.restore(*found)
     if observer is not None:
@@ -271,7 +281,10 @@ class _Run:
         labels: Tensor | None,
         config: TrainingConfig,
         seed: int,
+        true_score: Denoise | None,
     ) -> None:
+        if config.compile and isinstance(denoiser.network, Energy):
+            raise ValueError("an energy's loss has second derivatives: compile not it")
         if data.shape[1:] != denoiser.shape:
             raise ValueError(
                 f"data of shape {tuple(data.shape)} do not fit a model of {denoiser.shape}"
@@ -284,10 +297,13 @@ class _Run:
                 f"fit {'no labels' if labels is None else f'labels of shape {tuple(labels.shape)}'}"
             )
         self.denoiser, self.config, self.seed = denoiser, config, seed
+        self.true_score = true_score
         self.device = denoiser.data_mean.device
         self.data = _near(data, self.device)
         self.labels = denoiser.checked(labels, 1.0)
         as_channels_last(denoiser)
+        if config.objective in ("sliced", "implicit"):
+            allow_second_derivatives(denoiser)
         self.averaged = {
             half_life: copy.deepcopy(denoiser).eval().requires_grad_(False)
             for half_life in config.ema_half_lives
@@ -312,6 +328,7 @@ class _Run:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(step, config)
         x_0, t, noise, weight, shown = self._batch()
+        probe = self._probe(x_0)
         torch.manual_seed(derive_seed(self.seed, "dropout", step))
         self.optimiser.zero_grad()
         row = step % config.log_every
@@ -322,13 +339,16 @@ class _Run:
                 self.denoiser.process, None if shown is None else shown[inside]
             )
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-                loss = denoising_loss(
+                loss = score_matching_loss(
+                    config.objective,
                     denoise,
                     x_0[inside],
                     t[inside],
                     noise[inside],
                     self.denoiser.process,
                     weight[inside],
+                    probe=None if probe is None else probe[inside],
+                    true_score=self.true_score,
                 )
             (loss.sum() / len(t)).backward()  # type: ignore[no-untyped-call]
             self.losses[row, inside] = loss.detach()
@@ -347,6 +367,9 @@ class _Run:
         index = self.batches(self.step)
         pixels = self.data[index.to(self.data.device)].to(self.device)
         x_0 = dequantise(pixels, self.denoiser.levels)
+        if config.dequantise and self.denoiser.levels is not None:
+            inside = torch.rand(x_0.shape, generator=draw, device=self.device) - 0.5
+            x_0 = x_0 + bin_width(self.denoiser.levels) * inside
         image = x_0.ndim == 4
         if config.flip and image:
             mirrored = torch.rand(len(x_0), generator=draw, device=self.device) < 0.5
@@ -363,6 +386,14 @@ class _Run:
             shown = labels.masked_fill(hidden < config.label_dropout, -1)
         weight = factor * denoising_weight(t, process, config.weighting, self.denoiser.std)
         return x_0, t, noise, weight, shown
+
+    def _probe(self, x_0: Tensor) -> Tensor | None:
+        """Return this step's random signs, if the objective needs them."""
+        if self.config.objective != "sliced":
+            return None
+        draw = generator(self.seed, "probe", self.step, self.device)
+        signs = torch.randint(2, x_0.shape, generator=draw, device=self.device, dtype=x_0.dtype)
+        return 2 * signs - 1
 
     def log(self) -> dict[str, float]:
         """Add a point to the curves and return it."""

@@ -5,7 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["dequantise", "quantise"]
+__all__ = ["bin_width", "dequantise", "quantise"]
+
+
+def bin_width(levels: int) -> float:
+    """Return 2 / (levels − 1), the distance of two neighbouring grey levels on the models' scale."""
+    return 2 / (levels - 1)
 
 
 def dequantise(pixels: Tensor, levels: int | None) -> Tensor:
@@ -20,7 +25,7 @@ def dequantise(pixels: Tensor, levels: int | None) -> Tensor:
     """
     if levels is None:
         return pixels.float()
-    return pixels.float() * (2 / (levels - 1)) - 1
+    return pixels.float() * bin_width(levels) - 1
 
 
 def quantise(x: Tensor, levels: int | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Networks F(x, c_noise, labels): the U-Net for images, the MLP for vectors.
+"""Networks F(x, c_noise, labels): the U-Net for images, the MLP for vectors, either one's energy.
 
 Both take x with shape (B, *shape), the noise embedding's input c_noise with shape (B,) and, if they
 were made for classes, class numbers with shape (B,), and return the shape of x. Both are made from
@@ -12,10 +12,11 @@ from typing import Any
 
 from torch import nn
 
+from scoremodel.networks.energy import Energy
 from scoremodel.networks.mlp import MLP
-from scoremodel.networks.unet import UNet
+from scoremodel.networks.unet import UNet, allow_second_derivatives
 
-__all__ = ["MLP", "UNet", "build_network"]
+__all__ = ["MLP", "Energy", "UNet", "allow_second_derivatives", "build_network"]
 
 
 def build_network(

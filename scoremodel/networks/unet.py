@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from scoremodel.networks.embedding import NoiseEmbedding, zero_initialised
 
-__all__ = ["UNet"]
+__all__ = ["UNet", "allow_second_derivatives"]
 
 
 class _Norm(nn.LayerNorm):
@@ -36,6 +38,7 @@ class _Attention(nn.Module):
         self.norm = _Norm(channels)
         self.project_in = nn.Conv2d(channels, 3 * channels, 1)
         self.project_out = nn.Conv2d(channels, channels, 1)
+        self.kernels: list[SDPBackend] | None = None  # torch's choice
         zero_initialised(self.project_out)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,10 +46,22 @@ class _Attention(nn.Module):
         # Views of the channels-last layout: a flatten of the pixels would copy all of it.
         qkv = self.project_in(self.norm(x)).permute(0, 2, 3, 1).reshape(batch, -1, 3 * channels)
         q, k, v = qkv[:, None].chunk(3, dim=3)
-        h = functional.scaled_dot_product_attention(q, k, v)
+        with nullcontext() if self.kernels is None else sdpa_kernel(self.kernels):
+            h = functional.scaled_dot_product_attention(q, k, v)
         h = h.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
         out: Tensor = x + self.project_out(h)
         return out
+
+
+def allow_second_derivatives(network: nn.Module) -> None:
+    """Have attention computed in a way whose derivative has a derivative: its fast kernels have none.
+
+    Args:
+        network: a network, which is changed in place; its results differ by rounding.
+    """
+    for layer in network.modules():
+        if isinstance(layer, _Attention):
+            layer.kernels = [SDPBackend.MATH]
 
 
 class _Block(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scoremodel.samplers.base import GRIDS, Sampler, Samples, sample
 from scoremodel.samplers.heun import Heun, StochasticHeun
-from scoremodel.samplers.langevin import AnnealedLangevin, langevin
+from scoremodel.samplers.langevin import AnnealedLangevin, Langevin, langevin
 from scoremodel.samplers.multistep import DPMSolver, SDEDPMSolver
 from scoremodel.samplers.probability_flow import Euler, RungeKutta
 from scoremodel.samplers.reverse_sde import (
@@ -25,6 +25,7 @@ __all__ = [
     "Euler",
     "EulerMaruyama",
     "Heun",
+    "Langevin",
     "PredictorCorrector",
     "ReverseDiffusion",
     "RungeKutta",
@@ -46,6 +47,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
         Euler,
         EulerMaruyama,
         Heun,
+        Langevin,
         PredictorCorrector,
         ReverseDiffusion,
         RungeKutta,

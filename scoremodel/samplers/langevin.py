@@ -15,7 +15,7 @@ from scoremodel.rng import generators, randn_rows
 from scoremodel.samplers.base import Call, Draw, Grid, Sampler, kernel_steps
 from scoremodel.sde import Process
 
-__all__ = ["AnnealedLangevin", "langevin"]
+__all__ = ["AnnealedLangevin", "Langevin", "langevin"]
 
 
 def langevin(
@@ -74,6 +74,18 @@ class _Level(NamedTuple):
     c: float
     repeats: int
     scale: float
+
+
+def _walk(plan: Sequence[_Level], x: Tensor, denoise: Call, draw: Draw) -> Iterator[Tensor]:
+    """Yield the state after each entry of the plan."""
+    for t, a, b, c, repeats, scale in plan:
+        for _ in range(repeats):
+            x = (a * x).add_(denoise(x, t), alpha=b)
+            if c:
+                x.add_(draw(), alpha=c)
+        if scale != 1.0:
+            x.mul_(scale)
+        yield x
 
 
 @dataclass(frozen=True)
@@ -159,11 +171,76 @@ class AnnealedLangevin(Sampler):
         self, plan: Sequence[_Level], x: Tensor, denoise: Call, draw: Draw
     ) -> Iterator[Tensor]:
         """Yield the state after each level, scaled to the next one's alpha."""
-        for t, a, b, c, repeats, scale in plan:
-            for _ in range(repeats):
-                x = (a * x).add_(denoise(x, t), alpha=b)
-                if c:
-                    x.add_(draw(), alpha=c)
-            if scale != 1.0:
-                x.mul_(scale)
-            yield x
+        yield from _walk(plan, x, denoise, draw)
+
+
+@dataclass(frozen=True)
+class Langevin(Sampler):
+    """Plain Langevin dynamics at one noise level, with a last denoising step. NFE = steps + 1.
+
+        y ← y + e s(y, r) + sqrt(2 e) z,      y = x / alpha,  r = sigma / alpha
+
+    What came before many noise levels, for models of one level and to see where it fails: it does
+    not find a mode's weight, and far from the data it follows a score that was never learned.
+
+    Song and Ermon 2019, arXiv:1907.05600, section 2.2.
+
+    Args:
+        steps: number of steps.
+        grid: not used; there is one level.
+        step_size: e, in units of the data squared; below 2 r², beyond which the steps diverge.
+        ratio: r, the noise level at which the score is taken, or the process's nearest; None is its
+            smallest.
+        start_std: the chains start from N(0, start_std² I); None is the prior's own width.
+
+    Raises:
+        ValueError: if steps < 1, or another number is not positive.
+    """
+
+    step_size: float = 1e-4
+    ratio: float | None = None
+    start_std: float | None = None
+
+    kind: ClassVar[str] = "langevin"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("step_size", "ratio", "start_std"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"langevin needs {name} > 0, got {value}")
+
+    def plan(self, process: Process) -> Sequence[_Level]:
+        """Return the way to where the chains start, the steps, and the last denoising step.
+
+        Args:
+            process: the process whose level it is.
+
+        Returns:
+            One entry for each.
+
+        Raises:
+            ValueError: if the steps would diverge.
+        """
+        t = process.t_min
+        if self.ratio is not None:
+            found = process.t_of_ratio(torch.tensor(self.ratio, dtype=torch.float64))
+            t = min(max(float(found), process.t_min), 1.0)
+        ends = torch.tensor([t, 1.0], dtype=torch.float64)
+        alpha, alpha_prior = process.alpha(ends).tolist()
+        r = float(process.ratio(ends)[0])
+        e = self.step_size
+        if e >= 2 * r**2:
+            raise ValueError(
+                f"langevin at r = {r:g} diverges unless step_size < {2 * r**2:g}, got {e:g}"
+            )
+        width = alpha_prior if self.start_std is None else process.prior_std() / self.start_std
+        step = _Level(t, 1 - e / r**2, e / r**2 * alpha, alpha * math.sqrt(2 * e), 1, 1.0)
+        start = _Level(t, 1.0, 0.0, 0.0, 0, alpha / width)
+        return [start, *[step] * self.steps, _Level(t, 0.0, 1.0, 0.0, 1, 1.0)]
+
+    def states(
+        self, plan: Sequence[_Level], x: Tensor, denoise: Call, draw: Draw
+    ) -> Iterator[Tensor]:
+        """Yield where the chains start, and the state after each step."""
+        yield from _walk(plan, x, denoise, draw)

@@ -11,14 +11,13 @@ the same ODE between their levels.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
+from scoremodel.flow import flow
 from scoremodel.samplers.base import (
     Call,
     Draw,
@@ -30,7 +29,7 @@ from scoremodel.samplers.base import (
     as_sde,
     kernel_steps,
 )
-from scoremodel.sde import Process
+from scoremodel.sde import SDE, Process
 
 __all__ = ["Euler", "RungeKutta"]
 
@@ -71,12 +70,10 @@ class RungeKutta(Sampler):
 
         dy / d(ln r) = y − D(x_t, t)
 
-    by torchode, in float64, which gives every sample its own step sizes: with one step size for the
-    batch a sample would depend on its batch mates. NFE is what the batch's slowest sample takes,
-    averaged over batches. For SDEs only, which have every noise level.
+    with step sizes of its own for every sample, see `scoremodel.flow`. NFE is what the batch's slowest
+    sample takes, averaged over batches. For SDEs only, which have every noise level.
 
-    Song et al. 2021, arXiv:2011.13456, appendix D.4, use rtol = atol = 1e-5; Lienen and Günnemann
-    2022, arXiv:2210.12375 (torchode).
+    Song et al. 2021, arXiv:2011.13456, appendix D.4, use rtol = atol = 1e-5.
 
     Args:
         steps: 1; the solver chooses its own steps.
@@ -103,45 +100,23 @@ class RungeKutta(Sampler):
                 f"got {self.steps}, {self.rtol} and {self.atol}"
             )
 
-    def plan(self, process: Process) -> Sequence[tuple[Process, Kernel]]:
+    def plan(self, process: Process) -> Sequence[tuple[SDE, Kernel]]:
         """Return the one step from t = 1 to t_min."""
         sde = as_sde(process, self.kind)
         (whole,) = kernel_steps(sde, 1, "uniform", denoise_last=False)
         return [(sde, whole)]
 
-    def times(self, plan: Sequence[tuple[Process, Kernel]]) -> list[float]:
+    def times(self, plan: Sequence[tuple[SDE, Kernel]]) -> list[float]:
         """Return t_min; the others are the solver's choice."""
         return [plan[0][1].s]
 
     def states(
-        self, plan: Sequence[tuple[Process, Kernel]], x: Tensor, denoise: Call, draw: Draw
+        self, plan: Sequence[tuple[SDE, Kernel]], x: Tensor, denoise: Call, draw: Draw
     ) -> Iterator[Tensor]:
         """Yield the solution at t_min, or its denoised mean."""
-        import torchode
-
         ((process, whole),) = plan
-        shape, kind = x.shape, x.dtype
-
-        def slope(log_r: Tensor, y: Tensor) -> Tensor:
-            t = process.t_of_ratio(log_r.exp()).clamp(whole.s, whole.t)
-            x_t = (process.alpha(t)[:, None] * y).view(shape)
-            denoised = denoise(x_t.to(kind), t.to(kind)).flatten(1).double()
-            if not bool(denoised.isfinite().all()):
-                raise FloatingPointError(f"{self.kind}: the model's output is not finite")
-            return y - denoised
-
-        term = torchode.ODETerm(slope)
-        solver = torchode.AutoDiffAdjoint(
-            torchode.Dopri5(term=term),
-            torchode.IntegralController(atol=self.atol, rtol=self.rtol, term=term),
-        )
-        y = (x / whole.alpha_t).flatten(1).double()
-        ends = [torch.full_like(y[:, 0], math.log(r)) for r in (whole.r_t, whole.r_s)]
-        solution = solver.solve(torchode.InitialValueProblem(y, *ends))
-        if bool(solution.status.any()):
-            raise FloatingPointError(
-                f"{self.kind}: no step size meets rtol={self.rtol}, atol={self.atol} "
-                f"(torchode's status {int(solution.status.max())})"
-            )
-        x = (whole.alpha_s * solution.ys[:, -1]).view(shape).to(kind)
+        try:
+            x, _, _ = flow(denoise, process, x, whole.t, whole.s, rtol=self.rtol, atol=self.atol)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{self.kind}: {error}") from error
         yield denoise(x, whole.s) if self.denoise_last else x

@@ -29,6 +29,7 @@ from scoremodel.samplers import (
     Euler,
     EulerMaruyama,
     Heun,
+    Langevin,
     PredictorCorrector,
     ReverseDiffusion,
     RungeKutta,
@@ -256,6 +257,7 @@ FINE: dict[str, Sampler] = {
     "euler": Euler(400, grid="log_snr"),
     "euler_maruyama": EulerMaruyama(800),
     "heun": Heun(60),
+    "langevin": Langevin(200, step_size=0.004, ratio=0.05, start_std=1.0),
     "predictor_corrector": PredictorCorrector(150, grid="log_snr", snr=0.05),
     "reverse_diffusion": ReverseDiffusion(400, grid="log_snr"),
     "runge_kutta": RungeKutta(),
@@ -332,6 +334,22 @@ def test_langevin_has_its_exact_stationary_variance(temperature: float) -> None:
     variance = 2 * e * temperature / (1 - (1 - e / v) ** 2)
     assert abs(variance / (v * temperature) - 1) > 8 * math.sqrt(2 / chains)
     assert agrees(x, MEAN, variance)
+
+
+@pytest.mark.parametrize("process", [VE(0.01, 50.0), VP(), DDPM()], ids=str)
+def test_langevin_of_a_model_stays_at_its_level_s_own_density(process: Process) -> None:
+    """At r its stationary law is N(m, 2 e / (1 − (1 − e/v)²)), v = s² + r²; then D shrinks it by s²/v."""
+    e, r = 0.05, 0.3
+    x = draw(Langevin(100, step_size=e, ratio=r, start_std=0.5), process)
+    t = process.t_of_ratio(torch.tensor(r, dtype=torch.float64))
+    v = STD**2 + float(process.ratio(t)) ** 2
+    variance = 2 * e / (1 - (1 - e / v) ** 2) * (STD**2 / v) ** 2
+    assert agrees(x, MEAN, variance)
+
+
+def test_langevin_s_steps_that_diverge_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"diverges unless step_size < 0.0002\d*, got 0.001"):
+        Langevin(5, step_size=1e-3).plan(VE(0.01, 50.0))
 
 
 def test_langevin_chain_i_is_a_function_of_seed_and_i() -> None:

@@ -1,0 +1,239 @@
+"""Inverse problems: what a trained model says of data of which only y = A x_0 + n is known.
+
+With V = Cov[x_0 | x_t] and noise n ~ N(0, std² I) the denoised mean given y is
+
+    E[x_0 | x_t, y] ≈ D + (r² ∂D/∂y)ᵀ Aᵀ (std² I + A V Aᵀ)⁻¹ (y − A D),
+
+where r² ∂D/∂y is V itself (Tweedie's second formula). For Gaussian data it is exact. The two methods
+differ in the V inside the brackets:
+
+    pigdm   r² s² / (s² + r²) I, with the data's standard deviation s: exact if Cov[x_0] = s² I
+            (Song, Vahdat, Mardani and Kautz, Pseudoinverse-Guided Diffusion Models, 2023)
+    mmps    r² ∂D/∂y itself: exact for every Gaussian
+            (Rozet, Andry, Lanusse and Louppe 2024, arXiv:2405.13712)
+
+The result is a denoiser like any other, so every sampler samples from the posterior.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from scoremodel.denoiser import Denoise, Denoiser
+from scoremodel.samplers.base import Sampler, sample
+from scoremodel.sde import Process, column
+
+__all__ = ["Method", "Operator", "blur", "downsample", "mask", "posterior", "restore"]
+
+Method = Literal["pigdm", "mmps"]
+
+Operator = Callable[[Tensor], Tensor]
+"""Any linear function A of data with shape (B, *), each row of the result of its own row alone."""
+
+
+def mask(known: Tensor) -> Operator:
+    """Return the operator that keeps what is known and sets the rest to zero.
+
+    Args:
+        known: booleans with the shape of one data point, or one that broadcasts to it.
+
+    Returns:
+        x → known · x.
+    """
+    return lambda x: x * known.to(x)
+
+
+def downsample(factor: int) -> Operator:
+    """Return the operator that averages squares of factor × factor pixels of images (B, C, H, W)."""
+    return lambda x: functional.avg_pool2d(x, factor)
+
+
+def blur(std: float) -> Operator:
+    """Return convolution of images (B, C, H, W) with a Gaussian, with zeros beyond the edges.
+
+    Args:
+        std: the Gaussian's standard deviation in pixels, cut at three of them.
+
+    Returns:
+        The operator.
+    """
+    reach = max(1, round(3 * std))
+    line = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / std) ** 2)
+    kernel = torch.outer(line, line) / line.sum() ** 2
+
+    def blurred(x: Tensor) -> Tensor:
+        channels = x.shape[1]
+        weight = kernel.to(x).expand(channels, 1, -1, -1)
+        return functional.conv2d(x, weight, padding=reach, groups=channels)
+
+    return blurred
+
+
+def posterior(
+    model: Denoiser | Denoise,
+    operator: Operator,
+    y: Tensor,
+    noise_std: float,
+    *,
+    method: Method = "mmps",
+    iterations: int = 5,
+    process: Process | None = None,
+    std: float | None = None,
+    labels: Tensor | None = None,
+) -> Denoise:
+    """Return the denoiser of x_0 given y = A x_0 + n.
+
+    Args:
+        model: a `Denoiser`, or any function D(x_t, t).
+        operator: A.
+        y: what is known with shape (B, *) for as many data points, or (1, *) for all.
+        noise_std: standard deviation of n, positive.
+        method: one of the two above.
+        iterations: steps of conjugate gradients for the inverse; a mask or an average under "pigdm"
+            needs one, in general as many as A V Aᵀ has eigenvalues that matter.
+        process: a `Denoiser`'s own if None.
+        std: the data's standard deviation, for "pigdm"; a `Denoiser`'s own if None.
+        labels: class numbers with shape (B,), of a class-conditional model.
+
+    Returns:
+        A function (x_t, t) → E[x_0 | x_t, y], which costs one call of the model, and a backward pass
+        (for "mmps" one more for each iteration).
+
+    Raises:
+        ValueError: if the method is unknown, or a number is out of range or missing.
+    """
+    if method not in get_args(Method):
+        raise ValueError(f"unknown method {method!r}, allowed: {', '.join(get_args(Method))}")
+    if not noise_std > 0 or iterations < 1:
+        raise ValueError(
+            f"needs noise_std > 0 and iterations >= 1, got {noise_std} and {iterations}"
+        )
+    if isinstance(model, Denoiser):
+        process, std = process or model.process, std or model.std
+        denoise = model.along(process, labels)
+    else:
+        denoise = model
+    if process is None or (method == "pigdm" and std is None):
+        raise ValueError("a function D(x_t, t) needs a process, and for 'pigdm' the data's std")
+    known = y
+
+    def conditioned(x_t: Tensor, t: Tensor) -> Tensor:
+        # Samplers run in inference mode, whose tensors no derivative can pass through.
+        with torch.inference_mode(False), torch.enable_grad():
+            x_t, t = x_t.clone(), t.clone()
+            alpha, ratio = column(process.alpha(t), x_t), column(process.ratio(t), x_t)
+            y = (x_t / alpha).detach().requires_grad_(True)
+            denoised = denoise(alpha * y, t)
+
+            def spread(u: Tensor) -> Tensor:
+                (pulled,) = torch.autograd.grad(denoised, y, u, retain_graph=True)
+                return ratio**2 * pulled
+
+            with torch.no_grad():
+                mean, transpose = denoised.detach(), _transpose(operator, x_t)
+                isotropic = 0.0 if std is None else (ratio * std) ** 2 / (ratio**2 + std**2)
+
+                def total(w: Tensor) -> Tensor:
+                    u = transpose(w)
+                    return noise_std**2 * w + operator(
+                        spread(u) if method == "mmps" else isotropic * u
+                    )
+
+                w = _conjugate_gradients(total, known.to(mean) - operator(mean), iterations)
+                return mean + spread(transpose(w))
+
+    return conditioned
+
+
+def restore(
+    model: Denoiser,
+    operator: Operator,
+    y: Tensor,
+    noise_std: float,
+    sampler: Sampler,
+    seed: int,
+    *,
+    method: Method = "mmps",
+    iterations: int = 5,
+    labels: Tensor | None = None,
+    start: int = 0,
+    batch_size: int = 128,
+) -> Tensor:
+    """Return one draw from the posterior for each of many measurements.
+
+    Args:
+        model: the model, which has never seen the operator.
+        operator: A.
+        y: measurements with shape (N, *).
+        noise_std: standard deviation of their noise.
+        sampler: any sampler of denoisers.
+        seed: draw i is a function of (seed, start + i) alone.
+        method: see `posterior`.
+        iterations: see `posterior`.
+        labels: class numbers with shape (N,), of a class-conditional model.
+        start: number of the first draw.
+        batch_size: measurements at a time.
+
+    Returns:
+        Data with shape (N, *model.shape).
+
+    Raises:
+        ValueError: as `posterior` and `sample`.
+    """
+    drawn = []
+    for low in range(0, len(y), batch_size):
+        part = y[low : low + batch_size]
+        given = None if labels is None else labels[low : low + batch_size]
+        denoise = posterior(
+            model, operator, part, noise_std, method=method, iterations=iterations, labels=given
+        )
+        x = sample(
+            denoise,
+            sampler,
+            len(part),
+            seed,
+            start=start + low,
+            batch_size=len(part),
+            process=model.process,
+            shape=model.shape,
+            mean=model.data_mean,
+            device=part.device,
+        ).x
+        drawn.append(x)
+    return torch.cat(drawn)
+
+
+def _transpose(operator: Operator, x: Tensor) -> Operator:
+    """Return Aᵀ of the linear function A of data like x."""
+    pull = torch.func.vjp(operator, torch.zeros_like(x))[1]
+    return lambda w: pull(w)[0]
+
+
+def _conjugate_gradients(
+    apply: Callable[[Tensor], Tensor], target: Tensor, iterations: int
+) -> Tensor:
+    """Return w with apply(w) = target, each row for itself, after so many steps (Hestenes, Stiefel 1952)."""
+    shape = target.shape
+    w = torch.zeros_like(target)
+    rest = target.clone()
+    way = rest.clone()
+    norm = rest.flatten(1).square().sum(1)
+    first = norm.clone()
+    for _ in range(iterations):
+        image = apply(way)
+        curved = (way * image).flatten(1).sum(1)
+        # A row that is solved, or whose matrix is not positive (a network's can be so), stays as it is.
+        moves = (curved > 0) & (norm > 1e-12 * first)
+        step = torch.where(moves, norm / curved.where(moves, torch.ones_like(curved)), 0.0)
+        w = w + column(step, w) * way
+        rest = rest - column(step, w) * image
+        after = rest.flatten(1).square().sum(1)
+        keep = torch.where(moves, after / norm.where(moves, torch.ones_like(norm)), 0.0)
+        way = rest + column(keep, w) * way
+        norm = torch.where(moves, after, torch.zeros_like(after))
+    return w.view(shape)

@@ -1,0 +1,121 @@
+"""Inverse problems: on Gaussian data each method's posterior against the exact one."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from scoremodel.inverse import Method, blur, downsample, mask, posterior
+from scoremodel.oracles import Gaussian
+from scoremodel.samplers import Heun, sample
+from scoremodel.sde import SDE, VE, VP
+
+COUNT = 4000
+
+
+def isotropic() -> Gaussian:
+    mean = torch.tensor([0.3, -0.5, 0.1, 0.8], dtype=torch.float64)
+    return Gaussian(mean, 0.4**2 * torch.eye(4, dtype=torch.float64))
+
+
+def correlated() -> Gaussian:
+    draw = torch.Generator().manual_seed(0)
+    root = torch.randn(4, 4, generator=draw, dtype=torch.float64) / 2
+    covariance = root @ root.T + 0.05 * torch.eye(4, dtype=torch.float64)
+    return Gaussian(torch.tensor([0.3, -0.5, 0.1, 0.8], dtype=torch.float64), covariance)
+
+
+def matrix() -> Tensor:
+    draw = torch.Generator().manual_seed(1)
+    return torch.randn(2, 4, generator=draw, dtype=torch.float64)
+
+
+def drawn(data: Gaussian, sde: SDE, method: Method, y: Tensor, noise_std: float) -> Tensor:
+    a = matrix()
+    denoise = posterior(
+        lambda x, t: data.denoised(x, t, sde),
+        lambda x: x @ a.T,
+        y,
+        noise_std,
+        method=method,
+        process=sde,
+        std=math.sqrt(float(data.variances.mean())),
+    )
+    return sample(
+        denoise,
+        Heun(150),
+        COUNT,
+        0,
+        process=sde,
+        shape=(4,),
+        dtype=torch.float64,
+        mean=data.mean,
+        batch_size=COUNT,
+    ).x
+
+
+@pytest.mark.parametrize("sde", [VE(0.002, 100.0), VP()], ids=str)
+@pytest.mark.parametrize(
+    ("data", "method"),
+    [(isotropic(), "pigdm"), (isotropic(), "mmps"), (correlated(), "mmps")],
+    ids=["isotropic-pigdm", "isotropic-mmps", "correlated-mmps"],
+)
+def test_the_posterior_of_gaussian_data_is_exact(data: Gaussian, method: Method, sde: SDE) -> None:
+    """Mean and covariance within 4 standard errors of 4,000 draws."""
+    y = torch.tensor([[0.7, -0.4]], dtype=torch.float64)
+    mean, covariance = data.posterior(matrix(), y, 0.1)
+    x = drawn(data, sde, method, y, 0.1)
+    variances = covariance.diagonal()
+    error = (variances / COUNT).sqrt()
+    assert ((x.mean(0) - mean[0]).abs() < 4 * error).all()
+    spread = (variances[:, None] * variances + covariance**2).div(COUNT).sqrt()
+    assert ((torch.cov(x.T) - covariance).abs() < 4 * spread).all()
+
+
+def test_pigdm_is_wrong_by_what_it_leaves_out() -> None:
+    """For correlated data its V is not the data's: its mean misses by many standard errors."""
+    data, y = correlated(), torch.tensor([[4.0, -3.0]], dtype=torch.float64)
+    mean, covariance = data.posterior(matrix(), y, 0.1)
+    x = drawn(data, VP(), "pigdm", y, 0.1)
+    missed = (x.mean(0) - mean[0]).abs() / (covariance.diagonal() / COUNT).sqrt()
+    assert missed.max() > 10
+    # but what was measured it has: y − A x is of the noise's size, and of the data's without y
+    assert float((x.mean(0) @ matrix().T - y).abs().max()) < 2 * 0.1
+    assert float((data.mean @ matrix().T - y).abs().min()) > 1
+
+
+def test_the_best_linear_estimate_of_a_gaussian_is_the_conditional_mean() -> None:
+    """By the precision matrix: C_post⁻¹ = C⁻¹ + Aᵀ A / std²."""
+    data, a, y = correlated(), matrix(), torch.tensor([[0.7, -0.4]], dtype=torch.float64)
+    mean, covariance = data.posterior(a, y, 0.1)
+    precision = data.covariance.inverse() + a.T @ a / 0.01
+    torch.testing.assert_close(covariance, precision.inverse(), rtol=1e-10, atol=1e-12)
+    direct = covariance @ (data.covariance.inverse() @ data.mean + a.T @ y[0] / 0.01)
+    torch.testing.assert_close(mean[0], direct, rtol=1e-10, atol=1e-12)
+
+
+def test_operators_are_what_they_are_called() -> None:
+    x = torch.arange(32, dtype=torch.float64).view(2, 1, 4, 4)
+    known = torch.tensor([True, True, False, False])
+    assert mask(known)(x)[1, 0, 2].tolist() == [24.0, 25.0, 0.0, 0.0]
+    assert downsample(2)(x)[0, 0].tolist() == [[2.5, 4.5], [10.5, 12.5]]
+    point = torch.zeros(1, 1, 9, 9, dtype=torch.float64)
+    point[0, 0, 4, 4] = 1
+    spot = blur(1.0)(point)[0, 0]
+    assert float(spot.sum()) == pytest.approx(1)
+    assert float(spot[4, 5] / spot[4, 4]) == pytest.approx(math.exp(-0.5))
+
+
+def test_bad_requests_are_refused() -> None:
+    data = isotropic()
+    denoise = lambda x, t: data.denoised(x, t, VP())  # noqa: E731
+    y = torch.zeros(1, 4)
+    with pytest.raises(ValueError, match="unknown method 'dps', allowed: pigdm, mmps"):
+        posterior(denoise, mask(y), y, 0.1, method="dps", process=VP())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="noise_std > 0"):
+        posterior(denoise, mask(y), y, 0.0, process=VP())
+    with pytest.raises(ValueError, match="needs a process, and for 'pigdm' the data's std"):
+        posterior(denoise, mask(y), y, 0.1, method="pigdm", process=VP())
