@@ -10,8 +10,8 @@ A score model is fitted by the Fisher divergence to the data's score,
       = E E_v [vᵀ ∇s(x) v + ½ |s(x)|²]        sliced, E[v vᵀ] = I (arXiv:1905.07088)
 
 and for data with noise added, up to another constant, denoising score matching, which needs no
-derivative of s. The score network is trained to point from noisy data back to where they came from (Vincent 2011),
-at all noise levels at once (Song and Ermon 2019, arXiv:1907.05600; Song et al. 2021,
+derivative of s. The score network is trained to point from noisy data back to where they came from
+(Vincent 2011), at all noise levels at once (Song and Ermon 2019, arXiv:1907.05600; Song et al. 2021,
 arXiv:2011.13456):
 
     L = E_t E_{x_0, ε} λ(t) |s(x_t, t) + ε / sigma_t|²,        x_t = alpha_t x_0 + sigma_t ε.

@@ -130,13 +130,14 @@ class Gaussian:
         """
         alpha, sigma = process.alpha(t)[:, None], process.sigma(t)[:, None]
         gain = alpha * self.variances / (alpha**2 * self.variances + sigma**2)
-        along: Tensor = gain * ((x_t - alpha * self.mean) @ self.axes)
-        return self.mean + along @ self.axes.T
+        denoised: Tensor = self.mean + (gain * ((x_t - alpha * self.mean) @ self.axes)) @ self.axes.T
+        return denoised
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Return ln N(x; m, C) with shape (B,), for x with shape (B, D)."""
-        scaled: Tensor = (x - self.mean) @ self.axes / self.variances.sqrt()
-        return -0.5 * (scaled.square() + (2 * torch.pi * self.variances).log()).sum(1)
+        scaled = (x - self.mean) @ self.axes / self.variances.sqrt()
+        log_prob: Tensor = -0.5 * (scaled.square() + (2 * torch.pi * self.variances).log()).sum(1)
+        return log_prob
 
     def posterior(self, operator: Tensor, y: Tensor, noise_std: float) -> tuple[Tensor, Tensor]:
         """Return mean and covariance of x given y = A x + n, n ~ N(0, noise_std² I).
