@@ -144,7 +144,8 @@ def posterior(
                         spread(u) if method == "mmps" else isotropic * u
                     )
 
-                w = _conjugate_gradients(total, known.to(mean) - operator(mean), iterations)
+                rest = known.to(mean) - operator(mean)
+                w = _conjugate_gradients(total, rest, iterations, noise_std**2)
                 return mean + spread(transpose(w))
 
     return conditioned
@@ -215,9 +216,13 @@ def _transpose(operator: Operator, x: Tensor) -> Operator:
 
 
 def _conjugate_gradients(
-    apply: Callable[[Tensor], Tensor], target: Tensor, iterations: int
+    apply: Callable[[Tensor], Tensor], target: Tensor, iterations: int, least: float
 ) -> Tensor:
-    """Return w with apply(w) = target, each row for itself, after so many steps (Hestenes, Stiefel 1952)."""
+    """Return w with apply(w) = target, each row for itself, after so many steps (Hestenes, Stiefel 1952).
+
+    A row ends early where it is solved, and where ⟨u, apply(u)⟩ < least |u|²: no covariance does
+    that, but a network's Jacobian may, and the steps beyond would be large and mean nothing.
+    """
     shape = target.shape
     w = torch.zeros_like(target)
     rest = target.clone()
@@ -227,8 +232,8 @@ def _conjugate_gradients(
     for _ in range(iterations):
         image = apply(way)
         curved = (way * image).flatten(1).sum(1)
-        # A row that is solved, or whose matrix is not positive (a network's can be so), stays as it is.
-        moves = (curved > 0) & (norm > 1e-12 * first)
+        floor = least * (1 - 1e-6) * way.flatten(1).square().sum(1)
+        moves = (curved > floor) & (norm > 1e-12 * first)
         step = torch.where(moves, norm / curved.where(moves, torch.ones_like(curved)), 0.0)
         w = w + column(step, w) * way
         rest = rest - column(step, w) * image
