@@ -8,7 +8,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export DVC_NO_ANALYTICS := true
 export DO_NOT_TRACK := 1
 
-.PHONY: setup repro flow demo-workers table test test-slow test-parity lint sweep seeds fashion benchmark-train benchmark-equal-budget clean
+.PHONY: setup repro flow demo-workers table test test-slow test-parity lint sweep seeds abilities failures fashion benchmark-train benchmark-equal-budget clean
 
 setup: $(VENV)/.done
 
@@ -50,6 +50,17 @@ sweep: setup
 # Three trainings of VE and of VP: what can be said of the two, not of two checkpoints.
 seeds: setup
 	dvc exp run --set-param "active.train_seeds=[0,1,2]"
+
+# What else a model can do, of one trained for it: bits/dim, images restored, latents (docs/evaluation.md).
+abilities: setup
+	dvc exp run --set-param "active.models=[vp_likelihood]" --set-param "active.samplers=[heun]" \
+	    --set-param "evaluation.likelihood={count:448,probes:4}" --set-param "evaluation.latents={count:100}" \
+	    --set-param "evaluation.inverse={operator:{kind:mask,hidden:lower_half},noise_std:0.05,method:mmps,count:100,draws:8}"
+
+# The three failures of plain score matching, measured over three seeds: four minutes on two cores.
+failures: setup
+	dvc exp run --set-param "active.studies=[failures]" study@failures
+	cp artifacts/studies/failures.svg docs/tour/failures.svg
 
 # 28×28 images: two models of 20 minutes each on two cores, and their samples (docs/benchmarks.md).
 fashion: setup

@@ -130,7 +130,9 @@ class Gaussian:
         """
         alpha, sigma = process.alpha(t)[:, None], process.sigma(t)[:, None]
         gain = alpha * self.variances / (alpha**2 * self.variances + sigma**2)
-        denoised: Tensor = self.mean + (gain * ((x_t - alpha * self.mean) @ self.axes)) @ self.axes.T
+        denoised: Tensor = (
+            self.mean + (gain * ((x_t - alpha * self.mean) @ self.axes)) @ self.axes.T
+        )
         return denoised
 
     def log_prob(self, x: Tensor) -> Tensor:

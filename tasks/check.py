@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 
 from scoremodel.chains import NCSN
 from scoremodel.files import write_text
 from tasks.hashes import require_file
-from tasks.layout import CHECKED, Data
+from tasks.layout import APPLICATIONS, CHECKED, Data
 from tasks.params import ClassifierExtractor, Params, ParamsError, load_params
 from tasks.process import build_process
 from tasks.sampler import build_sampler
@@ -62,6 +63,11 @@ def put_away_leftovers(params: Params) -> None:
     other dependencies. DVC's cache and git keep what was made.
     """
     active = list(active_configurations(params))
+    if APPLICATIONS.is_dir():
+        named = {configuration.model_name for configuration in active}
+        for folder in APPLICATIONS.iterdir():
+            if folder.is_dir() and folder.name not in named:
+                shutil.rmtree(folder)
     kept = {Data(name).grid for name in params.active.datasets}
     for configuration in active:
         kept |= {

@@ -14,7 +14,7 @@ from scoremodel.evaluation.memorisation import nearest_training
 from scoremodel.evaluation.scores import Scores
 from scoremodel.files import write_text
 from tasks.arrays import read_arrays, read_card, read_rows
-from tasks.layout import Data
+from tasks.layout import APPLICATIONS_JSON, Data
 from tasks.machine import cpu_name
 from tasks.pictures import save_neighbours
 from tasks.scoring import reference, rounded, spread, spreads
@@ -60,6 +60,15 @@ def main(arguments: Sequence[str]) -> None:
         _, nearest = nearest_training(fake[first][:_SHOWN], real.train, _SHOWN - 1)
     chosen = params.samplers[configuration.sampler]
     agreement = info["agreement"]
+    applications = json.loads((configuration.applications / APPLICATIONS_JSON).read_text("utf-8"))
+    applied_in = applications.pop("environment", None)
+    likelihood = applications["likelihood"]
+    notes = real.warnings(evaluation.count)
+    if likelihood and not likelihood["dequantised_training"]:
+        notes.append(
+            "bits/dim of a model that was trained on the grey levels themselves, between which it "
+            "has little density: training.dequantise: true is for this"
+        )
     metrics = spreads(scores)
     floor = baselines["floor"]["value"]
     record = {
@@ -81,9 +90,10 @@ def main(arguments: Sequence[str]) -> None:
         "ratio_to_floor": rounded(metrics["held_out"]["mean"] / floor),
         "agreement": None if agreement is None else spread(list(agreement.values())),
         "memorised": any(one.memorised for one in scores),
+        **applications,
         "classes": _classes(scores, list(card["class_counts"] or ())),
         **{name: baselines[name] for name in ("floor", "real", "gaussian")},
-        "warnings": real.warnings(evaluation.count),
+        "warnings": notes,
         "parameters": info["model"]["parameters"],
         "train_images": info["model"]["train_images"],
         "environment": {
@@ -93,6 +103,7 @@ def main(arguments: Sequence[str]) -> None:
             "reference": judge["environment"],
             "features": info["features_environment"],
             "baselines": baselines["environment"],
+            **({"applications": applied_in} if applied_in else {}),
             "evaluate": ", ".join([cpu_name(), *(f"{name} {version(name)}" for name in _PACKAGES)]),
         },
     }

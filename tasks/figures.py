@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
+from numpy.typing import NDArray
 
 from scoremodel.files import write_text
 from tasks.stage import run
@@ -19,7 +22,16 @@ from tasks.stage import run
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["distance_figure", "loss_bands_figure", "loss_figure", "main"]
+__all__ = [
+    "Field",
+    "Panel",
+    "distance_figure",
+    "field_figure",
+    "loss_bands_figure",
+    "loss_figure",
+    "main",
+    "panels_figure",
+]
 
 # Without a fixed salt matplotlib names the parts of an SVG by random numbers.
 _STYLE: dict[Any, Any] = {
@@ -35,11 +47,79 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def _svg(draw: Callable[[Sequence[Axes]], None], panels: int = 1) -> str:
+@dataclass(frozen=True)
+class Field:
+    """A score field in the plane at one noise level.
+
+    Args:
+        ratio: r = sigma_t / alpha_t.
+        noisy: data with that noise, y = x_t / alpha_t, with shape (N, 2).
+        places: where the score is drawn, in y, with shape (M, 2).
+        score: ∇ ln p(y) there with shape (M, 2).
+    """
+
+    ratio: float
+    noisy: NDArray[np.floating]
+    places: NDArray[np.floating]
+    score: NDArray[np.floating]
+
+
+@dataclass
+class Panel:
+    """One of several drawings side by side.
+
+    Args:
+        title: its title.
+        x: what runs to the right.
+        y: what runs up.
+        lines: label → (x, y) of a drawn line.
+        dashed: label → (x, y) of a dashed line, in the colour of the line at its place.
+        bars: label → (height, standard deviation or None).
+        level: height of a dashed line across, or None.
+        limits: lowest and highest y, or None.
+    """
+
+    title: str
+    x: str
+    y: str
+    lines: dict[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)
+    dashed: dict[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)
+    bars: dict[str, tuple[float, float | None]] = field(default_factory=dict)
+    level: float | None = None
+    limits: tuple[float, float] | None = None
+
+
+def panels_figure(panels: Sequence[Panel]) -> str:
+    """Return drawings side by side as SVG."""
+
+    def draw(axes: Sequence[Axes]) -> None:
+        for axis, panel in zip(axes, panels, strict=True):
+            for style, lines in (("-", panel.lines), ("--", panel.dashed)):
+                for place, (label, (x, y)) in enumerate(lines.items()):
+                    axis.plot(x, y, style, color=f"C{place}", label=label)
+            for place, (value, std) in enumerate(panel.bars.values()):
+                axis.bar(place, value, yerr=std, color=f"C{place}", capsize=4, width=0.6)
+            if panel.bars:
+                axis.set_xticks(range(len(panel.bars)), list(panel.bars))
+            else:
+                axis.legend(fontsize=8)
+            if panel.level is not None:
+                axis.axhline(panel.level, color="0.4", linestyle="--")
+            axis.set(title=panel.title, xlabel=panel.x, ylabel=panel.y, ylim=panel.limits)
+
+    return _svg(draw, len(panels), (4.2 * len(panels), 3.6), share=False)
+
+
+def _svg(
+    draw: Callable[[Sequence[Axes]], None],
+    panels: int = 1,
+    size: tuple[float, float] | None = None,
+    share: bool = True,
+) -> str:
     with mpl.rc_context(_STYLE):
         height = 3.6 if panels == 1 else 5.4
-        figure = Figure(figsize=(5.8 * panels, height), layout="constrained")
-        draw(figure.subplots(1, panels, sharey=True, squeeze=False)[0])
+        figure = Figure(figsize=size or (5.8 * panels, height), layout="constrained")
+        draw(figure.subplots(1, panels, sharey=share, squeeze=False)[0])
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None})
     text = out.getvalue()
@@ -52,7 +132,9 @@ def loss_figure(curves: dict[str, pd.DataFrame]) -> str:
     def draw(axes: Sequence[Axes]) -> None:
         for name, curve in curves.items():
             axes[0].plot(curve["step"], curve["loss"], label=name)
-        axes[0].set(xlabel="step", ylabel="loss", yscale="log")
+        lowest = min(float(curve["loss"].min()) for curve in curves.values())
+        # Sliced and implicit score matching have negative losses.
+        axes[0].set(xlabel="step", ylabel="loss", yscale="log" if lowest > 0 else "linear")
         axes[0].legend()
 
     return _svg(draw)
@@ -64,7 +146,8 @@ def loss_bands_figure(name: str, bands: pd.DataFrame) -> str:
     def draw(axes: Sequence[Axes]) -> None:
         for band, curve in bands.groupby("band"):
             axes[0].plot(curve["step"], curve["loss"], label=band)
-        axes[0].set(xlabel="step", ylabel="loss", yscale="log", title=name)
+        scale = "log" if float(bands["loss"].min()) > 0 else "linear"
+        axes[0].set(xlabel="step", ylabel="loss", yscale=scale, title=name)
         axes[0].legend()
 
     return _svg(draw)
@@ -139,6 +222,52 @@ def distance_figure(rows: pd.DataFrame) -> str:
             panel.legend(fontsize=8)
 
     return _svg(draw, panels=len(models)) if lines else _svg(draw)
+
+
+def field_figure(
+    fields: Sequence[Field], data: NDArray[np.floating], paths: NDArray[np.floating] | None
+) -> str:
+    """Return score fields that point to where the data are, and the paths that follow them.
+
+    Args:
+        fields: the score at falling noise levels; an arrow's colour is its length.
+        data: the data themselves with shape (N, 2).
+        paths: trajectories with shape (steps, paths, 2), in a panel of their own, or None.
+
+    Returns:
+        The figure as SVG.
+    """
+    span = float(max(abs(one.places).max() for one in fields))
+
+    def ground(panel: Axes, points: NDArray[np.floating]) -> None:
+        edges = np.linspace(-span, span, 97)
+        density, _, _ = np.histogram2d(points[:, 1], points[:, 0], bins=(edges, edges))
+        panel.imshow(
+            np.sqrt(density),
+            extent=(-span, span, -span, span),
+            origin="lower",
+            cmap="Greys",
+            vmax=1.6 * np.sqrt(max(density.max(), 1)),
+            interpolation="nearest",
+        )
+        panel.set(xlim=(-span, span), ylim=(-span, span), aspect="equal", xticks=(-1, 0, 1))
+        panel.grid(visible=False)
+
+    def draw(axes: Sequence[Axes]) -> None:
+        for panel, shown in zip(axes, fields, strict=False):
+            ground(panel, shown.noisy)
+            length = np.linalg.norm(shown.score, axis=1)
+            unit = shown.score / np.maximum(length, 1e-12)[:, None]
+            panel.quiver(*shown.places.T, *unit.T, np.log10(length + 1e-6), scale=24, width=0.004)
+            panel.set_title(f"score at r = {shown.ratio:.2g}")
+        if paths is not None:
+            ground(axes[-1], data)
+            axes[-1].plot(paths[:, :, 0], paths[:, :, 1], color="C0", linewidth=0.7)
+            axes[-1].plot(*paths[-1].T, "o", color="C3", markersize=2.5)
+            axes[-1].set_title("probability flow")
+
+    panels = len(fields) + (paths is not None)
+    return _svg(draw, panels, (3.3 * panels, 3.5))
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = [
+    "APPLICATIONS",
+    "APPLICATIONS_JSON",
     "CHECKED",
     "LEDGER",
     "RECORDS",
     "REPORT",
+    "STUDIES",
+    "STUDY_FIGURES",
     "TABLE",
     "TIMINGS",
     "VERDICT",
@@ -19,8 +23,14 @@ __all__ = [
 
 _ARTIFACTS = Path("artifacts")
 
+APPLICATIONS = _ARTIFACTS / "applications"
+"""What else models can do, a folder for each: `APPLICATIONS_JSON` and pictures."""
+APPLICATIONS_JSON = "found.json"
+
 CHECKED = _ARTIFACTS / "checked.txt"
 RECORDS = Path("results/records")
+STUDIES = Path("results/studies")
+STUDY_FIGURES = _ARTIFACTS / "studies"
 TABLE = Path("results/table.csv")
 LEDGER = Path("results/ledger")
 VERDICT = Path("results/verdict.md")
@@ -103,6 +113,10 @@ class Configuration:
     @property
     def bands(self) -> Path:
         return _ARTIFACTS / "curves" / f"{self.model_name}-bands.csv"
+
+    @property
+    def applications(self) -> Path:
+        return APPLICATIONS / self.model_name
 
     @property
     def samples(self) -> Path:

@@ -75,6 +75,7 @@ class Active(_Strict):
     models: Annotated[list[Name], Field(min_length=1), AfterValidator(_unique)]
     train_seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_unique)]
     samplers: Annotated[list[Name], Field(min_length=1), AfterValidator(_unique)]
+    studies: Annotated[list[Literal["failures"]], AfterValidator(_unique)] = []
 
 
 class Dataset(_Strict):
@@ -177,6 +178,13 @@ class LogNormalTimes(_Strict):
     std: Positive = 1.2
 
 
+class SingleTime(_Strict):
+    """One noise level, `scoremodel.times.Single`."""
+
+    kind: Literal["single"]
+    ratio: Positive
+
+
 class Training(_Strict):
     """`scoremodel.training.TrainingConfig`."""
 
@@ -187,8 +195,10 @@ class Training(_Strict):
     warmup_steps: Annotated[int, Field(ge=0)]
     clip_norm: Positive
     ema_half_lives: Annotated[list[Positive], Field(min_length=1), AfterValidator(_unique)]
+    objective: Literal["denoising", "sliced", "implicit", "explicit"] = "denoising"
     weighting: Literal["sigma2", "likelihood", "edm"]
-    times: Annotated[PlainTimes | LogNormalTimes, Field(discriminator="kind")]
+    times: Annotated[PlainTimes | LogNormalTimes | SingleTime, Field(discriminator="kind")]
+    dequantise: bool = False
     label_dropout: Fraction | None
     flip: bool
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -210,6 +220,7 @@ class Model(_Strict):
 
     sde: Process
     preconditioning: Literal["edm", "noise", "v", "denoised"]
+    energy: bool = False
     network: Network
     training: Training
 
@@ -280,6 +291,16 @@ class AnnealedLangevin(_Sampler):
     step_size: Annotated[float, Field(gt=0, lt=1)] | None = None
 
 
+class Langevin(_Any):
+    """`scoremodel.samplers.Langevin`; null: the smallest noise level, the prior's own width."""
+
+    kind: Literal["langevin"]
+    steps: Count
+    step_size: Positive
+    ratio: Positive | None = None
+    start_std: Positive | None = None
+
+
 class RungeKutta(_Any):
     """`scoremodel.samplers.RungeKutta`, which chooses its own steps."""
 
@@ -297,6 +318,7 @@ Sampler = Annotated[
     | PredictorCorrector
     | StochasticHeun
     | AnnealedLangevin
+    | Langevin
     | RungeKutta,
     Field(discriminator="kind"),
 ]
@@ -343,6 +365,69 @@ class TorchScriptExtractor(_Strict):
     sha256: Sha256
 
 
+class Likelihood(_Strict):
+    """Bits per dimension of held-out data by the probability flow, `scoremodel.likelihood`."""
+
+    count: Annotated[int, Field(ge=2)]
+    probes: Annotated[int, Field(ge=2)]
+    rtol: Positive = 1e-4
+    atol: Positive = 1e-4
+
+
+class MaskOperator(_Strict):
+    """Half of each image's pixels is hidden."""
+
+    kind: Literal["mask"]
+    hidden: Literal["lower_half", "random_half"]
+
+
+class DownsampleOperator(_Strict):
+    """Squares of pixels are averaged."""
+
+    kind: Literal["downsample"]
+    factor: Annotated[int, Field(ge=2)]
+
+
+class BlurOperator(_Strict):
+    """Pixels are smeared by a Gaussian."""
+
+    kind: Literal["blur"]
+    std: Positive
+
+
+class Inverse(_Strict):
+    """Held-out images restored from what is known of them, `scoremodel.inverse`."""
+
+    operator: Annotated[
+        MaskOperator | DownsampleOperator | BlurOperator, Field(discriminator="kind")
+    ]
+    noise_std: Positive
+    method: Literal["pigdm", "mmps"]
+    iterations: Count = 3
+    steps: Count = 18
+    count: Annotated[int, Field(ge=2)]
+    draws: Annotated[int, Field(ge=2)]
+
+
+class Latents(_Strict):
+    """Held-out data carried to latents and back, and paths between them, `scoremodel.latents`."""
+
+    count: Annotated[int, Field(ge=2)]
+    points: Annotated[int, Field(ge=3)] = 10
+    rtol: Positive = 1e-5
+    atol: Positive = 1e-5
+
+
+class Failures(_Strict):
+    """The three failures of plain score matching, and what noise levels mend, `tasks.failures`."""
+
+    steps: Count
+    batch_size: Count
+    seeds: Annotated[list[Seed], Field(min_length=2), AfterValidator(_unique)]
+    ratio: Positive
+    samples: Annotated[int, Field(ge=100)]
+
+
 class Evaluation(_Strict):
     """How models are judged."""
 
@@ -355,6 +440,9 @@ class Evaluation(_Strict):
         ClassifierExtractor | InceptionExtractor | TorchScriptExtractor,
         Field(discriminator="kind"),
     ]
+    likelihood: Likelihood | None = None
+    inverse: Inverse | None = None
+    latents: Latents | None = None
 
     @field_validator("neighbours")
     @classmethod
@@ -395,6 +483,7 @@ class Params(_Strict):
     models: dict[Name, Model]
     samplers: dict[Name, Sampler]
     evaluation: Evaluation
+    failures: Failures
 
     @model_validator(mode="after")
     def _active_exist(self) -> Params:
@@ -429,6 +518,33 @@ class Params(_Strict):
                     "importance",
                     f"uniform, stratified, log_normal; it {allowed}",
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _second_derivatives_are_not_compiled(self) -> Params:
+        for name, model in self.models.items():
+            twice = model.training.objective in ("sliced", "implicit")
+            if model.training.compile and (model.energy or twice):
+                why = "energy: true" if model.energy else f"objective: {model.training.objective}"
+                raise _Located(
+                    f"models.{name}.training.compile",
+                    True,
+                    f"false with {why}, whose second derivatives torch.compile does not have",
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _chains_have_no_flow(self) -> Params:
+        for key in ("likelihood", "latents"):
+            for model in self.active.models:
+                sde = self.models[model].sde
+                if getattr(self.evaluation, key) is not None and isinstance(sde, NCSN | DDPM):
+                    raise _Located(
+                        f"evaluation.{key}",
+                        "on",
+                        f"null for the active model {model!r}: a chain ({sde.kind}) has no "
+                        "probability flow",
+                    )
         return self
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from scoremodel.files import atomic_path
 
-__all__ = ["neighbours_picture", "picture", "save_neighbours", "save_picture"]
+__all__ = ["neighbours_picture", "picture", "save_columns", "save_neighbours", "save_picture"]
 
 _SIDE = 10
 _PIXELS = 480
@@ -33,15 +33,33 @@ def picture(data: NDArray[Any], levels: int | None) -> Image.Image:
         shade = 255 - 255 * np.sqrt(density / max(density.max(), 1))
         image = Image.fromarray(shade[::-1].astype(np.uint8))
         return image.resize((_PIXELS, _PIXELS), Image.Resampling.NEAREST)
+    return _tiles(data[: _SIDE * _SIDE], levels, _SIDE, _SIDE)
+
+
+def _tiles(data: NDArray[Any], levels: int, down: int, across: int) -> Image.Image:
+    """Return images with shape (N, C, H, W), N <= down · across, in so many rows and columns."""
     channels, height, width = data.shape[1:]
-    cells = np.zeros((_SIDE * _SIDE, channels, height + 1, width + 1), np.uint8)
-    shown = data[: _SIDE * _SIDE].astype(np.float64) * (255 / (levels - 1))
+    cells = np.zeros((down * across, channels, height + 1, width + 1), np.uint8)
+    shown = data.astype(np.float64) * (255 / (levels - 1))
     cells[: len(shown), :, :height, :width] = shown.round().astype(np.uint8)
-    rows = cells.reshape(_SIDE, _SIDE, channels, height + 1, width + 1).transpose(0, 3, 1, 4, 2)
-    flat = rows.reshape(_SIDE * (height + 1), _SIDE * (width + 1), channels)
+    rows = cells.reshape(down, across, channels, height + 1, width + 1).transpose(0, 3, 1, 4, 2)
+    flat = rows.reshape(down * (height + 1), across * (width + 1), channels)
     image = Image.fromarray(flat[:, :, 0] if channels == 1 else flat)
     scale = max(1, _PIXELS // image.width)
     return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+
+
+def save_columns(columns: NDArray[Any], levels: int, path: str | os.PathLike[str]) -> None:
+    """Write images as a PNG, whole or not at all.
+
+    Args:
+        columns: grey levels with shape (columns, rows, C, H, W).
+        levels: number of grey levels.
+        path: file to write.
+    """
+    rows = columns.swapaxes(0, 1)
+    with atomic_path(path) as temporary:
+        _tiles(rows.reshape(-1, *rows.shape[2:]), levels, *rows.shape[:2]).save(temporary, "PNG")
 
 
 def save_picture(data: NDArray[Any], levels: int | None, path: str | os.PathLike[str]) -> None:

@@ -131,6 +131,7 @@ def _card(
         "mean": mean.flatten().tolist(),
         "std": std,
         "class_counts": counts,
+        "mixture": raw.mixture,
         "source": raw.source,
         "licence": raw.licence,
         "sha256": digest,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,60 @@ def _pedigree(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _of_models(
+    trained: dict[str, Configuration],
+    mine: Sequence[Configuration],
+    own: Sequence[dict[str, Any]],
+) -> Iterator[tuple[str, dict[str, Any], Configuration]]:
+    """Yield label, one of its records, and configuration of each trained model."""
+    for label, model in trained.items():
+        place = next(i for i, c in enumerate(mine) if c.model_name == model.model_name)
+        yield label, own[place], model
+
+
+def _applications(label: str, record: dict[str, Any], model: Configuration) -> dict[str, Any]:
+    """Return what else a model was found to do, for people."""
+    sentences = []
+    if found := record["likelihood"]:
+        sentences.append(
+            f"{with_spread(found['bits_per_dim'], found['std_error'])} bits/dim on "
+            f"{found['count']} held-out images (± standard error); a Gaussian with the data's mean "
+            f"and covariance takes {with_spread(found['gaussian'], found['gaussian_std_error'])}."
+        )
+    if found := record["inverse"]:
+        sentences.append(
+            f"Images known in part ({found['operator']['kind']}): error {found['rmse']:.3g} on what "
+            f"was hidden by the mean of {found['draws']} draws ({found['method']}), "
+            f"{found['rmse_of_linear']:.3g} by the best linear estimate, {found['rmse_of_mean']:.3g} "
+            f"by the mean image, of {found['count']} images in [-1, 1]."
+        )
+    if found := record["latents"]:
+        sentences.append(
+            f"To latents and back: error {found['round_trip_rmse']:.2g}; latents have mean "
+            f"{found['latent_mean']:.2g} and standard deviation {found['latent_std']:.3g} in units "
+            "of the prior's."
+        )
+    folder = model.applications
+    pictures = [
+        (caption, _image(folder / name))
+        for name, caption in (
+            (
+                "restored.png",
+                "truth, what was known, linear estimate, mean of the draws, three draws",
+            ),
+            ("between.png", "paths between two latents, a row each"),
+        )
+        if (folder / name).exists()
+    ]
+    field = folder / "field.svg"
+    return {
+        "label": label,
+        "sentences": sentences,
+        "pictures": pictures,
+        "field": field.read_text(encoding="utf-8") if field.exists() else None,
+    }
+
+
 def _dataset(
     name: str,
     params: Params,
@@ -119,6 +173,9 @@ def _dataset(
         "real_grid": _image(Data(name).grid),
         "grids": [(captions[c.name], _image(c.grid)) for c in mine],
         "neighbours": [(captions[c.name], _image(c.neighbours)) for c in mine],
+        "applications": [
+            _applications(label, record, c) for label, record, c in _of_models(trained, mine, own)
+        ],
         "classes": [
             (captions[c.name], *_classes(record))
             for c, record in zip(mine, own, strict=True)

@@ -58,6 +58,9 @@ COLUMNS = {
     "copies_std": "± std",
     "likelihood_gap_mean": "likelihood gap",
     "likelihood_gap_std": "± std",
+    "bits_per_dim": "bits/dim",
+    "bits_per_dim_error": "± std error",
+    "gaussian_bits_per_dim": "Gaussian's bits/dim",
     "agreement": "of asked class",
     "memorised": "memorised",
     "floor": "floor",
@@ -88,6 +91,8 @@ TERMINAL = (
     "recall_mean",
     "coverage_mean",
     "authentic_mean",
+    "bits_per_dim",
+    "gaussian_bits_per_dim",
     "agreement",
     "sample_seconds",
 )
@@ -155,6 +160,13 @@ def table(
         row = {name: record[name] for name in COLUMNS if name in record}
         for metric in _SPREAD:
             row |= {f"{metric}_{part}": record[metric][part] for part in ("mean", "std")}
+        if record.get("likelihood"):
+            likelihood = record["likelihood"]
+            row |= {
+                "bits_per_dim": likelihood["bits_per_dim"],
+                "bits_per_dim_error": likelihood["std_error"],
+                "gaussian_bits_per_dim": likelihood["gaussian"],
+            }
         row |= {
             "sampling_seeds": len(record["sampling_seeds"]),
             "floor": record["floor"]["value"],

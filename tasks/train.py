@@ -1,4 +1,4 @@
-"""Stage train: denoising score matching over many noise levels → weights and training curves."""
+"""Stage train: score matching, over many noise levels or at one → weights and training curves."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from scoremodel.checkpoint import Checkpoints
 from scoremodel.data.scale import dequantise
-from scoremodel.denoiser import Denoiser, save
+from scoremodel.denoiser import Denoise, Denoiser, save
 from scoremodel.files import atomic_path
+from scoremodel.oracles import GaussianMixture
 from scoremodel.rng import derive_seed
 from scoremodel.sde import Process
 from scoremodel.times import TIMES
@@ -27,7 +29,7 @@ from tasks.state import state_folder, stop_on_signals
 from tasks.timing import write_timing
 from tasks.watch import Watch
 
-__all__ = ["build_denoiser", "main", "training_config", "write_curves"]
+__all__ = ["build_denoiser", "main", "training_config", "true_score", "write_curves"]
 
 
 def build_denoiser(model: Model, card: dict[str, Any], process: Process, seed: int) -> Denoiser:
@@ -55,7 +57,46 @@ def build_denoiser(model: Model, card: dict[str, Any], process: Process, seed: i
             levels=card["levels"],
             classes=len(card["class_counts"]) if conditional else None,
             preconditioning=model.preconditioning,
+            energy=model.energy,
         )
+
+
+def true_score(name: str, model: Model, card: dict[str, Any], process: Process) -> Denoise | None:
+    """Return ∇ ln p_t of data drawn from a known mixture, which the objective "explicit" needs.
+
+    Args:
+        name: the model's name, for the error.
+        model: one block of `params.yaml`'s `models:`.
+        card: the data set's card.
+        process: the model's forward process.
+
+    Returns:
+        The score as a function of (x_t, t), or None for other objectives.
+
+    Raises:
+        ParamsError: if the objective does not fit the data.
+    """
+    objective = model.training.objective
+    where = f"params.yaml: models.{name}.training.objective: {objective!r} is not allowed for"
+    if objective == "implicit" and len(card["shape"]) != 1:
+        raise ParamsError(
+            f"{where} {card['name']!r}, allowed: denoising, sliced; its trace takes a "
+            "backward pass a dimension"
+        )
+    if objective != "explicit":
+        return None
+    if card["mixture"] is None:
+        raise ParamsError(
+            f"{where} {card['name']!r}, whose score is not known, allowed: denoising, "
+            "sliced, implicit"
+        )
+    oracle = GaussianMixture(**card["mixture"])
+
+    def score(x_t: Tensor, t: Tensor) -> Tensor:
+        exact = oracle.score(x_t.cpu().double(), t.cpu().double(), process)
+        return exact.to(x_t)
+
+    return score
 
 
 def training_config(training: Training) -> TrainingConfig:
@@ -115,6 +156,7 @@ def main(arguments: Sequence[str]) -> None:
     if process is None:  # it follows from the data
         process = build_process(model.sde, dequantise(data, card["levels"]))
         assert process is not None
+    known = true_score(configuration.model, model, card, process)
     denoiser = build_denoiser(model, card, process, configuration.train_seed).to(device)
     parameters = sum(weight.numel() for weight in denoiser.parameters())
     print(f"{configuration.model_name}: {parameters / 1e6:.2f} M parameters, {process}", flush=True)
@@ -129,6 +171,7 @@ def main(arguments: Sequence[str]) -> None:
         "train_seed": configuration.train_seed,
         "parameters": parameters,
         "train_images": training.steps * training.batch_size,
+        "dequantised": training.dequantise,
         "label_counts": None if labels is None else list(card["class_counts"].values()),
         "environment": machine,
     }
@@ -160,6 +203,7 @@ def main(arguments: Sequence[str]) -> None:
             labels=labels,
             checkpoints=checkpoints,
             observer=watch,
+            true_score=known,
         )
         seconds = time.perf_counter() - began
         save(trained.averaged, configuration.weights, info)

@@ -39,6 +39,8 @@ class RawData:
         held_out: True for the data points of the source's own test split, or None if it has none.
         source: where the data come from, for people.
         licence: the data's licence.
+        mixture: means, stds and weights of the Gaussian mixture that the data were drawn from, if
+            they were, so that their score is known (`scoremodel.oracles.GaussianMixture`).
     """
 
     x: NDArray[Any]
@@ -48,6 +50,7 @@ class RawData:
     held_out: NDArray[np.bool_] | None
     source: str
     licence: str
+    mixture: dict[str, Any] | None = None
 
 
 def load_digits() -> RawData:
@@ -102,6 +105,7 @@ def load_gaussian_mixture(
         held_out=None,
         source=f"mixture of {len(means)} Gaussians with weights {weights}, generated",
         licence="CC0",
+        mixture={"means": means, "stds": stds, "weights": weights},
     )
 
 
