@@ -205,14 +205,22 @@ def _inverse(
 
 
 def _latents(
-    denoiser: Denoiser, held_out: NDArray[Any], how: params.Latents
+    denoiser: Denoiser, held_out: NDArray[Any], how: params.Latents, seed: int
 ) -> tuple[dict[str, Any], NDArray[Any]]:
     """Return the error of going to latents and back, and what lies between pairs of latents."""
     device = denoiser.data_mean.device
     process = denoiser.process
     to_noise = partial(encode, denoiser, rtol=how.rtol, atol=how.atol)
     to_data = partial(decode, denoiser, rtol=how.rtol, atol=how.atol)
-    x = dequantise(torch.from_numpy(np.array(held_out[: how.count])), denoiser.levels).to(device)
+    pixels = torch.from_numpy(np.array(held_out[: how.count]))
+    if denoiser.info["dequantised"] and denoiser.levels is not None:
+        x = uniform_dequantise(pixels, denoiser.levels, seed)
+    else:
+        x = dequantise(pixels, denoiser.levels)
+    # As the flow has them at t_min: without its noise they would come out too close to the mean.
+    first = torch.full((len(x),), process.t_min)
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
+    x = process.perturb(x, first, noise).to(device)
     z = to_noise(x)
     back = to_data(z)
     centre = denoiser.data_mean if process.prior_keeps_mean else 0.0
@@ -283,7 +291,7 @@ def main(arguments: Sequence[str]) -> None:
             )
             save_columns(columns, card["levels"], folder / "restored.png")
         if evaluation.latents:
-            found["latents"], columns = _latents(denoiser, held_out, evaluation.latents)
+            found["latents"], columns = _latents(denoiser, held_out, evaluation.latents, seed)
             if card["levels"] is not None:
                 save_columns(columns, card["levels"], folder / "between.png")
         if plane:

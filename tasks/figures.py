@@ -217,6 +217,8 @@ def distance_figure(rows: pd.DataFrame) -> str:
             else:
                 panel.set_xticks(sorted(rows["nfe"].unique()))
                 panel.set_ylim(bottom=0)
+            if rows["nfe"].nunique() == 1:  # a logarithmic axis has no width of its own
+                panel.set_xlim(rows["nfe"].iloc[0] / 2, rows["nfe"].iloc[0] * 2)
             panel.xaxis.set_major_formatter("{x:.0f}")
             panel.xaxis.set_minor_formatter("")
             panel.legend(fontsize=8)
