@@ -12,9 +12,10 @@
 
 The library knows no pipeline: tensors in, tensors out.
 
->>> import scoremodel
->>> model = scoremodel.load("artifacts/models/digits-ve-0.safetensors")
->>> images = scoremodel.sample(model, scoremodel.Heun(steps=18), count=16, seed=0).x
+Examples:
+    >>> import scoremodel
+    >>> model = scoremodel.load("artifacts/models/digits-ve-0.safetensors")
+    >>> images = scoremodel.sample(model, scoremodel.Heun(steps=18), count=16, seed=0).x
 """
 
 from __future__ import annotations

@@ -26,11 +26,12 @@ The processes, with B_t = ∫_0^t β ds and β(t) = β_0 + t (β_1 − β_0):
 
 A process of your own is a subclass of `SDE` with either pair; everything else follows.
 
->>> t = torch.tensor([0.001, 0.5, 1.0], dtype=torch.float64)
->>> VP().alpha(t)
-tensor([0.9999, 0.2812, 0.0066], dtype=torch.float64)
->>> VP().perturb(torch.zeros(3, 2), t.float(), torch.ones(3, 2))[:, 0]
-tensor([0.0105, 0.9597, 1.0000])
+Examples:
+    >>> t = torch.tensor([0.001, 0.5, 1.0], dtype=torch.float64)
+    >>> VP().alpha(t)
+    tensor([0.9999, 0.2812, 0.0066], dtype=torch.float64)
+    >>> VP().perturb(torch.zeros(3, 2), t.float(), torch.ones(3, 2))[:, 0]
+    tensor([0.0105, 0.9597, 1.0000])
 
 Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole: Score-Based Generative Modeling through
 Stochastic Differential Equations, 2021, arXiv:2011.13456.
