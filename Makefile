@@ -8,7 +8,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export DVC_NO_ANALYTICS := true
 export DO_NOT_TRACK := 1
 
-.PHONY: setup repro flow demo-workers table test test-slow test-parity lint sweep seeds abilities failures fashion benchmark-train benchmark-equal-budget clean
+.PHONY: setup repro docs tour flow demo-workers table test test-slow test-parity lint sweep seeds abilities failures fashion benchmark-train benchmark-equal-budget clean
 
 setup: $(VENV)/.done
 
@@ -74,6 +74,21 @@ flow: setup
 demo-workers: setup
 	python -m flows.demo
 
+# The documentation's site in site/: needs its own tool only, no torch.
+$(VENV)-docs/.done: docs/requirements.txt requirements.lock
+	$(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
+	    --requirement docs/requirements.txt
+	touch $@
+
+docs: $(VENV)-docs/.done
+	PYTHONPATH=docs $(VENV)-docs/bin/zensical build --strict --clean
+	@echo "open site/index.html"
+
+# The tour's figures, by the scripts that its pages show.
+tour: setup
+	for script in $(filter-out docs/tour/drawing.py,$(wildcard docs/tour/*.py)); do python $$script || exit 1; done
+
 table: setup
 	@python -m tasks.table
 
@@ -86,7 +101,7 @@ lint: setup $(VENV)-pydoclint/.done
 test: setup lint
 	pytest -m "not slow and not parity"
 
-test-slow: setup
+test-slow: setup docs
 	pytest -m slow
 
 # The same steps and noise through independent implementations, which are installed for it.
@@ -111,4 +126,4 @@ benchmark-equal-budget: $(VENV)-benchmarks/.done
 	$(VENV)-benchmarks/bin/python -m benchmarks.equal_budget
 
 clean:
-	rm -rf $(VENV) $(VENV)-pydoclint $(VENV)-benchmarks .pytest_cache .mypy_cache .ruff_cache
+	rm -rf site $(VENV) $(VENV)-docs $(VENV)-pydoclint $(VENV)-benchmarks .pytest_cache .mypy_cache .ruff_cache

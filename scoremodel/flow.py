@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -27,7 +27,8 @@ Trace = Callable[[Callable[[Tensor], Tensor], Tensor], tuple[Tensor, Tensor]]
 """(function D of y, y with shape (B, *)) → (D(y), tr ∂D/∂y with shape (B, P) in P estimates)."""
 
 
-class Flow(NamedTuple):
+@dataclass(frozen=True)
+class Flow:
     """Where the ODE ends.
 
     Args:

@@ -107,21 +107,19 @@ def log_likelihood(
                 trace = hutchinson(2 * stacked - 1)
             elif part.ndim != 2:
                 raise ValueError(f"images of shape {tuple(part.shape[1:])} need probes, not None")
-            end, volume, calls = flow(
-                denoise, sde, part, first, 1.0, rtol=rtol, atol=atol, trace=trace
-            )
-            assert volume is not None
-            z = ((end - centre.to(end)) / sde.prior_std()).flatten(1).double()
+            end = flow(denoise, sde, part, first, 1.0, rtol=rtol, atol=atol, trace=trace)
+            assert end.volume is not None
+            z = ((end.x - centre.to(end.x)) / sde.prior_std()).flatten(1).double()
             std = sde.prior_std() / alpha_last  # of y
             prior = -0.5 * z.square().sum(1) - size * math.log(std * math.sqrt(2 * math.pi))
-            estimates = prior[:, None] + volume - size * math.log(alpha_first)
+            estimates = prior[:, None] + end.volume - size * math.log(alpha_first)
             values.append(estimates.mean(1))
             several = estimates.shape[1]
             spread = estimates.std(1) if several > 1 else torch.full_like(prior, math.nan)
             errors.append(
                 torch.zeros_like(prior) if probes is None else spread / math.sqrt(several)
             )
-            nfe = max(nfe, calls)
+            nfe = max(nfe, end.nfe)
     return Likelihood(torch.cat(values), torch.cat(errors), nfe)
 
 

@@ -35,9 +35,7 @@ levels = torch.linspace(-3, 3, 161, dtype=torch.float64)[:, None]
 density = torch.stack(
     [truth.log_prob(levels, t.expand(161), process).exp() for t in times.clamp(min=0.002)[::5]]
 )
-left.imshow(
-    density.sqrt().T, origin="lower", extent=(0, 1, -3, 3), aspect="auto", cmap="Greys"
-)
+left.imshow(density.sqrt().T, origin="lower", extent=(0, 1, -3, 3), aspect="auto", cmap="Greys")
 left.plot(times, paths[:, :8], linewidth=0.6)
 left.set(xlabel="t", ylabel="x", title="paths, and the density of all of them", ylim=(-3, 3))
 for time in (0.0, 0.1, 0.3, 1.0):

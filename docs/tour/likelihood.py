@@ -23,7 +23,9 @@ print(
 )
 uniform = torch.tensor([-64 * torch.tensor(2 * 17 / 16).log()])  # 17 levels, 8×8 pixels
 bits = scoremodel.bits_per_dim(uniform, 64, 17)
-print(f"uniform grey levels take {float(bits):.4f} bits each, log2 17 = {torch.tensor(17.0).log2():.4f}")
+print(
+    f"uniform grey levels take {float(bits):.4f} bits each, log2 17 = {torch.tensor(17.0).log2():.4f}"
+)
 
 drawn, (left, right) = figure(2, 4.2, 3.2)
 left.plot(x, exact.exp(), linewidth=3, color="0.75", label="truth")

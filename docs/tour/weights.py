@@ -22,7 +22,10 @@ share = (end.sum(1) < 0).double().mean()
 print(f"share of chains in the mode of weight 0.8: {float(share):.2f}")
 
 drawn, (left, right) = figure(2)
-for panel, x, title in ((left, truth.sample(800, draw)[0], "the data"), (right, end[:800], "Langevin")):
+for panel, x, title in (
+    (left, truth.sample(800, draw)[0], "the data"),
+    (right, end[:800], "Langevin"),
+):
     panel.plot(*x.T, ".", markersize=2)
     panel.set(title=title, xlim=(-1.2, 1.2), ylim=(-1.2, 1.2), aspect="equal")
 save(drawn, __file__)

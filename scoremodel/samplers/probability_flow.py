@@ -116,7 +116,7 @@ class RungeKutta(Sampler):
         """Yield the solution at t_min, or its denoised mean."""
         ((process, whole),) = plan
         try:
-            x, _, _ = flow(denoise, process, x, whole.t, whole.s, rtol=self.rtol, atol=self.atol)
+            x = flow(denoise, process, x, whole.t, whole.s, rtol=self.rtol, atol=self.atol).x
         except FloatingPointError as error:
             raise FloatingPointError(f"{self.kind}: {error}") from error
         yield denoise(x, whole.s) if self.denoise_last else x
