@@ -75,7 +75,7 @@ class Active(_Strict):
     models: Annotated[list[Name], Field(min_length=1), AfterValidator(_unique)]
     train_seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_unique)]
     samplers: Annotated[list[Name], Field(min_length=1), AfterValidator(_unique)]
-    studies: Annotated[list[Literal["failures"]], AfterValidator(_unique)] = []
+    studies: Annotated[list[Literal["failures"]], AfterValidator(_unique)]
 
 
 class Dataset(_Strict):

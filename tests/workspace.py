@@ -62,6 +62,7 @@ class Workspace:
             "models": ["vp"],
             "train_seeds": [0],
             "samplers": ["heun", "euler_maruyama"],
+            "studies": [],
         }
         params["models"]["vp"]["training"] |= {"steps": 6, "log_every": 3, "batch_size": 16}
         params["models"]["vp"]["network"]["unet"]["width"] = 8

@@ -67,7 +67,8 @@ EXACT: dict[str, Sampler] = {
 
 
 def test_every_sampler_is_here() -> None:
-    assert set(EXACT) == set(SAMPLERS)
+    """But for plain Langevin, which loses the weights: see below."""
+    assert set(EXACT) == set(SAMPLERS) - {"langevin"}
 
 
 # Annealed Langevin's weights freeze where chains stop crossing between the modes: it needs hundreds of

@@ -206,7 +206,12 @@ def relative_error(model: Denoiser, time: float) -> float:
 
 @pytest.mark.parametrize(
     ("objective", "allowed"),
-    [("denoising", 0.01), ("explicit", 0.001), ("implicit", 0.15), ("sliced", 0.15)],
+    [
+        ("denoising", 0.01),
+        ("explicit", 0.001),
+        pytest.param("implicit", 0.15, marks=pytest.mark.slow),
+        ("sliced", 0.15),
+    ],
 )
 def test_networks_learn_a_mixture_s_score_by_every_objective(
     objective: Objective, allowed: float
@@ -216,7 +221,10 @@ def test_networks_learn_a_mixture_s_score_by_every_objective(
     assert relative_error(model, 0.5) < allowed
 
 
-@pytest.mark.parametrize(("objective", "allowed"), [("denoising", 0.06), ("sliced", 0.3)])
+@pytest.mark.parametrize(
+    ("objective", "allowed"),
+    [("denoising", 0.06), pytest.param("sliced", 0.3, marks=pytest.mark.slow)],
+)
 def test_an_energy_is_learned_and_its_gradient_is_the_score(
     objective: Objective, allowed: float
 ) -> None:

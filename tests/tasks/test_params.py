@@ -11,7 +11,8 @@ import torch
 
 from scoremodel.chains import CHAINS
 from scoremodel.denoiser import Preconditioning
-from scoremodel.loss import Weighting
+from scoremodel.inverse import Method
+from scoremodel.loss import Objective, Weighting
 from scoremodel.samplers import GRIDS, SAMPLERS
 from scoremodel.sde import SDE, SDES
 from scoremodel.times import TIMES
@@ -184,6 +185,8 @@ def test_each_kind_has_the_library_s_arguments_and_defaults(
         expected = fields(library[kind])
         if kind == "runge_kutta":  # which chooses its own steps
             expected = {k: v for k, v in expected.items() if k not in ("steps", "grid")}
+        if kind == "langevin":  # which has one noise level
+            del expected["grid"]
         assert set(model.model_fields) - extra - {"kind"} == set(expected), kind
         for name, default in expected.items():
             field = model.model_fields[name]
@@ -192,9 +195,53 @@ def test_each_kind_has_the_library_s_arguments_and_defaults(
 
 def test_the_schema_allows_what_the_library_has() -> None:
     assert named(params.Training, "weighting") == set(get_args(Weighting))
+    assert named(params.Training, "objective") == set(get_args(Objective))
+    assert named(params.Inverse, "method") == set(get_args(Method))
     assert named(params.Model, "preconditioning") == set(get_args(Preconditioning))
     assert named(params.PlainSampler, "grid") == set(GRIDS)
     assert set(params.Training.model_fields) == set(fields(TrainingConfig))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "energy: false ",
+            "energy: true ",
+            r"models\.ve\.training\.compile: True is not allowed, allowed: false with energy: true",
+        ),
+        (
+            "objective: denoising ",
+            "objective: sliced ",
+            r"models\.ve\.training\.compile: True is not allowed, allowed: false with objective: sliced",
+        ),
+        (
+            "active:",
+            "active:",
+            None,
+        ),
+    ],
+)
+def test_what_has_second_derivatives_is_not_compiled(
+    tmp_path: Path, old: str, new: str, said: str | None
+) -> None:
+    path = changed(tmp_path, "compile: false ", "compile: true ")
+    path.write_text(path.read_text().replace(old, new, 1))
+    if said is None:
+        load_params(path)
+        return
+    with pytest.raises(ParamsError, match=said):
+        load_params(path)
+
+
+def test_a_chain_has_no_likelihood(tmp_path: Path) -> None:
+    path = changed(tmp_path, "likelihood: null ", "likelihood: {count: 8, probes: 2} ")
+    load_params(path)
+    path.write_text(path.read_text().replace("models: [ve, vp]", "models: [vp, ddpm]"))
+    with pytest.raises(
+        ParamsError, match=r"evaluation\.likelihood: .* active model 'ddpm': a chain"
+    ):
+        load_params(path)
 
 
 def test_guidance_needs_a_model_that_knows_what_no_class_is(tmp_path: Path) -> None:

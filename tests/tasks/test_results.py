@@ -101,6 +101,7 @@ def test_the_verdict_and_the_table_are_the_records_own(finished: Workspace) -> N
     assert re.search(r"tasks\.results reproduce [0-9a-f]{16}", page)
 
 
+@pytest.mark.slow
 def test_revisions_and_history_are_compared(copied: Workspace) -> None:
     copied.git("add", "-A")
     copied.git("commit", "-qm", "first")

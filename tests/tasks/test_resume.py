@@ -108,6 +108,7 @@ def test_the_trainer_dies_with_its_dvc_and_the_next_repro_goes_on(
     assert dvc.returncode == 255
 
 
+@pytest.mark.slow
 def test_an_experiment_in_a_temporary_folder_goes_on_in_another_one(copied: Workspace) -> None:
     """Its state lies in the person's workspace, not in the folder that DVC makes and deletes."""
     experiment = ("dvc", "exp", "run", "--temp", STAGE)
