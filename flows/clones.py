@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from configobj import ConfigObj
 from filelock import FileLock, Timeout
 
 from flows.child import cleaned
@@ -26,6 +27,7 @@ from flows.graph import StageNode
 from tasks.layout import LEDGER
 
 __all__ = [
+    "GitError",
     "Remote",
     "clone",
     "commit_results",
@@ -33,14 +35,20 @@ __all__ = [
     "git",
     "head",
     "modified",
+    "require_results_branch",
     "require_unmodified",
     "verify_remote",
     "workspaces",
 ]
 
 _RESULTS = ("dvc.lock", "results")
+_EMAIL = "scoremodel@localhost"  # of commits that flows make
 # Neither helper programs nor a question that nobody answers.
 _ENVIRONMENT = {"GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh", "GIT_TERMINAL_PROMPT": "0"}
+
+
+class GitError(ValueError):
+    """Git has refused; its own line."""
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -54,7 +62,7 @@ def git(folder: Path, *arguments: str) -> str:
         Its standard output.
 
     Raises:
-        ValueError: with git's own line, if it fails.
+        GitError: with git's own line, if it fails.
     """
     done = subprocess.run(
         ["git", *arguments],
@@ -70,7 +78,7 @@ def git(folder: Path, *arguments: str) -> str:
         said = next(
             (line for line in lines if line.startswith("fatal:")), (lines or ["failed"])[-1]
         )
-        raise ValueError(f"git {arguments[0]}: {cleaned(said.removeprefix('fatal: '))}")
+        raise GitError(f"git {arguments[0]}: {cleaned(said.removeprefix('fatal: '))}")
     return done.stdout
 
 
@@ -110,7 +118,8 @@ def default_remote(root: Path) -> Remote | None:
         # DVC has made it absolute; what the commit says may be relative, to a folder elsewhere.
         return Remote(url)
     committed = config.load_one("repo")
-    known = committed["core"].get("remote") == name and name in committed["remote"]
+    there = committed["remote"].get(name, {})
+    known = committed["core"].get("remote") == name and there.get("url") == url
     return Remote(None if known else url)
 
 
@@ -190,7 +199,7 @@ def clone(
         _forget_locks(folder)
         _check_out(folder, repository, commit, branch)
         _share(place, folder)
-        _configure(place, folder, remote)
+        _configure(place, folder, repository, remote)
         yield folder
     finally:
         lock.release()
@@ -257,17 +266,40 @@ def _share(place: Path, folder: Path) -> None:
     exclude.write_text("/.scoremodel\n", encoding="utf-8")
 
 
-def _configure(place: Path, folder: Path, remote: str | None) -> None:
+def _configure(place: Path, folder: Path, repository: str, remote: str | None) -> None:
     from dvc.config import Config
 
     config = Config(str(folder / ".dvc"))
     with config.edit("local") as local:
         local["cache"]["dir"] = str(place / "cache")
         local["core"].pop("remote", None)
-        if remote is not None:
+        local["remote"].pop("flow", None)
+        url = remote or _beside(folder, repository)
+        if url is not None:
             local["core"]["remote"] = "flow"
-            local["remote"]["flow"] = {"url": remote}
+            local["remote"]["flow"] = {"url": url}
     verify_remote(folder)
+
+
+def _beside(folder: Path, repository: str) -> str | None:
+    """Return where the folder that a commit names relative to itself is, None if it names none.
+
+    Raises:
+        ValueError: if that cannot be known.
+    """
+    committed = ConfigObj(str(folder / ".dvc" / "config"), encoding="utf-8")
+    name = committed.get("core", {}).get("remote")
+    url = str(committed.get(f'remote "{name}"', {}).get("url", ""))
+    if not url or "://" in url or Path(url).is_absolute():
+        return None
+    origin = Path(repository)
+    if not (origin / ".dvc").is_dir():
+        raise ValueError(
+            f"remote: the commit's DVC remote {name!r} is a folder relative to a workspace ({url}), "
+            "which a clone of another machine does not have; allowed: an address that is the same "
+            "from everywhere, in .dvc/config or as the parameter remote"
+        )
+    return str((origin / ".dvc" / url).resolve())
 
 
 def verify_remote(root: Path) -> bool:
@@ -293,11 +325,44 @@ def verify_remote(root: Path) -> bool:
     return True
 
 
+def require_results_branch(root: Path, branch: str) -> str:
+    """Refuse a branch that has other people's commits, whose files a run's results would replace.
+
+    Args:
+        root: the clone, at the commit that is run.
+        branch: the branch for results.
+
+    Returns:
+        Its newest commit, empty if it is new.
+
+    Raises:
+        GitError: if the repository cannot be reached.
+        ValueError: one line that says what is allowed.
+    """
+    _fetch(root)
+    there = f"refs/remotes/origin/{branch}"
+    try:
+        tip = git(root, "rev-parse", "--verify", "--quiet", f"{there}^{{commit}}").strip()
+    except GitError:
+        return ""
+    if git(root, "log", "-1", "--format=%ce", tip).strip() == _EMAIL:
+        return tip
+    try:
+        git(root, "merge-base", "--is-ancestor", tip, head(root))
+    except GitError:
+        raise ValueError(
+            f"commit_to: {branch!r} has commits that are not in the commit that is run, allowed: a "
+            "new branch, or one to which only flows commit"
+        ) from None
+    return tip
+
+
 def commit_results(root: Path, branch: str, message: str) -> str | None:
     """Commit `dvc.lock` and the results of a clone, and push them to a branch of its origin.
 
     The branch gets the commit that was run, with these results on top, and all rows of the ledger
-    that it had before. Nobody's work is overwritten: if the branch has moved, it is tried again.
+    that it had before. Nobody's work is overwritten: the branch must be one to which only flows
+    commit, or lie behind the commit that was run; if it has moved, it is tried again.
 
     Args:
         root: the clone.
@@ -308,19 +373,13 @@ def commit_results(root: Path, branch: str, message: str) -> str | None:
         The commit, None if there was nothing new.
 
     Raises:
-        ValueError: if git refuses, with its line.
+        GitError: if git refuses, with its line.
+        ValueError: if the branch has commits of others.
     """
-    identity = (
-        "-c", "user.name=scoremodel", "-c", "user.email=scoremodel@localhost",
-    )  # fmt: skip
+    identity = ("-c", "user.name=scoremodel", "-c", f"user.email={_EMAIL}")
     ran = head(root)
     for attempt in range(3):
-        _fetch(root)
-        there = f"refs/remotes/origin/{branch}"
-        try:
-            before = git(root, "rev-parse", "--verify", "--quiet", f"{there}^{{commit}}").strip()
-        except ValueError:
-            before = ""
+        before = require_results_branch(root, branch)
         parents = [ran]
         if before and before != ran:
             rows = git(root, "ls-tree", "-r", "--name-only", before, f"{LEDGER}/").splitlines()
@@ -330,6 +389,8 @@ def commit_results(root: Path, branch: str, message: str) -> str | None:
             parents.append(before)
         git(root, "add", "--all", "--", *(path for path in _RESULTS if (root / path).exists()))
         tree = git(root, "write-tree").strip()
+        # New rows that stayed staged would be removed by the next commit's checkout.
+        git(root, "reset", "--quiet")
         if tree == git(root, "rev-parse", f"{before or ran}^{{tree}}").strip():
             return None
         made = git(

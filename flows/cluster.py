@@ -24,6 +24,7 @@ __all__ = ["Cluster"]
 
 _LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 _START = 120.0
+_LEASH = str(Path(__file__).with_name("leash.py"))
 
 
 class Cluster:
@@ -90,7 +91,8 @@ class Cluster:
         """Start a program of this Python's environment, its output in a file of `logs`."""
         with (self.folder / "logs" / f"{log}.log").open("ab") as out:
             process = subprocess.Popen(
-                [sys.executable, "-m", *command],
+                # Even if this process is killed.
+                [sys.executable, _LEASH, str(os.getpid()), sys.executable, "-m", *command],
                 cwd=cwd or self.project,
                 env=self.environment(**more),
                 stdin=subprocess.DEVNULL,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -83,6 +84,9 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="use this folder and leave it")
     given = parser.parse_args()
     began = time.monotonic()
+
+    # As an error, so that what was started is stopped and the folder removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
     def step(what: str) -> None:
         print(f"\n=== {time.monotonic() - began:5.0f} s  {what}", flush=True)

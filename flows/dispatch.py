@@ -49,8 +49,15 @@ Result = TypeVar("Result")
 _POLL = 1.0  # seconds between two looks
 _TAKEN = 20.0  # after as many seconds a stage that no worker has taken gets a line
 _SILENT = 6 * PULSE + 15  # seconds without a sign of life after which a stage's run is dead
-_STARTING = 180.0  # seconds that a run may take from its worker's hands to its first sign of life
+# Seconds that a run may take from its worker's hands to its first sign of life: its process starts,
+# or a container's image is fetched and a node is found.
+_STARTING = {"process": 180.0}
+_STARTING_ELSEWHERE = 1200.0
+_LOOK = 10.0  # seconds between two looks at a pool's workers
+_GAP = 5.0  # a server that is down tells nothing of a run: so much at most counts between two looks
 _CRASHES = 5
+_PAGE = 200  # lines of a log at a time
+_LAST_LINES = 2.5  # seconds that a worker's last lines take to reach the server
 _ONLINE = 75.0  # a worker is heard of every 30 s
 _LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 _STEPS = (  # Prefect's own, which its page shows
@@ -142,7 +149,8 @@ def hand_over(stage: str, revision: str, node: StageNode, hand: Hand) -> Done:  
         logger.info("%s: restored", stage)
         return Done(stage, "restored", time.monotonic() - began)
     for _ in range(_CRASHES):
-        run = _adopt(stage, hand, logger.info) or _submit(stage, node, hand)
+        adopted = _adopt(stage, hand, logger.info)
+        run = adopted or _submit(stage, node, hand)
         final = _watch(run, node, hand, logger)
         if final is None or final.state is None:
             logger.warning("%s: its run %s died; it is handed over again", stage, run.name)
@@ -172,6 +180,9 @@ def hand_over(stage: str, revision: str, node: StageNode, hand: Hand) -> Done:  
             logger.warning("%s: its run crashed (%s); again", stage, final.state.message)
             continue
         message = final.state.message or ""
+        if final.state.is_cancelled() and adopted is not None:
+            logger.warning("%s: its run was cancelled with the flow that began it; again", stage)
+            continue
         if final.state.is_cancelled():
             raise StageFailedError(f"{stage}: its run {run.name} was cancelled {message}".strip())
         raise StageFailedError(message if stage in message else f"{stage}: {message}")
@@ -241,21 +252,53 @@ def _patiently(ask: Callable[[SyncPrefectClient], Result], stop: threading.Event
 
 
 class _Signs:
-    """When a run last gave a sign of life, by this machine's clock alone."""
+    """How long a run gave no sign of life while the server answered, by this machine's clock."""
 
     def __init__(self) -> None:
         self.seen: Any = None
-        self.since = time.monotonic()
+        self.silent, self.looked = 0.0, time.monotonic()
 
     def silent_for(self, sign: Any) -> float:
+        now = time.monotonic()
+        self.silent += min(now - self.looked, _GAP)
+        self.looked = now
         if sign != self.seen:
-            self.seen, self.since = sign, time.monotonic()
-        return time.monotonic() - self.since
+            self.seen, self.silent = sign, 0.0
+        return self.silent
+
+
+class _Waiting:
+    """A stage that no worker has taken: why, said when it changes and once a minute."""
+
+    def __init__(self, node: StageNode, hand: Hand, logger: Any) -> None:
+        self.node, self.hand, self.logger = node, hand, logger
+        self.since = time.monotonic()
+        self.alone_since: float | None = self.since
+        self.looked = self.said_at = -math.inf
+        self.alone: bool | None = None
+
+    def look(self) -> str | None:
+        """Return a line if the pool has had no worker for longer than the flow's patience."""
+        now = time.monotonic()
+        waited = now - self.since
+        if waited < _TAKEN or now - self.looked < _LOOK:
+            return None
+        self.looked = now
+        alone, line = _who(self.node, waited, self.hand.stop)
+        if alone is not self.alone or now - self.said_at > 60:
+            self.alone, self.said_at = alone, now
+            self.logger.log(WARNING if alone else INFO, "%s", line)
+        if not alone:
+            self.alone_since = None
+            return None
+        self.alone_since = now if self.alone_since is None else self.alone_since
+        return line if now - self.alone_since > self.hand.patience else None
 
 
 def _watch(run: FlowRun, node: StageNode, hand: Hand, logger: Any) -> FlowRun | None:
     """Wait for a stage's run and show its lines; return it in its final state, None if it died."""
-    signs, shown, waiting_since, warned = _Signs(), 0, time.monotonic(), -math.inf
+    signs, shown, waiting = _Signs(), 0, _Waiting(node, hand, logger)
+    starting = _starting(node, hand.stop)
     while True:
         if hand.stop.is_set():
             _cancel(run.id)
@@ -264,28 +307,29 @@ def _watch(run: FlowRun, node: StageNode, hand: Hand, logger: Any) -> FlowRun | 
         shown = _show(run.id, node.name, shown, hand.stop)
         state = now.state
         if state is not None and state.is_final():
+            hand.stop.wait(_LAST_LINES)
             _show(run.id, node.name, shown, hand.stop)
             return now
         if state is None or state.is_scheduled():
-            waited = time.monotonic() - waiting_since
-            if waited > _TAKEN and waited > warned + 60:
-                warned = waited
-                alone, line = _who(node, waited, hand.stop)
-                logger.log(WARNING if alone else INFO, "%s", line)
-            if waited > hand.patience:
+            alone = waiting.look()
+            if alone is not None:
                 _cancel(run.id)
-                raise StageFailedError(
-                    f"{_who(node, waited, hand.stop)[1]}; given up after {hand.patience:g} s"
-                )
+                raise StageFailedError(f"{alone}; given up after {hand.patience:g} s")
         else:
             sign, patience = _sign(run.id, hand.stop), _SILENT
             if sign is None:  # its process is starting
-                sign, patience = state.timestamp, _STARTING
+                sign, patience = state.timestamp, starting
             silent = signs.silent_for((state.type, sign))
             if silent > patience:
                 _bury(run.id, silent)
                 return None
         hand.stop.wait(_POLL)
+
+
+def _starting(node: StageNode, stop: threading.Event) -> float:
+    """Return how long the pool's runs may take to start."""
+    pool = _patiently(lambda client: client.read_work_pool(str(node.pool)), stop)
+    return _STARTING.get(pool.type, _STARTING_ELSEWHERE)
 
 
 def _sign(run: UUID, stop: threading.Event) -> datetime | None:
@@ -301,19 +345,23 @@ def _sign(run: UUID, stop: threading.Event) -> datetime | None:
 
 def _show(run: UUID, stage: str, shown: int, stop: threading.Event) -> int:
     """Print the lines that came since; they are in the stage's own run for Prefect's page."""
-    lines = _patiently(
-        lambda client: client.read_logs(
-            log_filter=LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run])),
-            limit=200,
-            offset=shown,
-            sort=LogSort.TIMESTAMP_ASC,
-        ),
-        stop,
-    )
-    for line in lines:
-        if line.name in _LOGGERS and not line.message.startswith(_STEPS):
-            print(f"{stage} | {line.message}", flush=True)
-    return shown + len(lines)
+    while True:
+        first = shown
+        lines = _patiently(
+            lambda client, first=first: client.read_logs(  # type: ignore[misc]
+                log_filter=LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run])),
+                limit=_PAGE,
+                offset=first,
+                sort=LogSort.TIMESTAMP_ASC,
+            ),
+            stop,
+        )
+        for line in lines:
+            if line.name in _LOGGERS and not line.message.startswith(_STEPS):
+                print(f"{stage} | {line.message}", flush=True)
+        shown += len(lines)
+        if len(lines) < _PAGE:
+            return shown
 
 
 def _who(node: StageNode, waited: float, stop: threading.Event) -> tuple[bool, str]:

@@ -6,6 +6,8 @@ import argparse
 import json
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -19,10 +21,10 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from flows.artifacts import publish_summary, publish_table
-from flows.child import DvcFailedError, StageKilledError, run_dvc
+from flows.child import DvcFailedError, Say, StageKilledError, run_dvc
 from flows.clones import commit_results, default_remote, git, head
-from flows.graph import StageNode
-from flows.local import Done, StageFailedError, killed
+from flows.graph import StageNode, stage_graph
+from flows.local import Done, StageFailedError, killed, one_gpu
 from flows.parameters import (
     Branch,
     Configurations,
@@ -35,10 +37,10 @@ from flows.parameters import (
 )
 from flows.pipeline import schedule
 from flows.progress import Progress
-from flows.run import carry_out, finish, pedigree, run_name
+from flows.run import at_work, carry_out, finish, pedigree, run_name
 from tasks.hashes import content_hash
 from tasks.history import experiments, records_at
-from tasks.layout import TABLE, VERDICT
+from tasks.layout import LEDGER, TABLE, VERDICT
 from tasks.results import gather
 from tasks.verdict import verdicts
 
@@ -79,9 +81,19 @@ def run_experiment(name: str, revision: str, trial: _Trial) -> Done:
     arguments = ["exp", "run", "--temp", "--name", name]
     for override in trial.overrides:
         arguments += ["--set-param", override]
-    with Progress(name, revision) as progress:
+    with (
+        Progress(name, revision) as progress,
+        _gpu(trial, logger.info) as environment,
+    ):
         try:
-            run_dvc(arguments, trial.root, logger.info, stop=trial.stop, watch=progress.follow)
+            run_dvc(
+                arguments,
+                trial.root,
+                logger.info,
+                stop=trial.stop,
+                environment=environment,
+                watch=progress.follow,
+            )
         except StageKilledError as error:
             raise StageKilledError(f"{name}: {error}") from None
         except DvcFailedError as error:
@@ -89,12 +101,20 @@ def run_experiment(name: str, revision: str, trial: _Trial) -> Done:
     return Done(name, "ran", time.monotonic() - began)
 
 
+@contextmanager
+def _gpu(trial: _Trial, say: Say) -> Iterator[dict[str, str]]:
+    """Yield the environment of an experiment: one GPU for all its stages, if one of them wants it."""
+    if not any(node.gpus for node in stage_graph(trial.root)):
+        yield {}
+        return
+    with one_gpu(trial.root, say, trial.stop) as environment:
+        yield environment
+
+
 def _run(
     root: Path, trials: dict[str, dict[str, Any]], jobs: int, revision: str, stop: threading.Event
 ) -> tuple[dict[str, Done], dict[str, str]]:
-    """Run experiments, so many side by side; check the overrides of all of them first."""
-    for values in trials.values():
-        overridden(values)
+    """Run experiments, so many side by side."""
     prepared = run_experiment.with_options(
         retries=2, retry_delay_seconds=1, retry_condition_fn=killed
     )
@@ -106,14 +126,26 @@ def _run(
     def first_done(futures: list[PrefectFuture[Done]]) -> PrefectFuture[Done]:
         return next(iter(as_completed(futures)))
 
-    return schedule([StageNode(name, ()) for name in trials], jobs, submit, first_done)
+    nodes = [StageNode(name, ()) for name in trials]
+    return schedule(nodes, jobs, submit, first_done, halt=stop.set)
+
+
+def _check(trials: dict[str, dict[str, Any]]) -> None:
+    """Check the overrides of all experiments before the first one runs."""
+    for values in trials.values():
+        overridden(values)
 
 
 def _names(prefix: str, configurations: Configurations, root: Path) -> dict[str, dict[str, Any]]:
-    """Return the experiments by names that say what they are of: the same again has the same name."""
-    commit = head(root)
+    """Return the experiments by names that say what they are of: the same again has the same name.
+
+    What is not committed is part of it, because DVC takes it along.
+    """
+    base: dict[str, Any] = {"commit": head(root)}
+    if edits := git(root, "diff", "--binary", "HEAD", "--", ".", f":!{LEDGER}"):
+        base["edits"] = edits
     return {
-        f"{prefix}-{content_hash({'commit': commit, 'overrides': values})[:8]}": values
+        f"{prefix}-{content_hash(base | {'overrides': values})[:8]}": values
         for values in configurations
     }
 
@@ -189,6 +221,17 @@ def compare(
     def act(root: Path, stop: threading.Event) -> list[str]:
         said = pedigree(root)
         (name,) = trials = _names("compare", [values], root)
+        _check(trials)
+        with at_work():
+            return measured(root, stop, name, trials, said)
+
+    def measured(
+        root: Path,
+        stop: threading.Event,
+        name: str,
+        trials: dict[str, dict[str, Any]],
+        said: dict[str, str],
+    ) -> list[str]:
         done, failed = _run(root, trials, 1, said["revision"], stop)
         publish_summary(done.values(), failed, said)
         if failed:
@@ -246,15 +289,17 @@ def sweep(
     def act(root: Path, stop: threading.Event) -> list[str]:
         said = pedigree(root)
         trials = _names(name, combinations(grid, runs), root)
-        done, failed = _run(root, trials, jobs, said["revision"], stop)
-        publish_summary(done.values(), failed, said)
-        if done:
-            _gather()
-            _publish_rows({key: trials[key] for key in done}, "sweep")
-            _keep(root, sorted(done), push, commit_to, stop)
-        if failed:
-            raise StageFailedError("; ".join(failed.values()))
-        return sorted(done)
+        _check(trials)
+        with at_work():
+            done, failed = _run(root, trials, jobs, said["revision"], stop)
+            publish_summary(done.values(), failed, said)
+            if done:
+                _gather()
+                _publish_rows({key: trials[key] for key in done}, "sweep")
+                _keep(root, sorted(done), push, commit_to, stop)
+            if failed:
+                raise StageFailedError("; ".join(failed.values()))
+            return sorted(done)
 
     return carry_out(act, repository, branch, remote, commit_to, "sweep")
 

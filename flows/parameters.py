@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -54,10 +55,12 @@ def _check_repository(value: str) -> str:
 
 
 def _without_secret(value: str) -> str:
-    scheme = re.match(r"([a-z0-9+]+)://", value)
-    if scheme and re.match(r"[a-z0-9+]+://[^/@]*:[^/@]*@", value):
+    # A password, or in an address of the web a token in a name's place.
+    scheme = re.match(r"[a-z0-9+]+://", value, re.IGNORECASE)
+    if re.match(r"(https?://[^/]*@|[a-z0-9+]+://[^/@]*:[^/]*@)", value, re.IGNORECASE):
         raise ValueError(
-            f"{scheme[0]}… holds a password, which would be shown to everyone who sees the run; "
+            f"{scheme[0] if scheme else ''}… holds a password, which would be shown to everyone who "
+            "sees the run; "
             "allowed: an address without one, and the secret in the environment"
         )
     return value
@@ -130,14 +133,22 @@ def as_overrides(values: dict[str, Any]) -> list[str]:
     for key, value in values.items():
         if not _KEY.fullmatch(key):
             raise ValueError(f"{key!r} is not allowed, allowed: a key of params.yaml, a.b.c")
-        if key in _PATHS and isinstance(value, str):
-            path = PurePosixPath(value)
-            if path.is_absolute() or ".." in path.parts:
+        for inside, path in _paths(key, value):
+            if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
                 raise ValueError(
-                    f"{key}: {value!r} is not allowed in a flow, allowed: a path in the workspace"
+                    f"{inside}: {path!r} is not allowed in a flow, allowed: a path in the workspace"
                 )
         found.append(f"{key}={_hydra(value)}")
     return found
+
+
+def _paths(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yield the paths that an override sets, also inside a block."""
+    if isinstance(value, dict):
+        for name, inside in value.items():
+            yield from _paths(f"{key}.{name}", inside)
+    elif key in _PATHS and isinstance(value, str):
+        yield key, value
 
 
 def _hydra(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, cast
@@ -22,7 +23,8 @@ from flows.dispatch import Hand, hand_over, require_pools
 from flows.graph import StageNode, changed, select, stage_graph
 from flows.local import Done, Job, StageFailedError, cores, gpus, killed, run_stage
 from flows.parameters import Branch, RemoteUrl, Repository, Target
-from flows.run import carry_out, finish, pedigree, run_name
+from flows.run import at_work, carry_out, finish, pedigree, run_name
+from flows.worker import fetch_sources
 from flows.worker import push as push_stages
 from tasks.check import check, put_away_leftovers
 from tasks.params import Params
@@ -45,6 +47,7 @@ def schedule(
     submit: Callable[[StageNode], Future],
     first_done: Callable[[list[Future]], Future],
     gpus: int = 0,
+    halt: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, Done], dict[str, str]]:
     """Run the stages, each when all before it are done and what it claims is free.
 
@@ -57,6 +60,7 @@ def schedule(
         submit: starts a stage.
         first_done: waits for one of the futures.
         gpus: how many GPUs there are.
+        halt: ends what runs, if this is ended itself.
 
     Returns:
         What became of each stage that ended well, and the reason of each that failed.
@@ -70,7 +74,7 @@ def schedule(
         taken = sum(min(claim(other), total) for other in running.values())
         return min(claim(node), total) <= total - taken
 
-    while waiting or running:
+    def step() -> None:
         for node in list(waiting.values()):
             if any(name in failed for name in node.upstream):
                 failed[node.name] = "left out, a stage before it failed"
@@ -88,6 +92,17 @@ def schedule(
                 done[node.name] = future.result()
             except Exception as error:  # whatever ended the task: the others go on
                 failed[node.name] = str(error)
+
+    try:
+        while waiting or running:
+            step()
+    except BaseException:
+        # Not before they are gone may another run have their workspace.
+        halt()
+        for future in running:
+            with suppress(Exception):
+                future.result()
+        raise
     return done, failed
 
 
@@ -133,6 +148,8 @@ def pipeline(
 
     def act(root: Path, stop: threading.Event) -> dict[str, str]:
         said = pedigree(root)
+        if repository is not None and default_remote(root) is not None:
+            fetch_sources(root, get_run_logger().info, stop)
         params = check()
         nodes = select(stage_graph(root), list(targets or []))
         if push and default_remote(root) is None:
@@ -142,18 +159,20 @@ def pipeline(
             )
         if executor == "workers":
             hand = _hand(root, nodes, repository, remote, force, patience, stop)
-            done, failed = _by_workers(root, nodes, params, hand, said["revision"])
-        else:
-            pull = repository is not None and default_remote(root) is not None
-            done, failed = _here(root, nodes, force, pull, said["revision"], stop)
-        publish_summary(done.values(), failed, said)
-        if failed:
-            reasons = dict.fromkeys(_reason(name, why) for name, why in failed.items())
-            raise StageFailedError("; ".join(reasons))
-        if any(node.name == "report" for node in nodes):
-            publish_results(params, root)
-        _keep(root, push, commit_to, said["revision"], stop)
-        return {name: one.outcome for name, one in done.items()}
+        with at_work():
+            if executor == "workers":
+                done, failed = _by_workers(root, nodes, params, hand, said["revision"])
+            else:
+                pull = repository is not None and default_remote(root) is not None
+                done, failed = _here(root, nodes, force, pull, said["revision"], stop)
+            publish_summary(done.values(), failed, said)
+            if failed:
+                reasons = dict.fromkeys(_reason(name, why) for name, why in failed.items())
+                raise StageFailedError("; ".join(reasons))
+            if any(node.name == "report" for node in nodes):
+                publish_results(params, root)
+            _keep(root, push, commit_to, said["revision"], stop)
+            return {name: one.outcome for name, one in done.items()}
 
     return carry_out(act, repository, branch, remote, commit_to, "pipeline")
 
@@ -222,7 +241,7 @@ def _here(
             return _Known(node.name)
         return _run(root, node, revision, stop, force, pull)
 
-    return schedule(nodes, cores(), submit, _first, len(gpus(root)))
+    return schedule(nodes, cores(), submit, _first, len(gpus(root)), halt=stop.set)
 
 
 def _hand(
@@ -289,7 +308,7 @@ def _by_workers(
 
     # What workers run claims nothing here.
     claims = [node if node.pool is None else replace(node, cores=0, gpus=0) for node in nodes]
-    return schedule(claims, cores(), submit, _first)
+    return schedule(claims, cores(), submit, _first, halt=hand.stop.set)
 
 
 def main() -> None:

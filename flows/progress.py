@@ -99,17 +99,20 @@ class Progress:
         self._thread = threading.Thread(target=context.run, args=(self._beat,), daemon=True)
 
     def __enter__(self) -> Self:
+        self._begin()
+        self._thread.start()
+        return self
+
+    def _begin(self) -> None:
         try:
             made: Any = create_progress_artifact(
-                progress=0.0,
+                progress=self.percent,
                 key=artifact_key(self.stage),
                 description=f"{self.stage} · {self.revision} on {socket.gethostname()}",
             )
         except httpx.HTTPError:
-            made = None
+            return  # the server may be restarting; the next beat tries again
         self._artifact = made
-        self._thread.start()
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._over.set()
@@ -129,6 +132,7 @@ class Progress:
 
     def _touch(self) -> None:
         if self._artifact is None:
+            self._begin()
             return
         try:
             with get_client(sync_client=True) as client:

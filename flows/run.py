@@ -20,12 +20,12 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
 from flows.child import DvcFailedError, StoppedError
-from flows.clones import clone, head
+from flows.clones import clone, head, require_results_branch
 from flows.local import StageFailedError
 from flows.progress import Lookout
 from tasks.params import ParamsError
 
-__all__ = ["REFUSED", "carry_out", "finish", "pedigree", "run_name", "workspace"]
+__all__ = ["REFUSED", "at_work", "carry_out", "finish", "pedigree", "run_name", "workspace"]
 
 REFUSED = "Refused"
 """Name of the state of a flow that was asked for what cannot be: nothing has run."""
@@ -113,6 +113,7 @@ def carry_out(
         the reason; or Cancelled.
     """
     stop = threading.Event()
+    asked = False  # to end
     try:
         if commit_to is not None and repository is None:
             raise ValueError("commit_to: not allowed without a repository, only from an own clone")
@@ -124,16 +125,33 @@ def carry_out(
             workspace(repository, branch, remote, purpose) as root,
             Lookout(stop, flow_run.get_id()),
         ):
-            return Completed(data=act(root, stop))
+            try:
+                if commit_to is not None:
+                    require_results_branch(root, commit_to)
+                return Completed(data=act(root, stop))
+            except BaseException:
+                asked = stop.is_set()
+                stop.set()  # before the workspace is another run's
+                raise
     except (ParamsError, ValueError) as error:
         return Failed(name=REFUSED, message=str(error))
     except (StageFailedError, DvcFailedError, StoppedError, OSError) as error:
-        if stop.is_set() or _cancelling():
+        if asked or _cancelling():
             return Cancelled(message=str(error))
         return Failed(message=str(error))
-    except BaseException:
-        stop.set()
-        raise
+
+
+@contextmanager
+def at_work() -> Iterator[None]:
+    """Turn what else goes wrong into a failure: past the checks it is no mistake of the user's.
+
+    Raises:
+        StageFailedError: for a mistake that shows only now, such as a push that git refuses.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise StageFailedError(str(error)) from error
 
 
 def _cancelling() -> bool:

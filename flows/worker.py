@@ -22,9 +22,9 @@ from flows.graph import StageNode, ancestors, changed, stage_graph
 from flows.local import Job, StageFailedError, killed, run_stage
 from flows.parameters import Commit, RemoteUrl, Repository, Target
 from flows.progress import Lookout, Progress
-from tasks.layout import TIMINGS
+from tasks.layout import TIMINGS, Data
 
-__all__ = ["push", "restore", "stage"]
+__all__ = ["fetch_sources", "push", "restore", "stage"]
 
 _REFUSE = shutil.which("false") or "/bin/false"
 _TRIES = 4
@@ -102,6 +102,44 @@ def restore(root: Path, nodes: list[StageNode], say: Say, stop: threading.Event)
             group.append(node)
 
 
+def _restore_patiently(
+    stage: str, root: Path, nodes: list[StageNode], say: Say, stop: threading.Event
+) -> None:
+    """Restore what a stage depends on; DVC does not say whether it is missing or out of reach."""
+    for attempt in range(_TRIES):
+        try:
+            restore(root, nodes, say, stop)
+        except DvcFailedError as error:
+            if attempt + 1 == _TRIES:
+                raise StageFailedError(
+                    f"{stage}: what it depends on cannot be restored from the DVC remote, tried "
+                    f"{_TRIES} times: {error}"
+                ) from None
+            say(f"{stage}: what it depends on cannot be restored ({error}), tries again")
+            if stop.wait(_SECONDS * 2**attempt):
+                raise StoppedError("stopped, as the run that asked for it has ended") from None
+        else:
+            return
+
+
+def fetch_sources(root: Path, say: Say, stop: threading.Event) -> None:
+    """Fetch the active data sets that `dvc add` has put under DVC's care, which a clone lacks.
+
+    Args:
+        root: the clone.
+        say: takes the lines for people.
+        stop: ends it when it is set.
+
+    Raises:
+        DvcFailedError: if the remote lacks them or cannot be reached, after several tries.
+    """
+    params = YAML(typ="safe", pure=True).load(root / "params.yaml")
+    tracked = [f"{Data(name).raw}.dvc" for name in params["active"]["datasets"]]
+    there = [path for path in tracked if (root / path).exists()]
+    if there:
+        _persist("dvc pull", ["pull", *there], root, say, stop)
+
+
 @flow(name="stage", flow_run_name="{stage} · {revision:.7}", persist_result=False)
 def stage(
     stage: Target,
@@ -136,20 +174,16 @@ def stage(
             if node is None:
                 raise StageFailedError(f"{stage}: no stage of dvc.yaml at {revision[:7]}")
             logger.info("%s at %s in %s", stage, revision[:7], root)
-            try:
-                stale = changed(root)
-                before = [one for one in ancestors(nodes, stage) if one.name in stale]
-                restore(root, before, logger.info, stop)
-            except DvcFailedError as error:
-                raise StageFailedError(
-                    f"{stage}: what it depends on is not in the DVC remote: {error}"
-                ) from None
+            fetch_sources(root, logger.info, stop)
+            stale = changed(root)
+            before = [one for one in ancestors(nodes, stage) if one.name in stale]
+            _restore_patiently(stage, root, before, logger.info, stop)
             run = run_stage.with_options(
                 retries=node.retries, retry_delay_seconds=1, retry_condition_fn=killed
             )
             done = run(stage, revision[:7], Job(root, node, stop, force, True, progress))
-            if done.outcome != "restored":
-                push(root, logger.info, stop, [stage])
+            # Also what was restored: it may be from this machine's cache, after a push that failed.
+            push(root, logger.info, stop, [stage])
             message = {
                 "outcome": done.outcome,
                 "seconds": round(time.monotonic() - began, 3),
