@@ -46,6 +46,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
         (Repository, "--upload-pack=touch /tmp/x"),
         (Repository, "ext::sh -c touch% /tmp/x"),
         (Repository, "https://user:secret@example.com/x.git"),
+        (Repository, "https://secret@example.com/x.git"),
+        (Repository, "HTTPS://user:secret@example.com/x.git"),
         (Repository, "/a folder"),
         (RemoteUrl, "../storage"),
         (RemoteUrl, "s3://key:secret@bucket"),
@@ -126,6 +128,14 @@ def test_overrides_mean_to_dvc_what_they_mean_here(tmp_path: Path) -> None:
         ({"models.ve.training.step": 5}, "has no key 'models.ve.training.step' to set"),
         ({"checkpoints.folder": "/etc"}, "allowed: a path in the workspace"),
         ({"checkpoints.folder": "../x"}, "allowed: a path in the workspace"),
+        (
+            {"checkpoints": {"folder": "/etc", "every_steps": 0, "every_seconds": 0}},
+            r"checkpoints\.folder: '/etc' is not allowed in a flow",
+        ),
+        (
+            {"evaluation.extractor": {"kind": "torchscript", "path": "/x", "sha256": "0" * 64}},
+            r"evaluation\.extractor\.path: '/x' is not allowed in a flow",
+        ),
         ({"a b; c": 1}, "has no key"),
     ],
 )

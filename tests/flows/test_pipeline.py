@@ -54,7 +54,7 @@ class Recorder:
     """Runs stages in threads, and remembers when each ran."""
 
     def __init__(self, broken: str = "") -> None:
-        self.pool = cf.ThreadPoolExecutor()
+        self.pool = cf.ThreadPoolExecutor(16)
         self.broken = broken
         self.running: dict[str, int] = {}
         self.most_cores = 0
@@ -74,7 +74,7 @@ class Recorder:
                 self.alone = set(self.running) == {"d"}
             else:
                 self.most_cores = max(self.most_cores, sum(self.running.values()))
-        time.sleep(0.02)
+        time.sleep(0.1)  # as long as others take to start
         with self.lock:
             del self.running[node.name]
             self.order.append(node.name)
