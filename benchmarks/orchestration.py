@@ -24,6 +24,8 @@ from flows.cluster import Cluster
 
 ROOT = Path(__file__).parents[1]
 
+_FIXED, _EACH = 5.0, 1.0  # seconds that the local flow may take beyond its stages, and for each
+
 _DVC = """stages:
 {stages}"""
 _STAGE = """  s{n:02}:
@@ -121,6 +123,10 @@ def main() -> None:
                 _forget(root)
         print(f"{count} stages, whose commands take {own:.2f} s; {os.cpu_count()} cores\n")
         print(pd.DataFrame(rows).to_markdown(index=False, floatfmt=".2f"))
+        local = next(row for row in rows if row["through"] == "flow, local")
+        limit = _FIXED + _EACH * count
+        if local["beyond the stages' own (s)"] > limit:
+            raise SystemExit(f"the local flow takes more than {limit:.0f} s beyond its stages")
 
 
 if __name__ == "__main__":
