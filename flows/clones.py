@@ -282,11 +282,7 @@ def _configure(place: Path, folder: Path, repository: str, remote: str | None) -
 
 
 def _beside(folder: Path, repository: str) -> str | None:
-    """Return where the folder that a commit names relative to itself is, None if it names none.
-
-    Raises:
-        ValueError: if that cannot be known.
-    """
+    """Return where the folder that a commit names relative to itself is, None if it names none."""
     committed = ConfigObj(str(folder / ".dvc" / "config"), encoding="utf-8")
     name = committed.get("core", {}).get("remote")
     url = str(committed.get(f'remote "{name}"', {}).get("url", ""))

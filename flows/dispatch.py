@@ -307,7 +307,8 @@ def _watch(run: FlowRun, node: StageNode, hand: Hand, logger: Any) -> FlowRun | 
         shown = _show(run.id, node.name, shown, hand.stop)
         state = now.state
         if state is not None and state.is_final():
-            hand.stop.wait(_LAST_LINES)
+            if not state.is_completed():  # they say why
+                hand.stop.wait(_LAST_LINES)
             _show(run.id, node.name, shown, hand.stop)
             return now
         if state is None or state.is_scheduled():
