@@ -267,7 +267,13 @@ FINE: dict[str, Sampler] = {
 
 
 @pytest.mark.parametrize("process", [*SDES, *CHAINS], ids=str)
-@pytest.mark.parametrize("name", sorted(SAMPLERS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=[pytest.mark.slow] * (n == "annealed_langevin"))
+        for n in sorted(SAMPLERS)
+    ],
+)
 def test_every_sampler_reaches_the_data_on_every_process_that_defines_it(
     name: str, process: Process
 ) -> None:

@@ -64,6 +64,7 @@ def test_the_likelihood_gap_of_one_gaussian_for_all_is_its_closed_form() -> None
     assert likelihood_gap(samples, train, new) == pytest.approx(known, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_thousand_mnist_images_repeated_are_memorised_and_held_out_ones_are_not(
     real_images: Path,
 ) -> None:

@@ -166,6 +166,7 @@ def test_what_does_not_fit_the_data_is_one_line(copied: Workspace) -> None:
         assert said in done.stderr
 
 
+@pytest.mark.slow
 def test_a_mixture_s_own_score_can_be_the_target(copied: Workspace) -> None:
     params = copied.params()
     params["active"] |= {"datasets": ["mixture"], "samplers": ["heun"]}

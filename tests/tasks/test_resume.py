@@ -88,7 +88,7 @@ def test_a_trainer_that_is_asked_to_stop_saves_and_goes_on_to_the_same_bytes(
     assert states(copied) == []
 
 
-@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
+@pytest.mark.parametrize("shell", ["/bin/sh", pytest.param("/bin/bash", marks=pytest.mark.slow)])
 def test_the_trainer_dies_with_its_dvc_and_the_next_repro_goes_on(
     copied: Workspace, shell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,7 +237,7 @@ def test_sampling_and_features_go_on_by_finished_chunk(
         assert "made 12" in copied.python("-c", COUNTED, stage, "0", "99", *arguments[3:])
 
 
-@pytest.mark.parametrize("trouble", ["full", "read-only"])
+@pytest.mark.parametrize("trouble", ["full", pytest.param("read-only", marks=pytest.mark.slow)])
 def test_a_state_folder_that_cannot_be_written_gets_one_line_and_keeps_what_is_good(
     copied: Workspace, trouble: str
 ) -> None:
