@@ -292,7 +292,7 @@ def _set_params(path: Path, row: dict[str, Any]) -> None:
             for key in keys[:-1]:
                 block = block.setdefault(key, {})
             block[keys[-1]] = value
-    params["active"] = {
+    params["active"] |= {
         "datasets": [row["dataset"]],
         "models": [row["model"]],
         "train_seeds": [row["train_seed"]],
