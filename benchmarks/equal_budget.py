@@ -25,20 +25,20 @@ from torch import Tensor
 
 from benchmarks.peers import PEERS
 from scoremodel.data.scale import dequantise, quantise
-from scoremodel.data.source import load_torchvision
+from scoremodel.data.sources.base import load_torchvision
 from scoremodel.denoiser import Denoiser
 from scoremodel.evaluation.distance import frechet_distance, real_floor
-from scoremodel.evaluation.extractor import (
+from scoremodel.evaluation.extractors.classifier import (
     Classifier,
     load_extractor,
     rotations,
     save_extractor,
     train_classifier,
 )
-from scoremodel.files import atomic_path, write_text
+from scoremodel.io.files import atomic_path, write_text
 from scoremodel.rng import generator
 from scoremodel.samplers import sample
-from scoremodel.training import train
+from scoremodel.training.loop import train
 from tasks.device import device_name
 from tasks.hashes import content_hash, file_hash
 from tasks.params import load_params

@@ -40,7 +40,7 @@ from scoremodel.samplers import (
     StochasticHeun,
     sample,
 )
-from scoremodel.sde import VE, VP
+from scoremodel.processes.sde import VE, VP
 
 STEPS = 200
 SHAPE = (1, 28, 28)

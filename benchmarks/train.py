@@ -24,8 +24,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.peers import PEERS, SHAPE, Peer
 from scoremodel.denoiser import Denoiser
-from scoremodel.sde import VP
-from scoremodel.training import TrainingConfig, train
+from scoremodel.processes.sde import VP
+from scoremodel.training.loop import TrainingConfig, train
 from tasks.device import device_name
 
 NETWORK = {"kind": "unet", "width": 32, "multipliers": [1, 2, 2, 4]}

@@ -22,7 +22,7 @@ from ruamel.yaml import YAML
 
 from flows.clones import git
 from flows.cluster import Cluster
-from scoremodel.files import atomic_path
+from scoremodel.io.files import atomic_path
 
 __all__ = ["main"]
 

@@ -39,7 +39,7 @@ from flows.graph import StageNode
 from flows.local import Done, StageFailedError
 from flows.progress import PULSE
 from flows.worker import restore
-from scoremodel.files import write_text
+from scoremodel.io.files import write_text
 from tasks.layout import TIMINGS
 
 __all__ = ["Hand", "hand_over", "require_pools"]

@@ -24,7 +24,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scoremodel.chains import DDPM, NCSN
+    from scoremodel.processes.chain import DDPM, NCSN
     from scoremodel.denoiser import Denoiser, convert, load, save
     from scoremodel.inverse import posterior, restore
     from scoremodel.latents import decode, encode, interpolate
@@ -48,8 +48,8 @@ if TYPE_CHECKING:
         langevin,
         sample,
     )
-    from scoremodel.sde import SDE, VE, VP, CosineVP, SubVP
-    from scoremodel.training import TrainingConfig, train
+    from scoremodel.processes.sde import SDE, VE, VP, CosineVP, SubVP
+    from scoremodel.training.loop import TrainingConfig, train
 
 __all__ = [
     "DDIM",
@@ -95,7 +95,7 @@ __all__ = [
 
 # Imported on first use: a process that only reads parameters should not pay for torch.
 _HOME = {
-    **dict.fromkeys(("DDPM", "NCSN"), "scoremodel.chains"),
+    **dict.fromkeys(("DDPM", "NCSN"), "scoremodel.processes.chain"),
     **dict.fromkeys(("Denoiser", "convert", "load", "save"), "scoremodel.denoiser"),
     **dict.fromkeys(("posterior", "restore"), "scoremodel.inverse"),
     **dict.fromkeys(("decode", "encode", "interpolate"), "scoremodel.latents"),
@@ -103,8 +103,8 @@ _HOME = {
         ("bits_per_dim", "log_likelihood", "uniform_dequantise"), "scoremodel.likelihood"
     ),
     **dict.fromkeys(("Gaussian", "GaussianMixture"), "scoremodel.oracles"),
-    **dict.fromkeys(("SDE", "VE", "VP", "CosineVP", "SubVP"), "scoremodel.sde"),
-    **dict.fromkeys(("TrainingConfig", "train"), "scoremodel.training"),
+    **dict.fromkeys(("SDE", "VE", "VP", "CosineVP", "SubVP"), "scoremodel.processes.sde"),
+    **dict.fromkeys(("TrainingConfig", "train"), "scoremodel.training.loop"),
 }
 
 

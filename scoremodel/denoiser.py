@@ -26,10 +26,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from scoremodel.chains import process_from_config
+from scoremodel.processes.chain import process_from_config
 from scoremodel.networks import Energy, build_network
-from scoremodel.sde import Process, column
-from scoremodel.weights import read_weights, write_weights
+from scoremodel.processes.sde import Process, column
+from scoremodel.io.weights import read_weights, write_weights
 
 __all__ = [
     "Denoise",

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from scoremodel.denoiser import Denoise
 from scoremodel.derivatives import basis, pull_back
-from scoremodel.sde import SDE, column
+from scoremodel.processes.sde import SDE, column
 
 __all__ = ["Flow", "Trace", "exact_trace", "flow", "hutchinson"]
 

@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from scoremodel.denoiser import Denoise, Denoiser
 from scoremodel.samplers.base import Sampler, sample
-from scoremodel.sde import Process, column
+from scoremodel.processes.sde import Process, column
 
 __all__ = ["Method", "Operator", "blur", "downsample", "mask", "posterior", "restore"]
 

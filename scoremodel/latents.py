@@ -12,7 +12,7 @@ from torch import Tensor
 from scoremodel.denoiser import Denoiser
 from scoremodel.flow import flow
 from scoremodel.samplers.base import as_sde
-from scoremodel.sde import Process
+from scoremodel.processes.sde import Process
 
 __all__ = ["decode", "encode", "interpolate"]
 

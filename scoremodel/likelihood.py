@@ -22,7 +22,7 @@ from scoremodel.denoiser import Denoise, Denoiser
 from scoremodel.flow import Trace, exact_trace, flow, hutchinson
 from scoremodel.rng import generators
 from scoremodel.samplers.base import as_sde
-from scoremodel.sde import Process
+from scoremodel.processes.sde import Process
 
 __all__ = ["Likelihood", "bits_per_dim", "log_likelihood", "uniform_dequantise"]
 

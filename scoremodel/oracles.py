@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from scoremodel.denoiser import convert
-from scoremodel.sde import Process
+from scoremodel.processes.sde import Process
 
 __all__ = ["Gaussian", "GaussianMixture"]
 

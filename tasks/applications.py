@@ -17,12 +17,12 @@ from torch import Tensor
 from scoremodel import inverse
 from scoremodel.data.scale import bin_width, dequantise, quantise
 from scoremodel.denoiser import Denoiser, load
-from scoremodel.files import write_text
+from scoremodel.io.files import write_text
 from scoremodel.latents import decode, encode, interpolate
 from scoremodel.likelihood import bits_per_dim, log_likelihood, uniform_dequantise
 from scoremodel.oracles import Gaussian
 from scoremodel.samplers import Heun, sample
-from scoremodel.sde import SDE
+from scoremodel.processes.sde import SDE
 from tasks import params
 from tasks.arrays import read_card, read_rows
 from tasks.device import environment, set_up_device

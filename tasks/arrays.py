@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scoremodel.files import atomic_path
+from scoremodel.io.files import atomic_path
 
 __all__ = ["chunked", "read_arrays", "read_card", "read_rows", "write_arrays", "write_rows"]
 

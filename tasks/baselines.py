@@ -15,7 +15,7 @@ from scoremodel.evaluation.distance import kernel_distance, real_floor, subset_r
 from scoremodel.evaluation.manifold import manifold
 from scoremodel.evaluation.memorisation import NEAR, likelihood_gap
 from scoremodel.evaluation.scores import Reference
-from scoremodel.files import write_text
+from scoremodel.io.files import write_text
 from tasks.arrays import read_card, read_rows
 from tasks.extraction import extracted
 from tasks.hashes import file_hash

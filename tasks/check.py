@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 
-from scoremodel.chains import NCSN
-from scoremodel.files import write_text
+from scoremodel.processes.chain import NCSN
+from scoremodel.io.files import write_text
 from tasks.hashes import require_file
 from tasks.layout import APPLICATIONS, CHECKED, Data
 from tasks.params import ClassifierExtractor, Params, ParamsError, load_params

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from scoremodel.evaluation.memorisation import nearest_training
 from scoremodel.evaluation.scores import Scores
-from scoremodel.files import write_text
+from scoremodel.io.files import write_text
 from tasks.arrays import read_arrays, read_card, read_rows
 from tasks.layout import APPLICATIONS_JSON, Data
 from tasks.machine import cpu_name

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scoremodel.checkpoint import Chunks
-from scoremodel.evaluation.extractor import Extractor, load_extractor
+from scoremodel.io.checkpoint import Chunks
+from scoremodel.evaluation.extractors.classifier import Extractor, load_extractor
 from tasks.device import environment, set_up_device
 from tasks.hashes import file_hash
 from tasks.params import Params

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from scoremodel.evaluation.extractor import (
+from scoremodel.evaluation.extractors.classifier import (
     Classifier,
     Extractor,
     Identity,
@@ -52,7 +52,7 @@ def _build(
         return Identity()
     if isinstance(how, ClassifierExtractor):
         return _trained(data, how, levels, device)
-    from scoremodel.evaluation.inception import TorchScript, load_inception
+    from scoremodel.evaluation.extractors.inception import TorchScript, load_inception
 
     if how.path is not None and how.sha256 is not None:
         require_file("params.yaml: evaluation.extractor", how.path, how.sha256)

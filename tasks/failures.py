@@ -22,16 +22,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scoremodel.denoiser import Denoiser, convert
-from scoremodel.files import write_text
-from scoremodel.loss import implicit_score_matching, sliced_score_matching
+from scoremodel.io.files import write_text
+from scoremodel.training.loss import implicit_score_matching, sliced_score_matching
 from scoremodel.networks import build_network
 from scoremodel.oracles import Gaussian, GaussianMixture
 from scoremodel.rng import derive_seed, generator
 from scoremodel.samplers import Heun, langevin, sample
-from scoremodel.schedules import schedule_factor
-from scoremodel.sde import VE
-from scoremodel.times import LogNormal, Single, Times
-from scoremodel.training import TrainingConfig, train
+from scoremodel.training.schedules import schedule_factor
+from scoremodel.processes.sde import VE
+from scoremodel.training.times import LogNormal, Single, Times
+from scoremodel.training.loop import TrainingConfig, train
 from tasks import params
 from tasks.device import environment, set_up_device
 from tasks.figures import Panel, panels_figure

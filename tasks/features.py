@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from scoremodel.evaluation.extractor import Classifier, accuracy
+from scoremodel.evaluation.extractors.classifier import Classifier, accuracy
 from tasks.arrays import read_arrays, write_arrays
 from tasks.extraction import extracted
 from tasks.hashes import file_hash

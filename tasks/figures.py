@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
 
-from scoremodel.files import write_text
+from scoremodel.io.files import write_text
 from tasks.stage import run
 
 if TYPE_CHECKING:

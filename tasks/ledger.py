@@ -20,7 +20,7 @@ from typing import Any
 from filelock import FileLock
 from ruamel.yaml import YAML
 
-from scoremodel.files import write_text
+from scoremodel.io.files import write_text
 from tasks.hashes import content_hash
 from tasks.layout import LEDGER, Configuration
 from tasks.timing import read_timing

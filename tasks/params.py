@@ -86,7 +86,7 @@ class Dataset(_Strict):
 
 
 class VE(_Strict):
-    """Variance exploding, `scoremodel.sde.VE`."""
+    """Variance exploding, `scoremodel.processes.sde.VE`."""
 
     kind: Literal["ve"]
     sigma_min: Positive
@@ -94,7 +94,7 @@ class VE(_Strict):
 
 
 class VP(_Strict):
-    """Variance preserving, `scoremodel.sde.VP`, or sub-VP."""
+    """Variance preserving, `scoremodel.processes.sde.VP`, or sub-VP."""
 
     kind: Literal["vp", "subvp"]
     beta_min: Positive
@@ -102,7 +102,7 @@ class VP(_Strict):
 
 
 class CosineVP(_Strict):
-    """VP with the cosine schedule, `scoremodel.sde.CosineVP`."""
+    """VP with the cosine schedule, `scoremodel.processes.sde.CosineVP`."""
 
     kind: Literal["vp_cosine"]
     offset: Positive = 0.008
@@ -110,7 +110,7 @@ class CosineVP(_Strict):
 
 
 class NCSN(_Strict):
-    """NCSN's ladder, `scoremodel.chains.NCSN`; what is null follows from the data (NCSNv2)."""
+    """NCSN's ladder, `scoremodel.processes.chain.NCSN`; what is null follows from the data (NCSNv2)."""
 
     kind: Literal["ncsn"]
     sigma_min: Positive
@@ -119,7 +119,7 @@ class NCSN(_Strict):
 
 
 class DDPM(_Strict):
-    """DDPM's chain, `scoremodel.chains.DDPM`."""
+    """DDPM's chain, `scoremodel.processes.chain.DDPM`."""
 
     kind: Literal["ddpm"]
     beta_first: Positive
@@ -165,13 +165,13 @@ class Network(_Strict):
 
 
 class PlainTimes(_Strict):
-    """Times without parameters, see `scoremodel.times`."""
+    """Times without parameters, see `scoremodel.training.times`."""
 
     kind: Literal["uniform", "stratified", "importance"]
 
 
 class LogNormalTimes(_Strict):
-    """EDM's times, `scoremodel.times.LogNormal`."""
+    """EDM's times, `scoremodel.training.times.LogNormal`."""
 
     kind: Literal["log_normal"]
     mean: Annotated[float, Field(allow_inf_nan=False)] = -1.2
@@ -179,14 +179,14 @@ class LogNormalTimes(_Strict):
 
 
 class SingleTime(_Strict):
-    """One noise level, `scoremodel.times.Single`."""
+    """One noise level, `scoremodel.training.times.Single`."""
 
     kind: Literal["single"]
     ratio: Positive
 
 
 class Training(_Strict):
-    """`scoremodel.training.TrainingConfig`."""
+    """`scoremodel.training.loop.TrainingConfig`."""
 
     steps: Count
     batch_size: Count
@@ -339,7 +339,7 @@ class ClassifierExtractor(_Strict):
 
 
 class InceptionExtractor(_Strict):
-    """Inception as clean-fid has it, `scoremodel.evaluation.inception.load_inception`."""
+    """Inception as clean-fid has it, `scoremodel.evaluation.extractors.inception.load_inception`."""
 
     kind: Literal["inception"]
     mode: Literal["clean", "legacy_pytorch", "legacy_tensorflow"]
@@ -358,7 +358,7 @@ class InceptionExtractor(_Strict):
 
 
 class TorchScriptExtractor(_Strict):
-    """A TorchScript file, `scoremodel.evaluation.inception.TorchScript`."""
+    """A TorchScript file, `scoremodel.evaluation.extractors.inception.TorchScript`."""
 
     kind: Literal["torchscript"]
     path: Annotated[str, Field(min_length=1)]
@@ -454,7 +454,7 @@ class Evaluation(_Strict):
 
 
 class Checkpoints(_Strict):
-    """Where and how often a training keeps its state, `scoremodel.checkpoint.Checkpoints`."""
+    """Where and how often a training keeps its state, `scoremodel.io.checkpoint.Checkpoints`."""
 
     folder: Annotated[str, Field(min_length=1)]
     every_steps: Annotated[int, Field(ge=0)]

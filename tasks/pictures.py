@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from scoremodel.files import atomic_path
+from scoremodel.io.files import atomic_path
 
 __all__ = ["neighbours_picture", "picture", "save_columns", "save_neighbours", "save_picture"]
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from scoremodel.data.source import RawData, load_folder, load_source
-from scoremodel.files import write_text
+from scoremodel.data.sources.base import RawData, load_folder, load_source
+from scoremodel.io.files import write_text
 from tasks.arrays import chunked, read_rows, write_rows
 from tasks.layout import Data
 from tasks.params import Dataset, ParamsError

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from scoremodel.chains import NCSN, process_from_config
-from scoremodel.sde import Process
+from scoremodel.processes.chain import NCSN, process_from_config
+from scoremodel.processes.sde import Process
 from tasks import params
 
 __all__ = ["build_process"]

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from scoremodel.files import atomic_path, write_text
+from scoremodel.io.files import atomic_path, write_text
 from tasks.figures import distance_figure, loss_bands_figure, loss_figure
 from tasks.layout import REPORT, TABLE, VERDICT, Configuration, Data
 from tasks.ledger import append, read_lock

@@ -18,7 +18,7 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from scoremodel.evaluation.comparison import compare
-from scoremodel.files import atomic_path
+from scoremodel.io.files import atomic_path
 from tasks.hashes import file_hash
 from tasks.history import (
     WORKSPACE,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from scoremodel.checkpoint import Chunks, Stopped
+from scoremodel.io.checkpoint import Chunks, Stopped
 from scoremodel.data.scale import quantise
 from scoremodel.denoiser import load
 from scoremodel.rng import generators

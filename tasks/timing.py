@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from scoremodel.files import write_text
+from scoremodel.io.files import write_text
 from tasks.hashes import file_hash
 from tasks.layout import TIMINGS
 

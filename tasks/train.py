@@ -10,15 +10,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from scoremodel.checkpoint import Checkpoints
+from scoremodel.io.checkpoint import Checkpoints
 from scoremodel.data.scale import dequantise
 from scoremodel.denoiser import Denoise, Denoiser, save
-from scoremodel.files import atomic_path
+from scoremodel.io.files import atomic_path
 from scoremodel.oracles import GaussianMixture
 from scoremodel.rng import derive_seed
-from scoremodel.sde import Process
-from scoremodel.times import TIMES
-from scoremodel.training import BANDS, TrainingConfig, resolve_precision, train
+from scoremodel.processes.sde import Process
+from scoremodel.training.times import TIMES
+from scoremodel.training.loop import BANDS, TrainingConfig, resolve_precision, train
 from tasks.arrays import read_card, read_rows
 from tasks.device import device_name, environment, set_up_device
 from tasks.layout import Configuration, Data
@@ -114,7 +114,7 @@ def write_curves(curves: pd.DataFrame, configuration: Configuration) -> None:
     """Write the loss, and in a file of its own the loss by noise band, one row for step and band.
 
     Args:
-        curves: one row for each point, as `scoremodel.training.train` returns them.
+        curves: one row for each point, as `scoremodel.training.loop.train` returns them.
         configuration: says where the files lie.
     """
     names = {

@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from scoremodel.denoiser import Denoiser
-from scoremodel.files import atomic_path
+from scoremodel.io.files import atomic_path
 from tasks.params import ParamsError
 from tasks.params import Watch as Settings
 
@@ -31,7 +31,7 @@ _SHARE = 0.02  # of the time may go into samples
 
 
 class Watch:
-    """Writes down what a training shows, see `scoremodel.training.Observer`.
+    """Writes down what a training shows, see `scoremodel.training.loop.Observer`.
 
     Args:
         folder: the run's state folder.

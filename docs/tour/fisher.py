@@ -5,7 +5,7 @@ from drawing import figure, save
 # --8<-- [start:api]
 import torch
 
-from scoremodel.loss import (
+from scoremodel.training.loss import (
     explicit_score_matching,
     implicit_score_matching,
     sliced_score_matching,

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from scoremodel.chains import Chain
+from scoremodel.processes.chain import Chain
 from scoremodel.denoiser import Denoise, Denoiser
 from scoremodel.rng import generators, randn_rows
-from scoremodel.sde import SDE, Process
+from scoremodel.processes.sde import SDE, Process
 
 __all__ = [
     "GRIDS",

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from scoremodel.samplers.base import Call, Draw, Grid, Sampler, as_sde, kernel_steps
-from scoremodel.sde import Process
+from scoremodel.processes.sde import Process
 
 __all__ = ["Heun", "StochasticHeun"]
 

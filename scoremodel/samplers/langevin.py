@@ -10,10 +10,10 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from scoremodel.chains import Chain, langevin_step_size
+from scoremodel.processes.chain import Chain, langevin_step_size
 from scoremodel.rng import generators, randn_rows
 from scoremodel.samplers.base import Call, Draw, Grid, Sampler, kernel_steps
-from scoremodel.sde import Process
+from scoremodel.processes.sde import Process
 
 __all__ = ["AnnealedLangevin", "Langevin", "langevin"]
 

@@ -23,7 +23,7 @@ from typing import ClassVar, NamedTuple
 from torch import Tensor
 
 from scoremodel.samplers.base import Call, Draw, Grid, Kernel, Sampler, kernel_steps
-from scoremodel.sde import Process
+from scoremodel.processes.sde import Process
 
 __all__ = ["DPMSolver", "SDEDPMSolver"]
 

@@ -29,7 +29,7 @@ from scoremodel.samplers.base import (
     as_sde,
     kernel_steps,
 )
-from scoremodel.sde import SDE, Process
+from scoremodel.processes.sde import SDE, Process
 
 __all__ = ["Euler", "RungeKutta"]
 

@@ -27,7 +27,7 @@ from scoremodel.samplers.base import (
     kernel_steps,
     time_grid,
 )
-from scoremodel.sde import Process
+from scoremodel.processes.sde import Process
 
 __all__ = [
     "DDIM",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from scoremodel.oracles import GaussianMixture
 from scoremodel.samplers import Sampler
-from scoremodel.sde import Process
+from scoremodel.processes.sde import Process
 
 SHAPE = (6, 3)
 MIXTURE = GaussianMixture([[-0.6, -0.6, 0.1], [0.5, 0.4, 0.0]], [0.2, 0.3], [0.7, 0.3])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from scoremodel.samplers import DDIM, Ancestral, Euler, Heun, Sampler
 from scoremodel.samplers.base import time_grid
-from scoremodel.sde import SDE, VE, VP, CosineVP, SubVP
+from scoremodel.processes.sde import SDE, VE, VP, CosineVP, SubVP
 from tests.parity.peers import denoised, ours, standard_normal
 
 pytestmark = pytest.mark.parity

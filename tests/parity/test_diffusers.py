@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoremodel.chains import DDPM
+from scoremodel.processes.chain import DDPM
 from scoremodel.denoiser import convert
 from scoremodel.samplers import DDIM, Ancestral, DPMSolver, Euler, Heun, Sampler, SDEDPMSolver
 from tests.parity.peers import denoised, ours, standard_normal

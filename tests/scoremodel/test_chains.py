@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from scoremodel.chains import (
+from scoremodel.processes.chain import (
     DDPM,
     NCSN,
     langevin_step_size,
@@ -15,7 +15,7 @@ from scoremodel.chains import (
     process_from_config,
 )
 from scoremodel.samplers.base import time_grid
-from scoremodel.sde import VE, VP
+from scoremodel.processes.sde import VE, VP
 
 
 @pytest.mark.parametrize(("dimension", "levels"), [(784, 109), (1024, 125), (3072, 219)])

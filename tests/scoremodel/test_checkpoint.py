@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from scoremodel.checkpoint import Checkpoints, Chunks, Stopped
+from scoremodel.io.checkpoint import Checkpoints, Chunks, Stopped
 from scoremodel.denoiser import Denoiser
-from scoremodel.sde import VP
-from scoremodel.training import TrainingConfig, train
+from scoremodel.processes.sde import VP
+from scoremodel.training.loop import TrainingConfig, train
 from tests.scoremodel.test_training import NETWORK, Witness, digest, images
 
 STEPS = 13
@@ -128,7 +128,7 @@ def test_a_second_run_in_the_same_folder_is_refused_and_a_dead_one_is_not_in_the
     tmp_path: Path,
 ) -> None:
     hold = (
-        "import sys, time; from scoremodel.checkpoint import Checkpoints\n"
+        "import sys, time; from scoremodel.io.checkpoint import Checkpoints\n"
         "with Checkpoints(sys.argv[1]):\n    print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen(

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoremodel.chains import DDPM, NCSN
+from scoremodel.processes.chain import DDPM, NCSN
 from scoremodel.denoiser import Denoiser, Parametrisation, convert, preconditioning
 from scoremodel.oracles import GaussianMixture
 from scoremodel.samplers import Heun, sample
-from scoremodel.sde import SDE, VE, VP, CosineVP, Process, SubVP
+from scoremodel.processes.sde import SDE, VE, VP, CosineVP, Process, SubVP
 
 SDES = [VE(0.01, 50.0), VP(), SubVP()]
 NAMES: list[Parametrisation] = ["denoised", "noise", "score", "v"]

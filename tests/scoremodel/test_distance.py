@@ -18,7 +18,7 @@ from scoremodel.evaluation.distance import (
     kernel_distance,
     real_floor,
 )
-from scoremodel.evaluation.extractor import (
+from scoremodel.evaluation.extractors.classifier import (
     Classifier,
     accuracy,
     load_extractor,

@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoremodel.chains import DDPM, NCSN
+from scoremodel.processes.chain import DDPM, NCSN
 from scoremodel.oracles import GaussianMixture
 from scoremodel.samplers import (
     DDIM,
@@ -41,7 +41,7 @@ from scoremodel.samplers import (
 )
 from scoremodel.samplers import base as base_module
 from scoremodel.samplers.base import time_grid
-from scoremodel.sde import SDE, VE, VP, CosineVP, Process, SubVP
+from scoremodel.processes.sde import SDE, VE, VP, CosineVP, Process, SubVP
 
 MEAN, STD = 0.4, 0.25
 COUNT = 20_000

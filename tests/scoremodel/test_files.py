@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scoremodel.files import atomic_path, write_text
+from scoremodel.io.files import atomic_path, write_text
 
 
 def test_an_error_while_writing_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from scoremodel.evaluation import inception
-from scoremodel.evaluation.extractor import load_extractor, save_extractor
-from scoremodel.evaluation.inception import TorchScript, load_inception
+from scoremodel.evaluation.extractors import inception
+from scoremodel.evaluation.extractors.classifier import load_extractor, save_extractor
+from scoremodel.evaluation.extractors.inception import TorchScript, load_inception
 
 
 class StandIn(nn.Module):

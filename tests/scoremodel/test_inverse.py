@@ -11,7 +11,7 @@ from torch import Tensor
 from scoremodel.inverse import Method, blur, downsample, mask, posterior
 from scoremodel.oracles import Gaussian
 from scoremodel.samplers import Heun, sample
-from scoremodel.sde import SDE, VE, VP
+from scoremodel.processes.sde import SDE, VE, VP
 
 COUNT = 4000
 

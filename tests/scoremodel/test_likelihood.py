@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoremodel.chains import DDPM
+from scoremodel.processes.chain import DDPM
 from scoremodel.denoiser import Denoiser
 from scoremodel.flow import flow
 from scoremodel.latents import decode, encode, interpolate
 from scoremodel.likelihood import bits_per_dim, log_likelihood, uniform_dequantise
 from scoremodel.oracles import Gaussian, GaussianMixture
-from scoremodel.sde import SDE, VE, VP, SubVP
+from scoremodel.processes.sde import SDE, VE, VP, SubVP
 
 MEAN, STD = [0.7, -0.2, 0.1], 0.25
 GAUSSIAN = GaussianMixture([MEAN], [STD], [1.0])

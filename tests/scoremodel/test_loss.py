@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scoremodel.chains import DDPM
-from scoremodel.loss import denoising_loss, denoising_weight
+from scoremodel.processes.chain import DDPM
+from scoremodel.training.loss import denoising_loss, denoising_weight
 from scoremodel.oracles import GaussianMixture
-from scoremodel.sde import SDE, VE, VP, SubVP
+from scoremodel.processes.sde import SDE, VE, VP, SubVP
 
 PROCESSES = [VE(0.01, 50.0), VP(), SubVP()]
 

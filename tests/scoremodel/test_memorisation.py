@@ -9,9 +9,9 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from scoremodel.data.source import load_torchvision
+from scoremodel.data.sources.base import load_torchvision
 from scoremodel.evaluation.distance import frechet_distance
-from scoremodel.evaluation.extractor import train_classifier
+from scoremodel.evaluation.extractors.classifier import train_classifier
 from scoremodel.evaluation.memorisation import authenticity, copying, likelihood_gap
 from scoremodel.evaluation.scores import METRICS, Reference
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoremodel.chains import DDPM, NCSN
+from scoremodel.processes.chain import DDPM, NCSN
 from scoremodel.denoiser import Denoiser
 from scoremodel.oracles import GaussianMixture
 from scoremodel.samplers import (
@@ -30,8 +30,8 @@ from scoremodel.samplers import (
     langevin,
     sample,
 )
-from scoremodel.sde import SDE, VE, VP, Process, SubVP
-from scoremodel.training import TrainingConfig, train
+from scoremodel.processes.sde import SDE, VE, VP, Process, SubVP
+from scoremodel.training.loop import TrainingConfig, train
 
 WEIGHT, COUNT = 0.8, 10_000
 ERROR = math.sqrt(WEIGHT * (1 - WEIGHT) / COUNT)

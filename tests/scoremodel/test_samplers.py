@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoremodel.chains import DDPM
+from scoremodel.processes.chain import DDPM
 from scoremodel.denoiser import Denoiser
 from scoremodel.oracles import GaussianMixture
 from scoremodel.samplers import (
@@ -22,7 +22,7 @@ from scoremodel.samplers import (
     sample,
 )
 from scoremodel.samplers.base import time_grid
-from scoremodel.sde import SDE, VE, VP, SubVP
+from scoremodel.processes.sde import SDE, VE, VP, SubVP
 
 MEAN, STD = 0.4, 0.25
 GAUSSIAN = GaussianMixture([[MEAN]], [STD], [1.0])

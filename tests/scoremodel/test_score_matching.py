@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scoremodel.denoiser import Denoiser
-from scoremodel.loss import (
+from scoremodel.training.loss import (
     Objective,
     Score,
     denoising_weight,
@@ -19,9 +19,9 @@ from scoremodel.loss import (
     sliced_score_matching,
 )
 from scoremodel.oracles import GaussianMixture
-from scoremodel.sde import SDE, VE, VP
-from scoremodel.times import LogNormal, Single, Stratified
-from scoremodel.training import TrainingConfig, train
+from scoremodel.processes.sde import SDE, VE, VP
+from scoremodel.training.times import LogNormal, Single, Stratified
+from scoremodel.training.loop import TrainingConfig, train
 
 MEAN = torch.tensor([0.4, -1.0, 0.2], dtype=torch.float64)
 STD = 0.5

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from scoremodel import sde as sde_module
-from scoremodel.chains import process_from_config
-from scoremodel.sde import SDE, VE, VP, CosineVP, SubVP
+from scoremodel.processes.chain import process_from_config
+from scoremodel.processes.sde import SDE, VE, VP, CosineVP, SubVP
 
 PROCESSES = [VE(), VE(0.01, 50.0), VP(), VP(0.2, 12.0), SubVP(), CosineVP()]
 

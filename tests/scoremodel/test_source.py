@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scoremodel.data.source import load_folder, load_source
+from scoremodel.data.sources.base import load_folder, load_source
 
 
 def test_the_mixture_has_its_weights_means_and_spreads() -> None:

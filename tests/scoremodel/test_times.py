@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from scoremodel.chains import DDPM, NCSN
-from scoremodel.loss import denoising_weight
-from scoremodel.sde import SDE, VE, VP, CosineVP, SubVP
-from scoremodel.times import Importance, LogNormal, Stratified, Uniform
+from scoremodel.processes.chain import DDPM, NCSN
+from scoremodel.training.loss import denoising_weight
+from scoremodel.processes.sde import SDE, VE, VP, CosineVP, SubVP
+from scoremodel.training.times import Importance, LogNormal, Stratified, Uniform
 
 SDES = [VE(0.01, 50.0), VP(), SubVP(), CosineVP()]
 

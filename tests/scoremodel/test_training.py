@@ -14,14 +14,14 @@ import torch
 
 from scoremodel import training
 from scoremodel.denoiser import Denoise, Denoiser, load, save
-from scoremodel.loss import Objective, denoising_weight
+from scoremodel.training.loss import Objective, denoising_weight
 from scoremodel.networks import build_network, unet
 from scoremodel.oracles import GaussianMixture
 from scoremodel.samplers import Heun, sample
-from scoremodel.schedules import Schedule, schedule_factor
-from scoremodel.sde import VE, VP, SubVP
-from scoremodel.times import LogNormal
-from scoremodel.training import (
+from scoremodel.training.schedules import Schedule, schedule_factor
+from scoremodel.processes.sde import VE, VP, SubVP
+from scoremodel.training.times import LogNormal
+from scoremodel.training.loop import (
     Precision,
     Trained,
     TrainingConfig,
@@ -30,7 +30,7 @@ from scoremodel.training import (
     resolve_precision,
     train,
 )
-from scoremodel.weights import read_weights, write_weights
+from scoremodel.io.weights import read_weights, write_weights
 
 NETWORK = {"kind": "unet", "width": 8, "multipliers": [1, 2], "dropout": 0.1}
 

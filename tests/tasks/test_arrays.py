@@ -16,7 +16,7 @@ TRAIN = r"""
 import re, sys, torch
 from pathlib import Path
 from scoremodel import VP, Denoiser
-from scoremodel.training import TrainingConfig, train
+from scoremodel.training.loop import TrainingConfig, train
 from tasks.arrays import read_rows
 data = torch.from_numpy(read_rows(Path(sys.argv[1]))["train"])
 denoiser = Denoiser({"kind": "unet", "width": 8}, VP(), data.shape[1:], [0.0] * 3, 0.5, 256)

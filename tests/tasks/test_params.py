@@ -9,14 +9,14 @@ from typing import Annotated, Any, get_args, get_origin
 import pytest
 import torch
 
-from scoremodel.chains import CHAINS
+from scoremodel.processes.chain import CHAINS
 from scoremodel.denoiser import Preconditioning
 from scoremodel.inverse import Method
-from scoremodel.loss import Objective, Weighting
+from scoremodel.training.loss import Objective, Weighting
 from scoremodel.samplers import GRIDS, SAMPLERS
-from scoremodel.sde import SDE, SDES
-from scoremodel.times import TIMES
-from scoremodel.training import TrainingConfig
+from scoremodel.processes.sde import SDE, SDES
+from scoremodel.training.times import TIMES
+from scoremodel.training.loop import TrainingConfig
 from tasks import params
 from tasks.params import ParamsError, load_params
 from tasks.process import build_process

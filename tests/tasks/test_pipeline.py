@@ -16,12 +16,12 @@ import torch
 from PIL import Image
 from ruamel.yaml import YAML
 
-from scoremodel.chains import NCSN, ncsnv2_levels
+from scoremodel.processes.chain import NCSN, ncsnv2_levels
 from scoremodel.data.scale import quantise
 from scoremodel.denoiser import load
-from scoremodel.evaluation.extractor import Classifier, accuracy, load_extractor
+from scoremodel.evaluation.extractors.classifier import Classifier, accuracy, load_extractor
 from scoremodel.samplers import Heun, sample
-from scoremodel.sde import VE
+from scoremodel.processes.sde import VE
 from tasks.arrays import read_rows
 from tasks.hashes import content_hash
 from tasks.sample import draw_labels

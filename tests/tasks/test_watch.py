@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from scoremodel.chains import NCSN
+from scoremodel.processes.chain import NCSN
 from scoremodel.data.scale import quantise
 from scoremodel.denoiser import Denoiser
 from scoremodel.samplers import DPMSolver, sample
-from scoremodel.sde import VP
+from scoremodel.processes.sde import VP
 from tasks.params import ParamsError
 from tasks.params import Watch as Settings
 from tasks.pictures import picture

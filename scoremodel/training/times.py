@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from scoremodel.sde import SDE, Process
+from scoremodel.processes.sde import SDE, Process
 
 __all__ = ["TIMES", "Importance", "LogNormal", "Single", "Stratified", "Times", "Uniform"]
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scoremodel.evaluation.extractor import Extractor
+from scoremodel.evaluation.extractors.classifier import Extractor
 
 __all__ = ["Inception", "PytorchInception", "TorchScript", "colours", "load_inception"]
 

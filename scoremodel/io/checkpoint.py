@@ -24,7 +24,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from scoremodel.weights import write_tensors
+from scoremodel.io.weights import write_tensors
 
 __all__ = ["Checkpoints", "Chunks", "Stopped"]
 

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from scoremodel.data.scale import dequantise
 from scoremodel.rng import generator
-from scoremodel.weights import read_weights, write_weights
+from scoremodel.io.weights import read_weights, write_weights
 
 __all__ = [
     "Classifier",
@@ -221,7 +221,7 @@ def load_extractor(path: str | os.PathLike[str], device: torch.device | str = "c
         device: where the extractor runs.
 
     Returns:
-        One of this module's extractors, or of those in `scoremodel.evaluation.inception`.
+        One of this module's extractors, or of those in `scoremodel.evaluation.extractors.inception`.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -230,7 +230,7 @@ def load_extractor(path: str | os.PathLike[str], device: torch.device | str = "c
     tensors, stored = read_weights(path, device)
     kinds: dict[str, type[Extractor]] = {cls.kind: cls for cls in (Classifier, Identity)}
     if stored.get("kind") not in kinds:
-        from scoremodel.evaluation import inception
+        from scoremodel.evaluation.extractors import inception
 
         fixed = (inception.TorchScript, inception.Inception, inception.PytorchInception)
         kinds |= {cls.kind: cls for cls in fixed}

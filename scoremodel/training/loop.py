@@ -18,14 +18,14 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from scoremodel.checkpoint import Checkpoints, Stopped
+from scoremodel.io.checkpoint import Checkpoints, Stopped
 from scoremodel.data.scale import bin_width, dequantise
 from scoremodel.denoiser import Denoise, Denoiser, as_channels_last
-from scoremodel.loss import Objective, Weighting, denoising_weight, score_matching_loss
+from scoremodel.training.loss import Objective, Weighting, denoising_weight, score_matching_loss
 from scoremodel.networks import Energy, allow_second_derivatives
 from scoremodel.rng import derive_seed, generator
-from scoremodel.schedules import Schedule, schedule_factor
-from scoremodel.times import Stratified, Times
+from scoremodel.training.schedules import Schedule, schedule_factor
+from scoremodel.training.times import Stratified, Times
 
 __all__ = [
     "BANDS",
@@ -55,15 +55,15 @@ class TrainingConfig:
             whose activations do not fit into memory. The parts have the whole batch's times and
             noise, so that only rounding and the places of dropout differ.
         learning_rate: Adam's, after warm-up.
-        schedule: see `scoremodel.schedules`.
+        schedule: see `scoremodel.training.schedules`.
         warmup_steps: steps over which the learning rate rises linearly from zero.
         clip_norm: largest norm of the whole gradient.
         ema_half_lives: half-lives of the averaged weights, in data points seen. Of h and batches of
             B follows a decay d = 2^(−B / h); at step n min(d, (1 + n) / (10 + n)) is used, so that a
             short training is not averaged with its start.
-        objective: how the score is matched, see `scoremodel.loss`.
+        objective: how the score is matched, see `scoremodel.training.loss`.
         weighting: see `denoising_weight`.
-        times: distribution of the times, see `scoremodel.times`.
+        times: distribution of the times, see `scoremodel.training.times`.
         dequantise: whether grey levels become uniform numbers in their bins, without which a density
             of the data does not exist (`scoremodel.likelihood`).
         label_dropout: probability with which a data point's class is hidden from a class-conditional

@@ -103,7 +103,7 @@ class Process(ABC):
     """A forward process with kernel p(x_t | x_0) = N(alpha_t x_0, sigma_t² I), t in [0, 1].
 
     All that training and most samplers need. An `SDE` has every t in [0, 1]; a chain
-    (`scoremodel.chains`) has t = i / N for its levels i = 1 … N only. Every method takes times of
+    (`scoremodel.processes.chain`) has t = i / N for its levels i = 1 … N only. Every method takes times of
     any shape and returns that shape.
     """
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from scoremodel.files import atomic_path
+from scoremodel.io.files import atomic_path
 
 __all__ = ["read_weights", "write_tensors", "write_weights"]
 

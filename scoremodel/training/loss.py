@@ -30,7 +30,7 @@ from torch import Tensor
 
 from scoremodel.denoiser import Denoise, convert
 from scoremodel.derivatives import basis, pull_back
-from scoremodel.sde import SDE, Process
+from scoremodel.processes.sde import SDE, Process
 
 __all__ = [
     "Objective",

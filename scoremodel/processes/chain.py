@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoremodel.sde import SDES, Process, check_times
+from scoremodel.processes.sde import SDES, Process, check_times
 
 __all__ = [
     "CHAINS",

@@ -1,0 +1,1 @@
+"""Extractors: from data to the features whose distributions are compared."""

@@ -1,0 +1,1 @@
+"""What lies on disk: whole files, weights, and the state of unfinished work."""

@@ -1,0 +1,1 @@
+"""Forward processes, by which data become noise: SDEs, and the chains of which they are the limits."""

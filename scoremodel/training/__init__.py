@@ -1,0 +1,1 @@
+"""Training a denoiser: losses, times, schedules, averages and the loop."""
