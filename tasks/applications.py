@@ -1,11 +1,11 @@
-"""Stage applications: what else a trained model can do → likelihood, restored images, latents, fields."""
+"""Stage applications: one thing more that a trained model can do → numbers, and arrays to be shown."""
 
 from __future__ import annotations
 
 import json
 import math
-import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,23 +15,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scoremodel import inverse
-from scoremodel.data.scale import bin_width, dequantise, quantise
-from scoremodel.denoiser import Denoiser, load
+from scoremodel.data.scale import bin_width, quantise, to_unit
+from scoremodel.denoiser import Denoiser
+from scoremodel.io.denoisers import load
 from scoremodel.io.files import write_text
 from scoremodel.latents import decode, encode, interpolate
-from scoremodel.likelihood import bits_per_dim, log_likelihood, uniform_dequantise
+from scoremodel.likelihood import bits_per_dim, dequantise, log_likelihood
 from scoremodel.oracles import Gaussian
-from scoremodel.samplers import Heun, sample
 from scoremodel.processes.sde import SDE
-from tasks import params
-from tasks.arrays import read_card, read_rows
-from tasks.device import environment, set_up_device
-from tasks.figures import Field, field_figure
-from tasks.layout import APPLICATIONS_JSON, Configuration, Data
-from tasks.params import ParamsError
-from tasks.pictures import save_columns
-from tasks.scoring import rounded
-from tasks.stage import parse_configuration, run
+from scoremodel.samplers.heun import Heun
+from scoremodel.samplers.sample import sample
+from tasks.files.arrays import read_card, read_rows, write_arrays
+from tasks.files.device import Machine, environment, set_up_device
+from tasks.files.layout import Configuration
+from tasks.files.resolved import resolved
+from tasks.files.stage import run_stage
+from tasks.params.errors import ParamsError
+from tasks.results.scoring import rounded
 
 __all__ = ["build_operator", "main"]
 
@@ -40,7 +40,36 @@ _RATIOS = (1.0, 0.3, 0.1)  # noise levels at which a field is drawn
 _SPAN = 1.6  # of its axes
 _ARROWS = 19
 _POINTS = 4000
-_PATHS = 40
+
+Found = tuple[dict[str, Any], dict[str, NDArray[Any]], dict[str, Any]]
+"""Numbers; arrays to be shown, if any, and by which picture."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A model and its data, and what it is asked for."""
+
+    denoiser: Denoiser
+    card: Mapping[str, Any]
+    train: NDArray[Any]
+    held_out: NDArray[Any]
+    how: Mapping[str, Any]
+    seed: int
+
+    @property
+    def levels(self) -> int | None:
+        return self.denoiser.levels
+
+    @property
+    def name(self) -> str:
+        return str(self.card["name"])
+
+    @property
+    def device(self) -> torch.device:
+        return self.denoiser.data_mean.device
+
+    def gaussian(self) -> Gaussian:
+        return _gaussian(to_unit(torch.from_numpy(np.array(self.train)), self.levels), self.levels)
 
 
 def _gaussian(train: Tensor, levels: int | None) -> Gaussian:
@@ -52,54 +81,52 @@ def _gaussian(train: Tensor, levels: int | None) -> Gaussian:
     return Gaussian(rows.mean(0), covariance + least * torch.eye(rows.shape[1], dtype=rows.dtype))
 
 
-def _likelihood(
-    denoiser: Denoiser,
-    held_out: NDArray[Any],
-    gaussian: Gaussian,
-    how: params.Likelihood,
-    name: str,
-    seed: int,
-) -> dict[str, Any]:
-    """Return bits per dimension of held-out images, the model's and the Gaussian's."""
-    levels = denoiser.levels
-    if levels is None:
-        raise ParamsError(
-            f"params.yaml: evaluation.likelihood: is not allowed for {name!r}, whose card declares no "
-            "grey levels, allowed: null"
-        )
-    pixels = torch.from_numpy(np.array(held_out[: how.count]))
-    x = uniform_dequantise(pixels, levels, seed)
-    size = x[0].numel()
-    device = denoiser.data_mean.device
-    found = log_likelihood(
-        denoiser, x.to(device), probes=how.probes, seed=seed, rtol=how.rtol, atol=how.atol
+def _refused(application: str, asked: _Asked, why: str) -> ParamsError:
+    return ParamsError(
+        f"params.yaml: active.applications: {application!r} is not allowed for {asked.name!r}, {why}"
     )
+
+
+def _likelihood(asked: _Asked) -> Found:
+    """Return bits per dimension of held-out images, the model's and the Gaussian's."""
+    denoiser, how, levels, seed = asked.denoiser, asked.how, asked.levels, asked.seed
+    if levels is None:
+        raise _refused("likelihood", asked, "whose card declares no grey levels")
+    pixels = torch.from_numpy(np.array(asked.held_out[: how["count"]]))
+    x = dequantise(pixels, levels, seed)
+    size = x[0].numel()
+    options = {key: how[key] for key in ("probes", "rtol", "atol")}
+    found = log_likelihood(denoiser, x.to(asked.device), seed=seed, **options)
     bits = bits_per_dim(found.log_prob.cpu(), size, levels)
-    simple = bits_per_dim(gaussian.log_prob(x.flatten(1).double()), size, levels)
+    simple = bits_per_dim(asked.gaussian().log_prob(x.flatten(1).double()), size, levels)
     probes = float(found.std_error.square().mean().sqrt()) / (size * math.log(2))
     root = math.sqrt(len(x))
-    return {
+    values = {
         "bits_per_dim": rounded(float(bits.mean())),
         "std_error": rounded(float(bits.std()) / root),
         "std_error_of_probes": rounded(probes / root),
         "gaussian": rounded(float(simple.mean())),
         "gaussian_std_error": rounded(float(simple.std()) / root),
         "count": len(x),
-        "probes": how.probes,
+        "probes": how["probes"],
         "nfe": found.nfe,
         "dequantised_training": bool(denoiser.info["dequantised"]),
     }
+    if not values["dequantised_training"]:
+        values["warning"] = (
+            "bits/dim of a model that was trained on the grey levels themselves, between which it "
+            "has little density: training.dequantise: true is for this"
+        )
+    return values, {}, {}
 
 
 def build_operator(
-    block: params.MaskOperator | params.DownsampleOperator | params.BlurOperator,
-    shape: Sequence[int],
-    seed: int,
+    block: Mapping[str, Any], shape: Sequence[int], seed: int
 ) -> tuple[inverse.Operator, Tensor]:
     """Return the operator that a block describes, and which pixels it hides.
 
     Args:
-        block: `evaluation.inverse.operator`.
+        block: `applications.inverse.operator`.
         shape: (C, H, W) of the images.
         seed: of a random mask, the same for all images and channels.
 
@@ -110,67 +137,59 @@ def build_operator(
         ParamsError: if the operator does not fit the images.
     """
     height, width = shape[1:]
-    if block.kind == "mask":
+    if block["kind"] == "mask":
         order = torch.arange(height * width)
-        if block.hidden == "random_half":
+        if block["hidden"] == "random_half":
             draw = torch.Generator().manual_seed(seed)
             order = torch.randperm(height * width, generator=draw)
         hidden = (order >= height * width // 2).view(1, height, width).expand(*shape)
         return inverse.mask(~hidden), hidden
     hidden = torch.ones(*shape, dtype=torch.bool)
-    if block.kind == "blur":
-        return inverse.blur(block.std), hidden
-    if height % block.factor or width % block.factor:
+    if block["kind"] == "blur":
+        return inverse.blur(block["std"]), hidden
+    factor = block["factor"]
+    if height % factor or width % factor:
         raise ParamsError(
-            f"params.yaml: evaluation.inverse.operator.factor: {block.factor} is not allowed for "
+            f"params.yaml: applications.inverse.operator.factor: {factor} is not allowed for "
             f"images of {height}×{width}, allowed: a divisor of both"
         )
-    return inverse.downsample(block.factor), hidden
+    return inverse.downsample(factor), hidden
 
 
-def _inverse(
-    denoiser: Denoiser,
-    held_out: NDArray[Any],
-    gaussian: Gaussian,
-    how: params.Inverse,
-    name: str,
-    seed: int,
-) -> tuple[dict[str, Any], NDArray[Any]]:
+def _inverse(asked: _Asked) -> Found:
     """Return errors on what was hidden, the model's and two baselines', and a picture's columns."""
+    denoiser, how, seed = asked.denoiser, asked.how, asked.seed
     if len(denoiser.shape) != 3:
-        raise ParamsError(
-            f"params.yaml: evaluation.inverse: is not allowed for {name!r}, which has no images, "
-            "allowed: null"
-        )
-    device = denoiser.data_mean.device
-    x = dequantise(torch.from_numpy(np.array(held_out[: how.count])), denoiser.levels)
-    operator, hidden = build_operator(how.operator, denoiser.shape, seed)
+        raise _refused("inverse", asked, "which has no images")
+    gaussian = asked.gaussian()
+    x = to_unit(torch.from_numpy(np.array(asked.held_out[: how["count"]])), asked.levels)
+    operator, hidden = build_operator(how["operator"], denoiser.shape, seed)
     noise = torch.randn(
         operator(x).shape, generator=torch.Generator().manual_seed(seed), dtype=x.dtype
     )
-    y = operator(x) + how.noise_std * noise
-    if how.operator.kind == "mask":
+    y = operator(x) + how["noise_std"] * noise
+    if how["operator"]["kind"] == "mask":
         y = operator(y)  # no noise where nothing was measured
     drawn = torch.stack(
         [
             inverse.restore(
                 denoiser,
                 operator,
-                y.to(device),
-                how.noise_std,
-                Heun(how.steps),
+                y.to(asked.device),
+                how["noise_std"],
+                Heun(how["steps"]),
                 seed,
-                method=how.method,
-                iterations=how.iterations,
+                method=how["method"],
+                iterations=how["iterations"],
                 start=index * len(x),
             ).cpu()
-            for index in range(how.draws)
+            for index in range(how["draws"])
         ]
     )
     units = torch.eye(x[0].numel(), dtype=torch.float64).view(-1, *denoiser.shape)
     matrix = operator(units).flatten(1).T
     seen = matrix.abs().sum(1) > 0
-    linear, _ = gaussian.posterior(matrix[seen], y.flatten(1).double()[:, seen], how.noise_std)
+    linear, _ = gaussian.posterior(matrix[seen], y.flatten(1).double()[:, seen], how["noise_std"])
     linear = linear.view(x.shape)
     mean = gaussian.mean.view(1, *denoiser.shape).expand(x.shape)
     of_draws = drawn.double().mean(0)
@@ -183,11 +202,11 @@ def _inverse(
 
     gain = squared(linear) - squared(of_draws)
     found = {
-        "operator": how.operator.model_dump(),
-        "method": how.method,
-        "noise_std": how.noise_std,
+        "operator": how["operator"],
+        "method": how["method"],
+        "noise_std": how["noise_std"],
         "count": len(x),
-        "draws": how.draws,
+        "draws": how["draws"],
         "rmse": error(of_draws),
         "rmse_of_one_draw": rounded(
             float(torch.stack([squared(one).mean() for one in drawn]).mean().sqrt())
@@ -201,22 +220,22 @@ def _inverse(
     back = y if y.shape == x.shape else torch.nn.functional.interpolate(y, size=x.shape[-2:])
     shown = (x, back, linear, of_draws, *drawn[:3])
     columns = [quantise(column[:_SHOWN].float(), denoiser.levels).numpy() for column in shown]
-    return found, np.stack(columns)
+    about = {"picture": "columns", "levels": denoiser.levels}
+    about["caption"] = "truth, what was known, linear estimate, mean of the draws, three draws"
+    return found, {"columns": np.stack(columns)}, about
 
 
-def _latents(
-    denoiser: Denoiser, held_out: NDArray[Any], how: params.Latents, seed: int
-) -> tuple[dict[str, Any], NDArray[Any]]:
+def _latents(asked: _Asked) -> Found:
     """Return the error of going to latents and back, and what lies between pairs of latents."""
-    device = denoiser.data_mean.device
+    denoiser, how, seed, device = asked.denoiser, asked.how, asked.seed, asked.device
     process = denoiser.process
-    to_noise = partial(encode, denoiser, rtol=how.rtol, atol=how.atol)
-    to_data = partial(decode, denoiser, rtol=how.rtol, atol=how.atol)
-    pixels = torch.from_numpy(np.array(held_out[: how.count]))
+    to_noise = partial(encode, denoiser, rtol=how["rtol"], atol=how["atol"])
+    to_data = partial(decode, denoiser, rtol=how["rtol"], atol=how["atol"])
+    pixels = torch.from_numpy(np.array(asked.held_out[: how["count"]]))
     if denoiser.info["dequantised"] and denoiser.levels is not None:
-        x = uniform_dequantise(pixels, denoiser.levels, seed)
+        x = dequantise(pixels, denoiser.levels, seed)
     else:
-        x = dequantise(pixels, denoiser.levels)
+        x = to_unit(pixels, denoiser.levels)
     # As the flow has them at t_min: without its noise they would come out too close to the mean.
     first = torch.full((len(x),), process.t_min)
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
@@ -226,7 +245,7 @@ def _latents(
     centre = denoiser.data_mean if process.prior_keeps_mean else 0.0
     standard = ((z - centre) / process.prior_std()).cpu()
     pairs = min(_SHOWN, len(x) // 2)
-    path = interpolate(z[:pairs] - centre, z[pairs : 2 * pairs] - centre, how.points) + centre
+    path = interpolate(z[:pairs] - centre, z[pairs : 2 * pairs] - centre, how["points"]) + centre
     between = to_data(path.flatten(0, 1)).view(path.shape)
     found = {
         "count": len(x),
@@ -234,73 +253,76 @@ def _latents(
         "latent_mean": rounded(float(standard.mean())),
         "latent_std": rounded(float(standard.std())),
     }
-    return found, quantise(between.cpu(), denoiser.levels).numpy()
+    if denoiser.levels is None:
+        return found, {}, {}
+    columns = quantise(between.cpu(), denoiser.levels).numpy()
+    about = {"picture": "columns", "levels": denoiser.levels}
+    return found, {"columns": columns}, about | {"caption": "paths between two latents, a row each"}
 
 
-def _field(denoiser: Denoiser, train: NDArray[Any], seed: int) -> str:
-    """Return a figure of the score at three noise levels, and paths of the flow, of 2-D data."""
-    process, device = denoiser.process, denoiser.data_mean.device
-    x = torch.from_numpy(np.array(train[:_POINTS])).float()
+def _field(asked: _Asked) -> Found:
+    """Return the score at three noise levels, and paths of the flow, of 2-D data."""
+    denoiser, seed, device = asked.denoiser, asked.seed, asked.device
+    if asked.card["levels"] is not None or list(asked.card["shape"]) != [2]:
+        raise _refused("field", asked, "which is not in the plane")
+    process = denoiser.process
+    x = torch.from_numpy(np.array(asked.train[:_POINTS])).float()
     line = torch.linspace(-_SPAN, _SPAN, _ARROWS)
     places = torch.cartesian_prod(line, line)
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
-    fields = []
-    for ratio in _RATIOS:
+    shown = {"data": x.numpy(), "places": places.numpy()}
+    ratios = []
+    for number, ratio in enumerate(_RATIOS):
         t = process.t_of_ratio(torch.tensor([ratio])).clamp(process.t_min, 1)
         alpha, r = float(process.alpha(t)), float(process.ratio(t))
         many = t.expand(len(places)).to(device)
         with torch.no_grad():
             score = alpha * denoiser.score(alpha * places.to(device), many).cpu()
-        fields.append(Field(r, (x + r * noise).numpy(), places.numpy(), score.numpy()))
-    paths = None
+        ratios.append(r)
+        shown |= {f"noisy_{number}": (x + r * noise).numpy(), f"score_{number}": score.numpy()}
     if isinstance(process, SDE):
-        drawn = sample(denoiser, Heun(60), _PATHS, seed, trajectory=True, device=device)
+        paths = asked.how["paths"]
+        drawn = sample(denoiser, Heun(60), paths, seed, trajectory=True, device=device)
         assert drawn.trajectory is not None
-        paths = drawn.trajectory.cpu().numpy()
-    return field_figure(fields, x.numpy(), paths)
+        shown["paths"] = drawn.trajectory.cpu().numpy()
+    return {"ratios": ratios}, shown, {"picture": "field", "ratios": ratios}
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Write what was found, as JSON and pictures, into the model's folder."""
-    configuration: Configuration
-    configuration, given = parse_configuration(arguments, sampler=False)
-    evaluation = given.evaluation
-    files = Data(configuration.dataset)
-    card, arrays = read_card(files.card), read_rows(files.arrays)
-    plane = card["levels"] is None and card["shape"] == [2]
-    wanted = (evaluation.likelihood, evaluation.inverse, evaluation.latents)
-    found: dict[str, Any] = {"likelihood": None, "inverse": None, "latents": None}
-    folder = configuration.applications
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    if plane or any(one is not None for one in wanted):
-        device = set_up_device(given)
-        denoiser = load(configuration.weights, device)
-        held_out, seed = arrays["held_out"], given.seed
-        train = torch.from_numpy(np.array(arrays["train"]))
-        name = configuration.dataset
-        if evaluation.likelihood or evaluation.inverse:
-            gaussian = _gaussian(dequantise(train, card["levels"]), card["levels"])
-        if evaluation.likelihood:
-            found["likelihood"] = _likelihood(
-                denoiser, held_out, gaussian, evaluation.likelihood, name, seed
-            )
-        if evaluation.inverse:
-            found["inverse"], columns = _inverse(
-                denoiser, held_out, gaussian, evaluation.inverse, name, seed
-            )
-            save_columns(columns, card["levels"], folder / "restored.png")
-        if evaluation.latents:
-            found["latents"], columns = _latents(denoiser, held_out, evaluation.latents, seed)
-            if card["levels"] is not None:
-                save_columns(columns, card["levels"], folder / "between.png")
-        if plane:
-            write_text(folder / "field.svg", _field(denoiser, arrays["train"], seed))
-        found["environment"] = environment(device, given)
-    write_text(folder / APPLICATIONS_JSON, json.dumps(found, indent=2) + "\n")
-    done = [name for name in ("likelihood", "inverse", "latents") if found[name]]
-    print(f"{configuration.model_name}: {', '.join(done) or 'nothing asked for'}")
+_APPLICATIONS: dict[str, Callable[[_Asked], Found]] = {
+    "likelihood": _likelihood,
+    "inverse": _inverse,
+    "latents": _latents,
+    "field": _field,
+}
+
+
+def main(files: Configuration) -> None:
+    """Write what was found into the records, and what there is to see beside the samples."""
+    machine = Machine.read()
+    device = set_up_device(machine)
+    how = resolved(f"applications/{files.application}")
+    arrays = read_rows(files.arrays)
+    asked = _Asked(
+        load(files.weights, device),
+        read_card(files.card),
+        arrays["train"],
+        arrays["held_out"],
+        how,
+        how["seed"],
+    )
+    found, shown, about = _APPLICATIONS[files.application](asked)
+    write_arrays(files.shown, shown, about)
+    record = {
+        "application": files.application,
+        "dataset": files.dataset,
+        "model": files.model,
+        "train_seed": files.train_seed,
+        "found": found,
+        "environment": environment(device, machine),
+    }
+    write_text(files.record, json.dumps(record, indent=2) + "\n")
+    print(f"{files.name}: {found}")
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main, "dataset", "model", "train_seed", "application")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,13 @@ from scoremodel.evaluation.manifold import manifold
 from scoremodel.evaluation.memorisation import NEAR, likelihood_gap
 from scoremodel.evaluation.scores import Reference
 from scoremodel.io.files import write_text
-from tasks.arrays import read_card, read_rows
-from tasks.extraction import extracted
-from tasks.hashes import file_hash
-from tasks.layout import Data
-from tasks.scoring import reference, rounded, spread, spreads
-from tasks.stage import parse_dataset, run
+from tasks.files.arrays import read_card, read_rows
+from tasks.files.extraction import extracted
+from tasks.files.hashes import file_hash
+from tasks.files.layout import Configuration
+from tasks.files.resolved import resolved
+from tasks.files.stage import run_stage
+from tasks.results.scoring import reference, rounded, spread, spreads
 
 __all__ = ["main"]
 
@@ -52,30 +52,24 @@ def _real(
     return {name: spread(values) for name, values in found.items()}
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(files: Configuration) -> None:
     """Write the floor, the other metrics of real data, and all metrics of the Gaussian baseline."""
-    name, params = parse_dataset(arguments)
-    files, evaluation = Data(name), params.evaluation
-    card = read_card(files.card)
+    how, card = resolved("judge/floor"), read_card(files.card)
     data = read_rows(files.arrays)
     labels = data.get("train_labels")
-    count, seeds = evaluation.count, evaluation.sampling_seeds
+    count, seeds = how["count"], how["sampling_seeds"]
     drawn = {
         f"{seed}": gaussian_samples(data["train"], count, seed, card["levels"]) for seed in seeds
     }
     made_of = {"data": file_hash(files.card), "count": count}
     with (
-        extracted(f"{name}-gaussian", files.extractor, drawn, made_of, params) as (
-            _,
-            features,
-            where,
-        ),
+        extracted("gaussian", files, drawn, made_of) as (_, features, where),
         # One thread, whatever the machine has: the order of a sum shows in a distance's last digits.
         threadpool_limits(1),
     ):
-        real, _ = reference(name, params)
+        real, _ = reference(files, how)
         floor = real_floor(
-            real.train, real.held_out, count, params.seed, evaluation.floor_repeats, labels
+            real.train, real.held_out, count, how["seed"], how["floor_repeats"], labels
         )
         gaussian = spreads([real.score(rows.numpy()) for rows in features.values()])
         found = {
@@ -84,16 +78,16 @@ def main(arguments: Sequence[str]) -> None:
                 "std": None if floor.std is None else rounded(floor.std),
                 "count": floor.count,
             },
-            "real": _real(real, labels, count, params.seed, len(seeds)),
+            "real": _real(real, labels, count, how["seed"], len(seeds)),
             "gaussian": gaussian,
             "environment": where,
         }
         write_text(files.baselines, json.dumps(found, indent=2) + "\n")
     print(
-        f"{name}: floor {floor.value:.4g}, a Gaussian of the data's mean and covariance "
+        f"{files.dataset}: floor {floor.value:.4g}, a Gaussian of the data's mean and covariance "
         f"{gaussian['held_out']['mean']:.4g}"
     )
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main, "dataset")

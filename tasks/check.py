@@ -1,19 +1,27 @@
-"""Stage check: all of `params.yaml` is valid, and every active source is there."""
+"""Stage check: all of `params.yaml` is valid, every active source is there → what stages depend on."""
 
 from __future__ import annotations
 
-import shutil
+import argparse
+import subprocess
+import sys
 from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
 
-from scoremodel.processes.chain import NCSN
-from scoremodel.io.files import write_text
-from tasks.hashes import require_file
-from tasks.layout import APPLICATIONS, CHECKED, Data
-from tasks.params import ClassifierExtractor, Params, ParamsError, load_params
-from tasks.process import build_process
-from tasks.sampler import build_sampler
-from tasks.stage import run
-from tasks.table import active_configurations
+from scoremodel.processes.base import Process, process_from_config
+from scoremodel.processes.ncsn import NCSN
+from tasks.files.hashes import require_file
+from tasks.files.layout import CURVES, RECORDS, SHOWN, Configuration
+from tasks.files.stage import run
+from tasks.params import presets
+from tasks.params.errors import ParamsError
+from tasks.params.load import load_params
+from tasks.params.resolve import resolve, write
+from tasks.params.schema import Params
+from tasks.results.active import active_configurations, active_models
+from tasks.sample import build_sampler
 
 __all__ = ["check", "main", "put_away_leftovers"]
 
@@ -30,67 +38,94 @@ def check() -> Params:
     """
     params = load_params()
     for name in params.active.datasets:
-        raw = Data(name).raw
+        raw = Configuration(name).raw
         if not raw.is_dir():
             raise ParamsError(
                 f"params.yaml: active.datasets: {name!r} has no folder {raw}; put a source.yaml or "
                 "images there (`dvc add`), or restore it (`dvc pull`)"
             )
-    extractor = params.evaluation.extractor
-    if not isinstance(extractor, ClassifierExtractor) and extractor.path and extractor.sha256:
+    extractor: Any = params.evaluation.extractor
+    if extractor.kind != "classifier" and extractor.path and extractor.sha256:
         require_file("params.yaml: evaluation.extractor", extractor.path, extractor.sha256)
-    for model in params.active.models:
-        for sampler in params.active.samplers:
-            chosen = params.samplers[sampler]
-            try:
-                # A ladder that follows from the data is not known yet: a long one stands in for it.
-                process = build_process(chosen.path or params.models[model].sde) or NCSN(
-                    levels=2000
-                )
-                build_sampler(chosen).plan(process)
-            except ValueError as error:
-                raise ParamsError(
-                    f"params.yaml: active: sampler {sampler!r} does not work with model {model!r}: "
-                    f"{error}"
-                ) from error
+    said = params.model_dump(exclude_unset=True)
+    for model, sampler in product(params.active.models, params.active.samplers):
+        chosen = said["samplers"][sampler]
+        try:
+            process = _stand_in(chosen["path"] or said["models"][model]["sde"])
+            build_sampler(chosen).plan(process)
+        except ValueError as error:
+            raise ParamsError(
+                f"params.yaml: active: sampler {sampler!r} does not work with model {model!r}: "
+                f"{error}"
+            ) from error
     return params
+
+
+def _stand_in(config: dict[str, Any]) -> Process:
+    """Return the process; for a ladder that follows from data, which are not known yet, a long one."""
+    return NCSN(levels=2000) if None in config.values() else process_from_config(config)
 
 
 def put_away_leftovers(params: Params) -> None:
     """Remove from the gathered folders what inactive configurations left there.
 
-    The report depends on these folders as a whole, so a clone, which has no leftovers, would see
+    Other stages depend on these folders as a whole, so a clone, which has no leftovers, would see
     other dependencies. DVC's cache and git keep what was made.
     """
-    active = list(active_configurations(params))
-    if APPLICATIONS.is_dir():
-        named = {configuration.model_name for configuration in active}
-        for folder in APPLICATIONS.iterdir():
-            if folder.is_dir() and folder.name not in named:
-                shutil.rmtree(folder)
-    kept = {Data(name).grid for name in params.active.datasets}
-    for configuration in active:
-        kept |= {
-            configuration.grid,
-            configuration.curves,
-            configuration.bands,
-            configuration.neighbours,
-            configuration.record,
-        }
-    for folder in {path.parent for path in kept}:
+    kept: set[Path] = {Configuration(name).shown for name in params.active.datasets}
+    kept |= {Configuration(name).shown for name in params.active.studies}
+    for model in active_models(params):
+        kept |= {model.curves, model.bands}
+    for files in active_configurations(params):
+        kept |= {files.shown, files.shown_neighbours, files.record}
+    for files in active_models(params, applications=True):
+        kept |= {files.shown, files.record}
+    for folder in (CURVES, SHOWN, RECORDS):
         for path in folder.glob("*.*"):
             if path not in kept and path.name != ".gitignore":
                 path.unlink()
 
 
+def say_of_git() -> str | None:
+    """Return what a person should know of git's state: a detached HEAD, as a killed experiment leaves it."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    head = git("rev-parse", "--short", "HEAD")
+    if not head or git("symbolic-ref", "--quiet", "HEAD"):
+        return None
+    branches = git("for-each-ref", "--contains=HEAD", "--format=%(refname:short)", "refs/heads")
+    branch = (branches.splitlines() or ["BRANCH"])[0]
+    return (
+        f"git: HEAD is detached at {head}, as `dvc exp run` leaves it when it is killed: what it did "
+        f"is in `dvc exp show` as far as it came; back to where you were: git switch {branch}"
+    )
+
+
 def main(arguments: Sequence[str]) -> None:
-    """Check, and with `--stage` write the constant output on which all other stages depend."""
+    """Check; with `--stage` write what all other stages depend on; with `--preset` say what there is."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.check", description=main.__doc__)
+    parser.add_argument("--stage", action="store_true", help="as DVC's stage: write what it found")
+    parser.add_argument(
+        "--preset",
+        nargs="?",
+        const="",
+        help="list the presets; with a NAME, its arguments for dvc exp run, for `xargs -0`",
+    )
+    given = parser.parse_args(arguments)
+    if given.preset is not None:
+        sys.stdout.write(presets.arguments(given.preset) if given.preset else presets.listing())
+        return
     params = check()
-    if list(arguments) == ["--stage"]:
+    if given.stage:
         put_away_leftovers(params)
-        write_text(CHECKED, "params.yaml is valid\n")
-    else:
-        print("params.yaml is valid")
+        write(resolve(params))
+        return
+    if (note := say_of_git()) is not None:
+        print(note, file=sys.stderr)
+    print("params.yaml is valid")
 
 
 if __name__ == "__main__":

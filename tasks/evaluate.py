@@ -13,16 +13,16 @@ from threadpoolctl import threadpool_limits
 from scoremodel.evaluation.memorisation import nearest_training
 from scoremodel.evaluation.scores import Scores
 from scoremodel.io.files import write_text
-from tasks.arrays import read_arrays, read_card, read_rows
-from tasks.layout import APPLICATIONS_JSON, Data
-from tasks.machine import cpu_name
-from tasks.pictures import save_neighbours
-from tasks.scoring import reference, rounded, spread, spreads
-from tasks.stage import parse_configuration, run
+from tasks.files.arrays import read_arrays, read_card, read_rows, shown, write_arrays
+from tasks.files.layout import Configuration
+from tasks.files.machine import cpu_name
+from tasks.files.resolved import resolved
+from tasks.files.stage import run_stage
+from tasks.results.scoring import reference, rounded, spread, spreads
 
 __all__ = ["main"]
 
-_PACKAGES = ("numpy", "scipy", "scikit-learn", "clean-fid", "pillow")
+_PACKAGES = ("numpy", "scipy", "scikit-learn", "clean-fid")
 _SHOWN = 10  # samples in the picture, and columns of it: the sample and its neighbours
 
 
@@ -40,17 +40,15 @@ def _classes(scores: Sequence[Scores], names: list[str]) -> dict[str, dict[str, 
     return found
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Write the record, and a picture of samples beside their nearest training data."""
-    configuration, params = parse_configuration(arguments)
-    files = Data(configuration.dataset)
+def main(files: Configuration) -> None:
+    """Write the record, and samples beside their nearest training data, to be shown."""
+    chosen, how = resolved(f"samplers/{files.sampler}"), resolved("judge/metrics")
     card = read_card(files.card)
     baselines: dict[str, Any] = json.loads(files.baselines.read_text(encoding="utf-8"))
-    fake, info = read_arrays(configuration.features)
-    evaluation = params.evaluation
+    fake, info = read_arrays(files.features)
     # One thread, whatever the machine has: the order of a sum shows in a distance's last digits.
     with threadpool_limits(1):
-        real, judge = reference(configuration.dataset, params)
+        real, judge = reference(files, how)
         asked = info["labels"] or {}
         scores = [
             real.score(features, None if name not in asked else np.array(asked[name]))
@@ -58,42 +56,31 @@ def main(arguments: Sequence[str]) -> None:
         ]
         first = next(iter(fake))
         _, nearest = nearest_training(fake[first][:_SHOWN], real.train, _SHOWN - 1)
-    chosen = params.samplers[configuration.sampler]
     agreement = info["agreement"]
-    applications = json.loads((configuration.applications / APPLICATIONS_JSON).read_text("utf-8"))
-    applied_in = applications.pop("environment", None)
-    likelihood = applications["likelihood"]
-    notes = real.warnings(evaluation.count)
-    if likelihood and not likelihood["dequantised_training"]:
-        notes.append(
-            "bits/dim of a model that was trained on the grey levels themselves, between which it "
-            "has little density: training.dequantise: true is for this"
-        )
     metrics = spreads(scores)
     floor = baselines["floor"]["value"]
     record = {
-        "dataset": configuration.dataset,
+        "dataset": files.dataset,
         "data_sha256": card["sha256"],
         "levels": card["levels"],
-        "model": configuration.model,
-        "train_seed": configuration.train_seed,
-        "sampler": configuration.sampler,
-        "sampler_kind": chosen.kind,
-        "steps": getattr(chosen, "steps", None),
-        "guidance": chosen.guidance,
+        "model": files.model,
+        "train_seed": files.train_seed,
+        "sampler": files.sampler,
+        "sampler_kind": chosen["kind"],
+        "steps": chosen.get("steps"),
+        "guidance": chosen["guidance"],
         "ema_half_life": info["ema_half_life"],
         "nfe": info["nfe"],
-        "count": evaluation.count,
-        "sampling_seeds": evaluation.sampling_seeds,
+        "count": how["count"],
+        "sampling_seeds": how["sampling_seeds"],
         "metric": judge["metric"],
         **metrics,
         "ratio_to_floor": rounded(metrics["held_out"]["mean"] / floor),
         "agreement": None if agreement is None else spread(list(agreement.values())),
         "memorised": any(one.memorised for one in scores),
-        **applications,
         "classes": _classes(scores, list(card["class_counts"] or ())),
         **{name: baselines[name] for name in ("floor", "real", "gaussian")},
-        "warnings": notes,
+        "warnings": real.warnings(how["count"]),
         "parameters": info["model"]["parameters"],
         "train_images": info["model"]["train_images"],
         "environment": {
@@ -103,22 +90,25 @@ def main(arguments: Sequence[str]) -> None:
             "reference": judge["environment"],
             "features": info["features_environment"],
             "baselines": baselines["environment"],
-            **({"applications": applied_in} if applied_in else {}),
             "evaluate": ", ".join([cpu_name(), *(f"{name} {version(name)}" for name in _PACKAGES)]),
         },
     }
-    samples, _ = read_arrays(configuration.samples)
+    samples, _ = read_arrays(files.samples)
     train = read_rows(files.arrays)["train"]
-    shown = [np.stack([x, *train[rows]]) for x, rows in zip(samples[first], nearest, strict=False)]
-    save_neighbours(np.stack(shown), train, card["levels"], configuration.neighbours)
-    write_text(configuration.record, json.dumps(record, indent=2) + "\n")
+    groups = [np.stack([x, *train[rows]]) for x, rows in zip(samples[first], nearest, strict=False)]
+    pictured = {"groups": np.stack(groups)}
+    if card["levels"] is None:
+        pictured["ground"] = shown(train)
+    about = {"picture": "neighbours", "levels": card["levels"]}
+    write_arrays(files.shown_neighbours, pictured, about)
+    write_text(files.record, json.dumps(record, indent=2) + "\n")
     print(
-        f"{configuration.name}: {judge['metric']} to held-out {metrics['held_out']['mean']:.3f}, "
+        f"{files.name}: {judge['metric']} to held-out {metrics['held_out']['mean']:.3f}, "
         f"to train {metrics['train']['mean']:.3f}, floor {floor:.3f}"
     )
     for warning in record["warnings"]:
-        print(f"{configuration.name}: {warning}")
+        print(f"{files.name}: {warning}")
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main, "dataset", "model", "train_seed", "sampler")

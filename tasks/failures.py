@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,28 +21,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scoremodel.denoiser import Denoiser, convert
+from scoremodel.denoiser import Denoiser
 from scoremodel.io.files import write_text
-from scoremodel.training.loss import implicit_score_matching, sliced_score_matching
-from scoremodel.networks import build_network
+from scoremodel.networks.mlp import MLP
 from scoremodel.oracles import Gaussian, GaussianMixture
+from scoremodel.parametrisation import convert
+from scoremodel.processes.ve import VE
 from scoremodel.rng import derive_seed, generator
-from scoremodel.samplers import Heun, langevin, sample
+from scoremodel.samplers.heun import Heun
+from scoremodel.samplers.langevin import langevin
+from scoremodel.samplers.sample import sample
+from scoremodel.training.config import TrainingConfig
+from scoremodel.training.loop import train
+from scoremodel.training.loss import implicit_score_matching, sliced_score_matching
 from scoremodel.training.schedules import schedule_factor
-from scoremodel.processes.sde import VE
-from scoremodel.training.times import LogNormal, Single, Times
-from scoremodel.training.loop import TrainingConfig, train
-from tasks import params
-from tasks.device import environment, set_up_device
-from tasks.figures import Panel, panels_figure
-from tasks.layout import STUDIES, STUDY_FIGURES
-from tasks.params import load_params
-from tasks.scoring import rounded, spread
-from tasks.stage import run
+from scoremodel.training.times.base import Times
+from scoremodel.training.times.log_normal import LogNormal
+from scoremodel.training.times.single import Single
+from tasks.files.arrays import write_arrays
+from tasks.files.device import Machine, environment, set_up_device
+from tasks.files.layout import STUDIES, Configuration
+from tasks.files.resolved import resolved
+from tasks.files.stage import run_stage
+from tasks.results.scoring import rounded, spread
 
 __all__ = ["main"]
 
-_NETWORK = {"kind": "mlp", "width": 96, "depth": 3}
+_WIDTH, _DEPTH = 96, 3
 _LEARNING_RATE = 1e-3
 _SDE = VE(0.02, 20.0)
 _MIXTURE = GaussianMixture([[-0.6, -0.6], [0.6, 0.6]], [0.1, 0.1], [0.8, 0.2])
@@ -58,18 +63,29 @@ ScoreAt = Callable[[Tensor, float], Tensor]
 
 
 @dataclass(frozen=True)
+class _How:
+    """What params.yaml says, `tasks.params.schema.Failures`."""
+
+    steps: int
+    batch_size: int
+    seeds: list[int]
+    ratio: float
+    samples: int
+
+
+@dataclass(frozen=True)
 class _Learned:
     score: ScoreAt
     losses: list[float]
     denoiser: Denoiser | None = None
 
 
-def _plain(data: Tensor, how: params.Failures, seed: int) -> _Learned:
+def _plain(data: Tensor, how: _How, seed: int) -> _Learned:
     """Match the score of the data themselves: implicitly in the plane, by slices beyond."""
     features = data.shape[1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
-        network = build_network(_NETWORK, (features,))
+        network = MLP(features, _WIDTH, _DEPTH)
     optimiser = torch.optim.Adam(network.parameters(), lr=_LEARNING_RATE)
     losses: list[float] = []
     recent: list[float] = []
@@ -106,13 +122,14 @@ def _plain(data: Tensor, how: params.Failures, seed: int) -> _Learned:
     return _Learned(learned, losses)
 
 
-def _denoising(data: Tensor, times: Times, how: params.Failures, seed: int) -> _Learned:
+def _denoising(data: Tensor, times: Times, how: _How, seed: int) -> _Learned:
     """Match the score of noisy data, at one noise level or at many."""
     mean = data.mean(0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
         std = float((data - mean).square().mean().sqrt())
-        denoiser = Denoiser(_NETWORK, _SDE, data.shape[1:], mean.tolist(), std)
+        denoiser = Denoiser(
+            {"kind": "mlp", "width": _WIDTH, "depth": _DEPTH}, _SDE, data.shape[1:], mean.tolist(), std)
     config = TrainingConfig(
         steps=how.steps,
         batch_size=how.batch_size,
@@ -136,7 +153,7 @@ def _time(ratio: float, count: int) -> Tensor:
     return _SDE.t_of_ratio(torch.tensor(ratio)).clamp(_SDE.t_min, 1).expand(count)
 
 
-def _kinds(data: Tensor, how: params.Failures, seed: int) -> dict[str, _Learned]:
+def _kinds(data: Tensor, how: _How, seed: int) -> dict[str, _Learned]:
     return {
         "none": _plain(data, how, seed),
         "one": _denoising(data, Single(how.ratio), how, seed),
@@ -166,7 +183,7 @@ def _noisy(x: Tensor, ratio: float, seed: int) -> Tensor:
     return x + ratio * torch.randn(x.shape, dtype=x.dtype, generator=generator(seed, "noise"))
 
 
-def _manifold(how: params.Failures, seed: int) -> tuple[dict[str, dict[str, float]], Any]:
+def _manifold(how: _How, seed: int) -> tuple[dict[str, dict[str, float]], Any]:
     """Return each kind's error on data with noise of each size, and the training curves."""
     data, density = _images(_POINTS, seed)
     kinds = _kinds(data.float(), how, seed)
@@ -191,7 +208,7 @@ def _plane(seed: int) -> Tensor:
 
 
 def _regions(
-    kinds: dict[str, _Learned], how: params.Failures, seed: int
+    kinds: dict[str, _Learned], how: _How, seed: int
 ) -> tuple[dict[str, dict[str, float]], Any]:
     """Return each kind's error where data are dense and where there are none, and along a line."""
     draw = generator(seed, "places")
@@ -232,7 +249,7 @@ def _regions(
 
 
 def _weights(
-    kinds: dict[str, _Learned], how: params.Failures, seed: int
+    kinds: dict[str, _Learned], how: _How, seed: int
 ) -> dict[str, dict[str, float]]:
     """Return the share of samples in the heavier mode, of which the truth is 0.8."""
     draw = generator(seed, "starts")
@@ -273,11 +290,11 @@ def _summed(runs: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[str, 
     }
 
 
-def main(_: Sequence[str]) -> None:
-    """Write what was measured over the seeds, and a figure of the first."""
-    given = load_params()
-    how = given.failures
-    device = set_up_device(given.model_copy(update={"device": "cpu"}))
+def main(_: Configuration) -> None:
+    """Write what was measured over the seeds, and what there is to see of the first."""
+    how = _How(**resolved("studies/failures"))
+    machine = replace(Machine.read(), device="cpu")
+    device = set_up_device(machine)
     manifolds, regions, weights = [], [], []
     shown: Any = None
     for seed in how.seeds:
@@ -296,32 +313,53 @@ def main(_: Sequence[str]) -> None:
         "manifold": _summed(manifolds),
         "regions": _summed(regions),
         "weights": _summed(weights),
-        "environment": environment(device, given),
+        "environment": environment(device, machine),
     }
     losses, profiles = shown
-    write_text(STUDY_FIGURES / "failures.svg", _figure(losses, profiles, record))
+    about = {"picture": "panels", "panels": _panels(losses, profiles, record)}
+    write_arrays(Configuration("failures").shown, {}, about)
     write_text(STUDIES / "failures.json", json.dumps(record, indent=2) + "\n")
 
 
-def _figure(losses: Any, profiles: Any, record: dict[str, Any]) -> str:
-    """Return three panels, one a failure."""
-    curves = Panel("on a manifold", "training", "loss / dimension, at most 0 at the start")
+def _panels(losses: Any, profiles: Any, record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return three panels, one a failure, as `tasks.report.pictures.panels` draws them."""
+    curves: dict[str, Any] = {}
     for name, values in losses.items():
-        shifted = [value - values[0] for value in values]
-        curves.lines[name] = (np.linspace(0, 1, len(values)).tolist(), shifted)
-    line = Panel("where there are no data", "along the diagonal", "score's first component")
+        shifted = [rounded(value - values[0]) for value in values]
+        curves[name] = (np.linspace(0, 1, len(values)).round(6).tolist(), shifted)
+    lines, dashed = {}, {}
     for name, (x, exact, guess) in profiles.items():
         label = {"none": "r = 0", "many": "r = 1"}[name]
-        line.lines[f"learned, {label}"] = (x.tolist(), guess.tolist())
-        line.dashed[f"true, {label}"] = (x.tolist(), exact.tolist())
-    line.limits = (-40.0, 40.0)
-    bars = Panel("weights", "", "share in the mode of weight 0.8")
+        lines[f"learned, {label}"] = (x.tolist(), [rounded(float(one)) for one in guess])
+        dashed[f"true, {label}"] = (x.tolist(), [rounded(float(one)) for one in exact])
+    bars = {}
     for kind, values in record["weights"].items():
         (value,) = values.values()
-        bars.bars[kind] = (value["mean"], value["std"])
-    bars.level = _WEIGHT
-    return panels_figure([curves, line, bars])
+        bars[kind] = (value["mean"], value["std"])
+    return [
+        {
+            "title": "on a manifold",
+            "x": "training",
+            "y": "loss / dimension, at most 0 at the start",
+            "lines": curves,
+        },
+        {
+            "title": "where there are no data",
+            "x": "along the diagonal",
+            "y": "score's first component",
+            "lines": lines,
+            "dashed": dashed,
+            "limits": (-40.0, 40.0),
+        },
+        {
+            "title": "weights",
+            "x": "",
+            "y": "share in the mode of weight 0.8",
+            "bars": bars,
+            "level": _WEIGHT,
+        },
+    ]
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
-from scoremodel.evaluation.extractors.classifier import Classifier, accuracy
-from tasks.arrays import read_arrays, write_arrays
-from tasks.extraction import extracted
-from tasks.hashes import file_hash
-from tasks.layout import Data
-from tasks.stage import parse_configuration, run
+from scoremodel.evaluation.extractors.base import Extractor
+from tasks.files.arrays import read_arrays, write_arrays
+from tasks.files.extraction import extracted
+from tasks.files.hashes import file_hash
+from tasks.files.layout import Configuration
+from tasks.files.stage import run_stage
 
 __all__ = ["main"]
 
 
-def main(arguments: Sequence[str]) -> None:
+def _agreement(
+    extractor: Extractor, features: dict[str, torch.Tensor], labels: dict[str, list[int]]
+) -> dict[str, float] | None:
+    """Return the share of each seed's samples that a classifier sees as the class asked for."""
+    if extractor.kind != "classifier":
+        return None
+    from scoremodel.evaluation.extractors.classifier import Classifier, accuracy
+
+    assert isinstance(extractor, Classifier)
+    return {
+        seed: accuracy(extractor, found, torch.tensor(labels[seed]))
+        for seed, found in features.items()
+    }
+
+
+def main(files: Configuration) -> None:
     """Write the features of every sampling seed's samples, and how many are of the asked class."""
-    configuration, params = parse_configuration(arguments)
-    samples, info = read_arrays(configuration.samples)
+    samples, info = read_arrays(files.samples)
     labels = info["labels"]
-    with extracted(
-        configuration.name,
-        Data(configuration.dataset).extractor,
-        samples,
-        {"samples": file_hash(configuration.samples)},
-        params,
-    ) as (extractor, features, where):
+    made_of = {"samples": file_hash(files.samples)}
+    with extracted("samples", files, samples, made_of) as (extractor, features, where):
         info["features_environment"] = where
-        info["agreement"] = None
-        if labels is not None and isinstance(extractor, Classifier):
-            info["agreement"] = {
-                seed: accuracy(extractor, found, torch.tensor(labels[seed]))
-                for seed, found in features.items()
-            }
+        info["agreement"] = None if labels is None else _agreement(extractor, features, labels)
         arrays = {seed: found.numpy() for seed, found in features.items()}
-        write_arrays(configuration.features, arrays, info)
+        write_arrays(files.features, arrays, info)
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main, "dataset", "model", "train_seed", "sampler")

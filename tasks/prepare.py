@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from scoremodel.data.sources.base import RawData, load_folder, load_source
+from scoremodel.data.sources.base import RawData, load_source
+from scoremodel.data.sources.folder import load_folder
 from scoremodel.io.files import write_text
-from tasks.arrays import chunked, read_rows, write_rows
-from tasks.layout import Data
-from tasks.params import Dataset, ParamsError
-from tasks.pictures import save_picture
-from tasks.stage import parse_dataset, run
+from tasks.files.arrays import chunked, read_rows, shown, write_arrays, write_rows
+from tasks.files.layout import Configuration
+from tasks.files.resolved import resolved
+from tasks.files.stage import run_stage
+from tasks.params.errors import ParamsError
 
 __all__ = ["main", "read_source", "split"]
 
@@ -54,13 +55,14 @@ def read_source(folder: Path) -> RawData:
 
 
 def split(
-    raw: RawData, how: Dataset, name: str, seed: int
+    raw: RawData, held_out: float | str, limit: int | None, name: str, seed: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the numbers of the training and of the held-out data points, both shuffled.
 
     Args:
         raw: the data.
-        how: a fraction (stratified by label) or the source's own split, and a limit for each side.
+        held_out: a fraction (stratified by label), or "source" for the source's own split.
+        limit: most points of each side.
         name: the data set's name, for the error.
         seed: seed of the shuffle.
 
@@ -74,27 +76,25 @@ def split(
 
     where = f"params.yaml: datasets.{name}.held_out"
     numbers = np.arange(len(raw.x))
-    if how.held_out == "source":
+    if held_out == "source":
         if raw.held_out is None:
             raise ParamsError(
                 f"{where}: 'source' is not allowed, allowed: a fraction; "
                 "this source has no test split of its own"
             )
         draw = np.random.default_rng(seed)
-        train, held_out = (
-            draw.permutation(numbers[~raw.held_out]),
-            draw.permutation(numbers[raw.held_out]),
-        )
+        train = draw.permutation(numbers[~raw.held_out])
+        test = draw.permutation(numbers[raw.held_out])
     else:
         try:
-            train, held_out = train_test_split(
-                numbers, test_size=how.held_out, random_state=seed, stratify=raw.labels
+            train, test = train_test_split(
+                numbers, test_size=held_out, random_state=seed, stratify=raw.labels
             )
         except ValueError as error:
             raise ParamsError(
-                f"{where}: {how.held_out} does not split {len(numbers)} points: {error}"
+                f"{where}: {held_out} does not split {len(numbers)} points: {error}"
             ) from error
-    return train[: how.limit], held_out[: how.limit]
+    return train[:limit], test[:limit]
 
 
 def _moments(x: NDArray[Any], rows: NDArray[np.intp], levels: int | None) -> tuple[Any, float]:
@@ -138,14 +138,24 @@ def _card(
     }
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Write the rows of train, held_out and, where known, their labels; the card; a picture."""
-    name, params = parse_dataset(arguments)
-    files = Data(name)
+def _require_kind(raw: RawData, gives: str, files: Configuration) -> None:
+    """Refuse data of another kind than `check` took them for, by which it chose the networks."""
+    found = "images" if raw.x.ndim == 4 else "vectors"
+    if found != gives:
+        raise ValueError(
+            f"{files.raw}: holds {found} now, and held {gives} when params.yaml was checked; run "
+            "dvc repro --force check, and then dvc repro"
+        )
+
+
+def main(files: Configuration) -> None:
+    """Write the rows of train, held_out and, where known, their labels; the card; what to show."""
+    name, how = files.dataset, resolved(f"datasets/{files.dataset}")
     raw = read_source(files.raw)
+    _require_kind(raw, how["gives"], files)
     if raw.x.ndim == 2 and raw.x.shape[1] < 2:
         raise ValueError(f"{files.raw}: vectors of dimension 1, allowed: at least 2")
-    train, held_out = split(raw, params.datasets[name], name, params.seed)
+    train, held_out = split(raw, how["held_out"], how.get("limit"), name, how["seed"])
     splits = {"train": (raw.x, train), "held_out": (raw.x, held_out)}
     if raw.labels is not None:
         labels = raw.labels.astype(np.int64)
@@ -153,10 +163,14 @@ def main(arguments: Sequence[str]) -> None:
     digest = write_rows(files.arrays, splits)
     card = _card(name, raw, train, held_out, digest)
     write_text(files.card, json.dumps(card, indent=2) + "\n")
-    save_picture(read_rows(files.arrays)["held_out"], raw.levels, files.grid)
+    write_arrays(
+        files.shown,
+        {"data": shown(read_rows(files.arrays)["held_out"])},
+        {"picture": "grid", "levels": raw.levels},
+    )
     shape = "×".join(map(str, card["shape"]))
     print(f"{name}: {len(train)} train and {len(held_out)} held-out data points of shape {shape}")
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main, "dataset")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from tasks.arrays import read_rows, write_arrays
-from tasks.extraction import extracted
-from tasks.hashes import file_hash
-from tasks.layout import Data
-from tasks.stage import parse_dataset, run
+from tasks.files.arrays import read_rows, write_arrays
+from tasks.files.extraction import extracted
+from tasks.files.hashes import file_hash
+from tasks.files.layout import Configuration
+from tasks.files.stage import run_stage
 
 __all__ = ["main", "metric_name"]
 
@@ -29,25 +27,19 @@ def metric_name(kind: str, digest: str, mode: str | None) -> str:
     return f"FD ({kind} {digest[:8]})"
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(files: Configuration) -> None:
     """Write the features of train and held-out, and the name of the distance between them."""
-    name, params = parse_dataset(arguments)
-    files = Data(name)
     arrays = read_rows(files.arrays)
     splits = {split: arrays[split] for split in ("train", "held_out")}
     data = {"data": file_hash(files.card)}
-    with extracted(f"{name}-real", files.extractor, splits, data, params) as (
-        extractor,
-        features,
-        where,
-    ):
+    with extracted("real", files, splits, data) as (extractor, features, where):
         digest = file_hash(files.extractor)
         metric = metric_name(extractor.kind, digest, getattr(extractor, "mode", None))
         found = {split: rows.numpy() for split, rows in features.items()}
         info = {"metric": metric, "extractor": digest, "environment": where}
-        write_arrays(files.features, found, info)
-    print(f"{name}: {metric}, {found['train'].shape[1]} features")
+        write_arrays(files.real_features, found, info)
+    print(f"{files.dataset}: {metric}, {found['train'].shape[1]} features")
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main, "dataset")

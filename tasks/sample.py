@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,23 +12,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from scoremodel.io.checkpoint import Chunks, Stopped
 from scoremodel.data.scale import quantise
-from scoremodel.denoiser import load
+from scoremodel.io.checkpoint import Chunks, Stopped
+from scoremodel.io.denoisers import load
+from scoremodel.processes.base import process_from_config
 from scoremodel.rng import generators
-from scoremodel.samplers import sample
-from tasks.arrays import write_arrays
-from tasks.device import device_name, environment, set_up_device
-from tasks.hashes import file_hash
-from tasks.layout import Configuration
-from tasks.pictures import save_picture
-from tasks.process import build_process
-from tasks.sampler import build_sampler
-from tasks.stage import parse_configuration, run
-from tasks.state import state_folder, stop_on_signals
-from tasks.timing import write_timing
+from scoremodel.samplers.base import SAMPLERS, Sampler
+from scoremodel.samplers.sample import batches, sample
+from tasks.files.arrays import shown, write_arrays
+from tasks.files.device import Machine, device_name, environment, set_up_device
+from tasks.files.hashes import file_hash
+from tasks.files.layout import Configuration
+from tasks.files.resolved import resolved
+from tasks.files.stage import code_of, run_stage
+from tasks.files.state import state_folder, stop_on_signals
+from tasks.files.timing import write_timing
 
-__all__ = ["array_name", "draw_labels", "main"]
+__all__ = ["array_name", "build_sampler", "draw_labels", "main"]
 
 
 def array_name(seed: int) -> str:
@@ -54,27 +54,35 @@ def draw_labels(counts: Sequence[int] | None, count: int, seed: int) -> Tensor |
     return torch.cat([torch.multinomial(share, 1, generator=stream) for stream in streams])
 
 
-def main(arguments: Sequence[str]) -> None:
+def build_sampler(chosen: Mapping[str, Any]) -> Sampler:
+    """Return the sampler that a block describes, `check` having filled it in."""
+    own = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in chosen.items()
+        if key not in ("guidance", "path", "ema_half_life")
+    }
+    made: Sampler = SAMPLERS.make(own.pop("kind"), **own)
+    return made
+
+
+def main(files: Configuration) -> None:
     """Write one array for each sampling seed, with the counted number of network calls."""
-    configuration: Configuration
-    configuration, params = parse_configuration(arguments)
-    device = set_up_device(params)
-    chosen = params.samplers[configuration.sampler]
-    denoiser = load(configuration.weights, device, chosen.ema_half_life)
+    chosen, draws = resolved(f"samplers/{files.sampler}"), resolved("judge/draws")
+    machine = Machine.read()
+    device = set_up_device(machine)
+    denoiser = load(files.weights, device, chosen["ema_half_life"])
     sampler = build_sampler(chosen)
-    path = denoiser.process if chosen.path is None else build_process(chosen.path)
-    assert path is not None
-    evaluation = params.evaluation
-    count, size = evaluation.count, evaluation.batch_size
+    along = chosen["path"]
+    path = denoiser.process if along is None else process_from_config(along)
+    count, seeds = draws["count"], draws["sampling_seeds"]
     folder = state_folder(
-        f"samples-{configuration.name}",
-        params,
+        f"samples-{files.name}",
         {
-            "weights": file_hash(configuration.weights),
-            "sampler": chosen.model_dump(),
-            "count": count,
-            "batch_size": size,
-            "environment": environment(device, params),
+            "weights": file_hash(files.weights),
+            "sampler": chosen,
+            "draws": draws,
+            "environment": environment(device, machine),
+            "code": code_of(files),
         },
     )
     steps = len(sampler.plan(path))
@@ -83,15 +91,11 @@ def main(arguments: Sequence[str]) -> None:
     arrays: dict[str, NDArray[Any]] = {}
     asked: dict[str, list[int]] = {}
     calls: list[int] = []
-    starts = range(0, count, size)
+    parts = batches(count, draws["batch_size"])
     with (
         stop_on_signals() as stop,
         Chunks(folder, stop) as chunks,
-        tqdm(
-            total=len(evaluation.sampling_seeds) * len(starts) * steps,
-            desc=chosen.kind,
-            unit="step",
-        ) as bar,
+        tqdm(total=len(seeds) * len(parts) * steps, desc=sampler.kind, unit="step") as bar,
     ):
 
         def progress(*_: object) -> None:
@@ -101,51 +105,53 @@ def main(arguments: Sequence[str]) -> None:
                     f"stopped, what is finished is in {folder}; the same command goes on from there"
                 )
 
-        def draw(seed: int, start: int, labels: Tensor | None) -> dict[str, Tensor]:
+        def draw(seed: int, part: range, labels: Tensor | None) -> dict[str, Tensor]:
             drawn = sample(
                 denoiser,
                 sampler,
-                min(size, count - start),
+                len(part),
                 seed,
                 labels=labels,
-                guidance=chosen.guidance,
-                start=start,
+                guidance=chosen["guidance"],
+                start=part.start,
                 process=path,
-                batch_size=size,
+                batch_size=len(part),
                 callback=progress,
             )
             return {"x": quantise(drawn.x, denoiser.levels), "nfe": torch.tensor(drawn.nfe)}
 
         resumed = chunks.exist()
-        for seed in evaluation.sampling_seeds:
+        for seed in seeds:
             labels = draw_labels(denoiser.info["label_counts"], count, seed)
-            parts = []
-            for start in starts:
-                asked_here = None if labels is None else labels[start : start + size]
-                name = f"seed-{seed}-{start:010}"
-                parts.append(chunks.get(name, partial(draw, seed, start, asked_here)))
-                bar.update(len(arrays) * len(starts) * steps + len(parts) * steps - bar.n)
-            arrays[array_name(seed)] = torch.cat([part["x"] for part in parts]).numpy()
+            found = []
+            for part in parts:
+                asked_here = None if labels is None else labels[part.start : part.stop]
+                name = f"seed-{seed}-{part.start:010}"
+                found.append(chunks.get(name, partial(draw, seed, part, asked_here)))
+                bar.update((len(arrays) * len(parts) + len(found)) * steps - bar.n)
+            arrays[array_name(seed)] = torch.cat([one["x"] for one in found]).numpy()
             if labels is not None:
                 asked[array_name(seed)] = labels.tolist()
-            calls += [int(part["nfe"]) for part in parts]
+            calls += [int(one["nfe"]) for one in found]
         seconds = time.perf_counter() - began
         info = {
             "model": denoiser.info,
             "ema_half_life": denoiser.ema_half_life,
             "nfe": round(sum(calls) / len(calls)),  # an adaptive sampler's differ
             "labels": asked or None,
-            "environment": environment(device, params),
+            "environment": environment(device, machine),
         }
-        write_arrays(configuration.samples, arrays, info)
-        first = arrays[array_name(evaluation.sampling_seeds[0])]
-        save_picture(first, denoiser.levels, configuration.grid)
+        write_arrays(files.samples, arrays, info)
+        first = shown(arrays[array_name(seeds[0])])
+        write_arrays(files.shown, {"data": first}, {"picture": "grid", "levels": denoiser.levels})
         if not resumed:  # what the part before the interruption took is not known
-            drawn = count * len(evaluation.sampling_seeds)
-            timing = {"seconds_per_1000": 1000 * seconds / drawn, "device": device_name(device)}
-            write_timing(configuration.samples, timing)
+            timing = {
+                "seconds_per_1000": 1000 * seconds / (count * len(seeds)),
+                "device": device_name(device),
+            }
+            write_timing(files.samples, timing)
         chunks.remove()
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main, "dataset", "model", "train_seed", "sampler")

@@ -3,40 +3,43 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+from scoremodel.data.scale import to_unit
+from scoremodel.denoiser import Denoise, Denoiser
 from scoremodel.io.checkpoint import Checkpoints
-from scoremodel.data.scale import dequantise
-from scoremodel.denoiser import Denoise, Denoiser, save
+from scoremodel.io.denoisers import save
 from scoremodel.io.files import atomic_path
-from scoremodel.oracles import GaussianMixture
+from scoremodel.processes.base import Process, process_from_config
 from scoremodel.rng import derive_seed
-from scoremodel.processes.sde import Process
-from scoremodel.training.times import TIMES
-from scoremodel.training.loop import BANDS, TrainingConfig, resolve_precision, train
-from tasks.arrays import read_card, read_rows
-from tasks.device import device_name, environment, set_up_device
-from tasks.layout import Configuration, Data
-from tasks.params import Model, ParamsError, Training
-from tasks.process import build_process
-from tasks.stage import parse_configuration, run
-from tasks.state import state_folder, stop_on_signals
-from tasks.timing import write_timing
-from tasks.watch import Watch
+from scoremodel.training.config import TrainingConfig, resolve_precision
+from scoremodel.training.loop import BANDS, train
+from scoremodel.training.times.base import TIMES
+from tasks.files.arrays import read_card, read_rows
+from tasks.files.device import Machine, device_name, environment, set_up_device
+from tasks.files.layout import Configuration
+from tasks.files.resolved import resolved
+from tasks.files.stage import code_of, run_stage
+from tasks.files.state import state_folder, stop_on_signals
+from tasks.files.timing import write_timing
+from tasks.files.watch import Watch
+from tasks.params.errors import ParamsError
 
 __all__ = ["build_denoiser", "main", "training_config", "true_score", "write_curves"]
 
 
-def build_denoiser(model: Model, card: dict[str, Any], process: Process, seed: int) -> Denoiser:
+def build_denoiser(
+    model: Mapping[str, Any], card: Mapping[str, Any], process: Process, seed: int
+) -> Denoiser:
     """Return the untrained denoiser that `model` describes, for the data that `card` describes.
 
     Args:
-        model: one block of `params.yaml`'s `models:`.
+        model: a model as `check` resolved it, with the one network that the data take.
         card: the data set's card.
         process: the model's forward process.
         seed: seed of the initial weights.
@@ -44,29 +47,31 @@ def build_denoiser(model: Model, card: dict[str, Any], process: Process, seed: i
     Returns:
         A denoiser on the CPU, class-conditional if labels are to be dropped with some probability.
     """
-    kind = "unet" if len(card["shape"]) == 3 else "mlp"
-    conditional = model.training.label_dropout is not None
+    ((kind, network),) = model["network"].items()
+    conditional = model["training"].get("label_dropout") is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
         return Denoiser(
-            network={"kind": kind, **getattr(model.network, kind).model_dump()},
+            network={"kind": kind, **network},
             process=process,
             shape=card["shape"],
             mean=card["mean"],
             std=card["std"],
             levels=card["levels"],
             classes=len(card["class_counts"]) if conditional else None,
-            preconditioning=model.preconditioning,
-            energy=model.energy,
+            preconditioning=model["preconditioning"],
+            energy=model["energy"],
         )
 
 
-def true_score(name: str, model: Model, card: dict[str, Any], process: Process) -> Denoise | None:
+def true_score(
+    name: str, model: Mapping[str, Any], card: Mapping[str, Any], process: Process
+) -> Denoise | None:
     """Return ∇ ln p_t of data drawn from a known mixture, which the objective "explicit" needs.
 
     Args:
         name: the model's name, for the error.
-        model: one block of `params.yaml`'s `models:`.
+        model: a model as `check` resolved it.
         card: the data set's card.
         process: the model's forward process.
 
@@ -76,7 +81,7 @@ def true_score(name: str, model: Model, card: dict[str, Any], process: Process) 
     Raises:
         ParamsError: if the objective does not fit the data.
     """
-    objective = model.training.objective
+    objective = model["training"].get("objective")
     where = f"params.yaml: models.{name}.training.objective: {objective!r} is not allowed for"
     if objective == "implicit" and len(card["shape"]) != 1:
         raise ParamsError(
@@ -90,6 +95,8 @@ def true_score(name: str, model: Model, card: dict[str, Any], process: Process) 
             f"{where} {card['name']!r}, whose score is not known, allowed: denoising, "
             "sliced, implicit"
         )
+    from scoremodel.oracles import GaussianMixture
+
     oracle = GaussianMixture(**card["mixture"])
 
     def score(x_t: Tensor, t: Tensor) -> Tensor:
@@ -99,14 +106,12 @@ def true_score(name: str, model: Model, card: dict[str, Any], process: Process) 
     return score
 
 
-def training_config(training: Training) -> TrainingConfig:
+def training_config(training: Mapping[str, Any]) -> TrainingConfig:
     """Return the library's configuration of the training that a model's block describes."""
-    given = training.model_dump()
-    times = given.pop("times")
-    given["times"] = TIMES[times.pop("kind")](**times)
+    given = dict(training)
+    times = dict(given.pop("times"))
+    given["times"] = TIMES.make(times.pop("kind"), **times)
     given["ema_half_lives"] = tuple(given["ema_half_lives"])
-    if given["label_dropout"] is None:
-        del given["label_dropout"]
     return TrainingConfig(**given)
 
 
@@ -133,72 +138,74 @@ def write_curves(curves: pd.DataFrame, configuration: Configuration) -> None:
             rows.to_csv(temporary, index=False, float_format="%.6g")
 
 
-def main(arguments: Sequence[str]) -> None:
+def _labels(
+    model: Mapping[str, Any], card: Mapping[str, Any], arrays: Mapping[str, Any], name: str
+) -> Tensor | None:
+    """Return the training data's classes, if the model is to know them."""
+    dropout = model["training"].get("label_dropout")
+    if dropout is None:
+        return None
+    if not card["class_counts"]:
+        raise ParamsError(
+            f"params.yaml: models.{name}.training.label_dropout: {dropout} is not allowed for "
+            f"{card['name']!r}, which has no classes, allowed: null"
+        )
+    return torch.from_numpy(arrays["train_labels"])
+
+
+def main(files: Configuration) -> None:
     """Write the averaged weights as safetensors, and the curves as CSV."""
-    configuration, params = parse_configuration(arguments, sampler=False)
-    model = params.models[configuration.model]
-    training = model.training
-    device = set_up_device(params)
-    files = Data(configuration.dataset)
+    model = resolved(f"models/{files.dataset}-{files.model}")
+    keeping, machine = resolved("keeping"), Machine.read()
+    device = set_up_device(machine)
     card = read_card(files.card)
     arrays = read_rows(files.arrays)
     data = torch.from_numpy(arrays["train"])
-    labels = None
-    if training.label_dropout is not None:
-        if not card["class_counts"]:
-            raise ParamsError(
-                f"params.yaml: models.{configuration.model}.training.label_dropout: "
-                f"{training.label_dropout} is not allowed for {configuration.dataset!r}, which has no "
-                "classes, allowed: null"
-            )
-        labels = torch.from_numpy(arrays["train_labels"])
-    process = build_process(model.sde)
-    if process is None:  # it follows from the data
-        process = build_process(model.sde, dequantise(data, card["levels"]))
-        assert process is not None
-    known = true_score(configuration.model, model, card, process)
-    denoiser = build_denoiser(model, card, process, configuration.train_seed).to(device)
+    labels = _labels(model, card, arrays, files.model)
+    process = process_from_config(model["sde"], lambda: to_unit(data, card["levels"]))
+    known = true_score(files.model, model, card, process)
+    denoiser = build_denoiser(model, card, process, files.train_seed).to(device)
     parameters = sum(weight.numel() for weight in denoiser.parameters())
-    print(f"{configuration.model_name}: {parameters / 1e6:.2f} M parameters, {process}", flush=True)
+    print(f"{files.model_name}: {parameters / 1e6:.2f} M parameters, {process}", flush=True)
 
-    config = training_config(training)
+    config = training_config(model["training"])
     precision = resolve_precision(config.precision, device)
-    machine = f"{environment(device, params)}, {precision}"
+    where = f"{environment(device, machine)}, {precision}"
     info = {
-        "dataset": configuration.dataset,
+        "dataset": files.dataset,
         "data_sha256": card["sha256"],
-        "model": configuration.model,
-        "train_seed": configuration.train_seed,
+        "model": files.model,
+        "train_seed": files.train_seed,
         "parameters": parameters,
-        "train_images": training.steps * training.batch_size,
-        "dequantised": training.dequantise,
+        "train_images": config.steps * config.batch_size,
+        "dequantised": config.dequantise,
         "label_counts": None if labels is None else list(card["class_counts"].values()),
-        "environment": machine,
+        "environment": where,
     }
-    kept = params.checkpoints
     folder = state_folder(
-        configuration.model_name,
-        params,
+        files.model_name,
         {
-            "model": model.model_dump(),
-            "train_seed": configuration.train_seed,
+            "model": model,
+            "train_seed": files.train_seed,
             "data": card["sha256"],
-            "environment": machine,
+            "environment": where,
+            "code": code_of(files),
         },
     )
-    watch = Watch(folder, params.watch)
+    kept = keeping["checkpoints"]
+    watch = Watch(folder, **keeping["watch"])
     with (
         stop_on_signals() as stop,
-        Checkpoints(folder, kept.every_steps, kept.every_seconds, stop) as checkpoints,
+        Checkpoints(folder, kept["every_steps"], kept["every_seconds"], stop) as checkpoints,
     ):
         began, resumed = time.perf_counter(), checkpoints.exist()
         verb = "goes on from" if resumed else "can be watched in"
-        print(f"{configuration.model_name}: {verb} {folder}", flush=True)
+        print(f"{files.model_name}: {verb} {folder}", flush=True)
         trained = train(
             denoiser,
             data,
             config,
-            configuration.train_seed,
+            files.train_seed,
             progress=True,
             labels=labels,
             checkpoints=checkpoints,
@@ -206,13 +213,13 @@ def main(arguments: Sequence[str]) -> None:
             true_score=known,
         )
         seconds = time.perf_counter() - began
-        save(trained.averaged, configuration.weights, info)
-        write_curves(pd.DataFrame(trained.curves), configuration)
+        save(trained.averaged, files.weights, info)
+        write_curves(pd.DataFrame(trained.curves), files)
         if not resumed:  # what the part before the interruption took is not known
             timing = {"seconds": seconds, "device": device_name(device)}
-            write_timing(configuration.weights, timing)
+            write_timing(files.weights, timing)
         checkpoints.remove()
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main, "dataset", "model", "train_seed")

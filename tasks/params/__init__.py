@@ -1,0 +1,1 @@
+"""`params.yaml`: its schema, its defaults, its presets, and the small files that stages depend on."""

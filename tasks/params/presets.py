@@ -1,0 +1,97 @@
+"""Whole configurations by name: YAML in `presets/`, laid over `params.yaml`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.params.errors import ParamsError
+from tasks.params.load import read_yaml
+
+__all__ = ["PRESETS", "arguments", "as_override", "listing", "overrides"]
+
+PRESETS = Path("presets")
+
+
+def _paths() -> dict[str, Path]:
+    return {path.stem: path for path in sorted(PRESETS.glob("*.yaml"))}
+
+
+def listing() -> str:
+    """Return every preset's name with the line that it says of itself, its first comment."""
+    names = _paths()
+    width = max(map(len, names), default=0)
+    lines = []
+    for name, path in names.items():
+        comments = re.findall(r"^# (?!yaml-language-server)(.*)$", path.read_text("utf-8"), re.M)
+        lines.append(f"{name:{width}}  {comments[0] if comments else ''}\n")
+    return "".join(lines)
+
+
+def overrides(name: str) -> dict[str, Any]:
+    """Return what a preset changes.
+
+    Args:
+        name: the preset's.
+
+    Returns:
+        Dotted key of `params.yaml` → value; lists, and blocks that have a kind, are values.
+
+    Raises:
+        ParamsError: if there is no such preset, or it is no block of keys.
+    """
+    paths = _paths()
+    if name not in paths:
+        raise ParamsError(f"preset: {name!r} is not allowed, allowed: {', '.join(paths)}")
+    content = read_yaml(paths[name])
+    if not isinstance(content, Mapping):
+        raise ParamsError(f"{paths[name]}: {content!r} is not allowed, allowed: a block of keys")
+    return dict(_leaves(content))
+
+
+def _leaves(block: Mapping[str, Any], key: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in block.items():
+        here = f"{key}.{name}" if key else str(name)
+        if isinstance(value, Mapping) and value and not {"kind", "like"} & value.keys():
+            yield from _leaves(value, here)
+        else:
+            yield here, value
+
+
+def as_override(key: str, value: Any) -> str:
+    """Return one change as DVC's `--set-param` takes it, whether or not the file has the key yet.
+
+    Args:
+        key: a dotted key of `params.yaml`.
+        value: its value.
+
+    Returns:
+        "++key=value" in Hydra's grammar: the two plus signs add the key where only the defaults have it.
+    """
+    return f"++{key}={_hydra(value)}"
+
+
+def _hydra(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list):
+        return f"[{','.join(_hydra(item) for item in value)}]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_hydra(item)}" for key, item in value.items()) + "}"
+    # A backslash counts before a quote only.
+    text = re.sub(r"(\\*)'", r"\1\1\'", str(value))
+    text = re.sub(r"(\\+)$", r"\1\1", text)
+    return f"'{text}'"
+
+
+def arguments(name: str) -> str:
+    """Return a preset as arguments of `dvc exp run`, each ended by a zero byte, for `xargs -0`."""
+    return "".join(
+        f"--set-param\0{as_override(key, value)}\0" for key, value in overrides(name).items()
+    )

@@ -1,0 +1,171 @@
+"""The small files that stages depend on, made of the parameters and of the code: `artifacts/resolved`."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Iterator, Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from scoremodel.data.sources.base import SOURCES
+from scoremodel.io.files import write_text
+from scoremodel.networks.base import NETWORKS
+from tasks.files.code import Kinds, closure, main_module
+from tasks.files.layout import AXES, RESOLVED, Configuration
+from tasks.files.resolved import resolved_path
+from tasks.params.errors import ParamsError
+from tasks.params.load import read_yaml
+from tasks.params.schema import Params
+
+__all__ = ["FOLDER", "resolve", "source_of", "stages", "write"]
+
+FOLDER = "folder"
+"""The kind of a source that is a folder of images."""
+
+
+def source_of(raw: Path) -> tuple[str, str]:
+    """Return which kind of source lies in a data set's folder, and whether it gives images or vectors.
+
+    Args:
+        raw: the folder in `data/raw`.
+
+    Returns:
+        The source's kind, and "images" or "vectors".
+
+    Raises:
+        ParamsError: if its `source.yaml` is no YAML or names no source.
+    """
+    description = raw / "source.yaml"
+    if not description.exists():
+        return FOLDER, "images"
+    content = read_yaml(description)
+    kind = content.get("kind") if isinstance(content, Mapping) else None
+    if kind not in SOURCES:
+        allowed = ", ".join(SOURCES)
+        raise ParamsError(f"{description}: kind: {kind!r} is unknown, allowed: {allowed}")
+    return kind, str(SOURCES[kind].gives)  # type: ignore[attr-defined]
+
+
+def stages() -> dict[str, tuple[str, ...]]:
+    """Return what each stage's runs differ by, as its module's `run_stage(main, …)` says."""
+    found = {}
+    folder = Path(__file__).parents[1]
+    for path in sorted([*folder.glob("*.py"), *folder.glob("*/__main__.py")]):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Call(func=ast.Name(id="run_stage"), args=[_, *axes]):
+                    name = path.parent.name if path.stem == "__main__" else path.stem
+                    found[name] = tuple(str(ast.literal_eval(axis)) for axis in axes)
+    return found
+
+
+def _kinds(params: Params, files: Configuration, source: tuple[str, str] | None) -> Kinds:
+    """Return the kinds that one run of a stage is with, as far as what it is of says them."""
+    found: dict[str, list[str]] = {}
+    if source is not None:
+        kind, gives = source
+        found["scoremodel.data.sources"] = [kind]
+        if gives == "vectors":
+            found["scoremodel.evaluation.extractors"] = ["identity"]
+        elif params.evaluation.extractor.kind == "classifier":
+            found["scoremodel.evaluation.extractors"] = ["classifier"]
+        found["scoremodel.networks"] = [network_of(gives)]
+    if files.model:
+        model: Any = params.models[files.model]
+        found["scoremodel.processes"] = [model.sde.kind]
+        found["scoremodel.training.times"] = [model.training.times.kind]
+    if files.sampler:
+        sampler: Any = params.samplers[files.sampler]
+        found["scoremodel.samplers"] = [sampler.kind]
+        if sampler.path is not None:
+            along = {*found["scoremodel.processes"], sampler.path.kind}
+            found["scoremodel.processes"] = sorted(along)
+    return found
+
+
+def network_of(gives: str) -> str:
+    """Return the network that images or vectors take."""
+    dimensions = {"images": 3, "vectors": 1}[gives]
+    return next(kind for kind, cls in NETWORKS.items() if cls.dimensions == dimensions)  # type: ignore[attr-defined]
+
+
+def _configurations(params: Params, axes: tuple[str, ...]) -> Iterator[Configuration]:
+    """Yield what the active runs of a stage are of."""
+    active = {
+        "dataset": params.active.datasets,
+        "model": params.active.models,
+        "train_seed": params.active.train_seeds,
+        "sampler": params.active.samplers,
+        "application": params.active.applications,
+    }
+    for values in product(*(active[axis] for axis in AXES if axis in axes)):
+        yield Configuration(**dict(zip((a for a in AXES if a in axes), values, strict=True)))
+
+
+def resolve(params: Params) -> dict[str, Any]:
+    """Return the content of every file that stages depend on.
+
+    Args:
+        params: all parameters; every active data set has its folder.
+
+    Returns:
+        Name, such as "models/digits-ve" → content.
+
+    Raises:
+        ParamsError: if a source's description is wrong.
+    """
+    said = params.model_dump(exclude_unset=True)
+    active, evaluation = params.active, said["evaluation"]
+    sources = {name: source_of(Configuration(name).raw) for name in active.datasets}
+
+    def judge(*keys: str) -> dict[str, Any]:
+        return {key: evaluation[key] for key in keys}
+
+    seed = {"seed": params.seed}
+    found: dict[str, Any] = {
+        "machine": {key: said[key] for key in ("threads", "device", "tf32", "deterministic")},
+        "keeping": {key: said[key] for key in ("checkpoints", "watch")},
+        "active": said["active"],
+        "judge/draws": judge("count", "sampling_seeds", "batch_size"),
+        "judge/metrics": judge("count", "sampling_seeds", "neighbours") | seed,
+        "judge/floor": judge("count", "sampling_seeds", "neighbours", "floor_repeats") | seed,
+    }
+    for name, (_, gives) in sources.items():
+        found[f"datasets/{name}"] = said["datasets"][name] | seed | {"gives": gives}
+        own = {"kind": "identity"}
+        found[f"extractors/{name}"] = own if gives == "vectors" else evaluation["extractor"]
+        network = network_of(gives)
+        for model in active.models:
+            whole = said["models"][model]
+            taken = {network: whole["network"][network]}
+            found[f"models/{name}-{model}"] = whole | {"network": taken}
+    for name in active.samplers:
+        found[f"samplers/{name}"] = said["samplers"][name]
+    for name in active.applications:
+        found[f"applications/{name}"] = said["applications"][name] | seed
+    for name in active.studies:
+        found[f"studies/{name}"] = said["studies"][name]
+    for stage, axes in stages().items():
+        entry = main_module(f"tasks.{stage}")
+        for files in _configurations(params, axes):
+            kinds = _kinds(params, files, sources.get(files.dataset))
+            name = f"code/{stage}" + (f"@{files.name}" if axes else "")
+            found[name] = {"entry": entry, "kinds": kinds, "modules": closure(entry, kinds)}
+    return found
+
+
+def write(found: Mapping[str, Any]) -> None:
+    """Write the files, each whole or not at all, and remove what is not among them.
+
+    Args:
+        found: what `resolve` returned.
+    """
+    for name, content in found.items():
+        write_text(resolved_path(name), json.dumps(content, indent=1) + "\n")
+    kept = {resolved_path(name) for name in found}
+    for path in RESOLVED.rglob("*.json"):
+        if path not in kept:
+            path.unlink()
+

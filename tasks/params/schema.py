@@ -1,0 +1,425 @@
+"""The typed schema of `params.yaml`, its defaults filled in: what `tasks.params.filled` makes of the file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
+
+from scoremodel.inverse import Method
+from scoremodel.networks.mlp import MLP
+from scoremodel.networks.unet import UNet
+from scoremodel.parametrisation import Preconditioning
+from scoremodel.processes.base import PROCESSES
+from scoremodel.processes.chain import Chain
+from scoremodel.samplers.base import SAMPLERS
+from scoremodel.training.config import TrainingConfig
+from scoremodel.training.times.base import TIMES
+from tasks.params.library import Strict, block, kinds
+
+__all__ = ["Located", "Name", "Params", "mistakes"]
+
+
+class Located(Exception):
+    """A mistake that involves two parts of the file; carries its own key.
+
+    Args:
+        key: the dotted key to name.
+        value: what stands there.
+        allowed: what may stand there.
+    """
+
+    def __init__(self, key: str, value: Any, allowed: str) -> None:
+        super().__init__(key, value, allowed)
+        self.key, self.value, self.allowed = key, value, allowed
+
+
+def _unique(values: list[Any]) -> list[Any]:
+    if len(set(values)) != len(values):
+        raise ValueError("a list without repetitions")
+    return values
+
+
+def _matches(pattern: str, allowed: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(allowed)
+        return value
+
+    return AfterValidator(check)
+
+
+Name = Annotated[str, _matches(r"[a-z0-9][a-z0-9_]*", "lower-case letters, digits and _")]
+_Device = Annotated[
+    str, _matches(r"auto|cpu|mps|cuda(:\d+)?", "'auto', 'cpu', 'mps', 'cuda' or 'cuda:N'")
+]
+_Sha256 = Annotated[str, _matches(r"[0-9a-f]{64}", "64 hexadecimal digits")]
+_Text = Annotated[str, Field(min_length=1)]
+_Count = Annotated[int, Field(ge=1)]
+_Several = Annotated[int, Field(ge=2)]
+_Seed = Annotated[int, Field(ge=0, lt=2**32)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Active(Strict):
+    """What runs: one configuration for every combination."""
+
+    datasets: Annotated[list[Name], Field(min_length=1), AfterValidator(_unique)] = Field(
+        description="names of blocks under datasets"
+    )
+    models: Annotated[list[Name], Field(min_length=1), AfterValidator(_unique)] = Field(
+        description="names of blocks under models"
+    )
+    train_seeds: Annotated[list[_Seed], Field(min_length=1), AfterValidator(_unique)] = Field(
+        description="seeds of the trainings"
+    )
+    samplers: Annotated[list[Name], Field(min_length=1), AfterValidator(_unique)] = Field(
+        description="names of blocks under samplers, or NAME_N: that block with N steps"
+    )
+    applications: Annotated[
+        list[Literal["likelihood", "inverse", "latents", "field"]], AfterValidator(_unique)
+    ] = Field(description="what else each model is asked to do")
+    studies: Annotated[list[Literal["failures"]], AfterValidator(_unique)] = Field(
+        description="measurements on data whose truth is known"
+    )
+
+
+class Dataset(Strict):
+    """How a source is split; what it is stands in `data/raw/NAME`."""
+
+    held_out: Annotated[float, Field(gt=0, lt=1)] | Literal["source"] = Field(
+        description="a fraction (stratified, shuffled), or the source's own test split"
+    )
+    limit: _Count | None = Field(None, description="at most so many of each split")
+
+
+def _process(kind: str, cls: type) -> type[BaseModel]:
+    return block(cls, kind=kind, nullable=getattr(cls, "from_data_parameters", ()))
+
+
+Process = kinds(PROCESSES, _process)
+
+
+def _levels_exist(value: list[int], info: ValidationInfo) -> list[int]:
+    levels = len(info.data.get("multipliers", value))
+    if any(not 0 <= level < levels for level in value):
+        raise ValueError(f"levels from 0 to {levels - 1}, one for each multiplier")
+    return value
+
+
+_UNet = block(
+    UNet,
+    leave_out=("channels", "classes"),
+    types={"attention_levels": Annotated[list[int], AfterValidator(_levels_exist)]},
+    check=False,
+)
+_MLP = block(MLP, leave_out=("features", "classes"), check=False)
+
+
+class Network(Strict):
+    """Which of the two is used follows from the shape of the data."""
+
+    unet: _UNet  # type: ignore[valid-type]
+    mlp: _MLP  # type: ignore[valid-type]
+
+
+_Training = block(
+    TrainingConfig,
+    types={
+        "times": kinds(TIMES, lambda kind, cls: block(cls, kind=kind)),
+        "ema_half_lives": Annotated[
+            list[_Positive], Field(min_length=1), AfterValidator(_unique)
+        ],
+    },
+    check=False,  # its times are a block still
+)
+
+
+class Training(_Training):  # type: ignore[valid-type,misc]
+    """How a model is trained, `scoremodel.training.config.TrainingConfig`."""
+
+    @field_validator("accumulate", check_fields=False)
+    @classmethod
+    def _divides(cls, value: int, info: ValidationInfo) -> int:
+        size = info.data.get("batch_size", value)
+        if size % value:
+            raise ValueError(f"a divisor of batch_size ({size})")
+        return value
+
+
+class Model(Strict):
+    """A process, a network and how it is trained."""
+
+    sde: Process = Field(description="the forward process")
+    preconditioning: Preconditioning = Field(description="what the network predicts")
+    energy: bool = Field(description="whether that is the gradient of a scalar")
+    network: Network
+    training: Training
+
+
+class _AnySampler(Strict):
+    guidance: _NonNegative = Field(description="scale of classifier-free guidance; 1 is none")
+    path: Process | None = Field(
+        description="the process to sample along, null for the one that the model was trained on"
+    )
+    ema_half_life: _Positive | None = Field(
+        description="which of the model's averaged weights, null for the first"
+    )
+
+
+Sampler = kinds(SAMPLERS, lambda kind, cls: block(cls, _AnySampler, kind=kind))
+"""One of the library's samplers, and on which model and path it is used."""
+
+
+class Classifier(Strict):
+    """A classifier of the training split, whose penultimate layer's values are compared."""
+
+    kind: Literal["classifier"]
+    epochs: _Count = Field(description="passes over the training split")
+    seed: _Seed = Field(description="of initial weights, order and noise")
+
+
+class Inception(Strict):
+    """Inception as clean-fid has it, `scoremodel.evaluation.extractors.inception`."""
+
+    kind: Literal["inception"]
+    mode: Literal["clean", "legacy_pytorch", "legacy_tensorflow"] = Field(
+        description="clean-fid's name of how images are resized and which weights are taken"
+    )
+    path: _Text | None = Field(None, description="its file, null: clean-fid downloads it")
+    sha256: _Sha256 | None = Field(None, description="the file's checksum")
+
+
+class TorchScript(Strict):
+    """A TorchScript file, `scoremodel.evaluation.extractors.torchscript.TorchScript`."""
+
+    kind: Literal["torchscript"]
+    path: _Text = Field(description="the file")
+    sha256: _Sha256 = Field(description="its checksum")
+
+
+class Evaluation(Strict):
+    """How models are judged."""
+
+    count: Annotated[int, Field(ge=8)] = Field(
+        description="samples for each sampling seed; at most half of the training split"
+    )
+    sampling_seeds: Annotated[list[_Seed], Field(min_length=1), AfterValidator(_unique)]
+    batch_size: _Count = Field(description="of sampling; samples do not depend on it")
+    floor_repeats: _Several = Field(description="random training subsets, for the floor")
+    neighbours: _Count = Field(description="k of precision, recall, density and coverage")
+    extractor: Annotated[Classifier | Inception | TorchScript, Field(discriminator="kind")] = (
+        Field(description="of images' features; vectors are their own features")
+    )
+
+    @field_validator("neighbours")
+    @classmethod
+    def _fewer(cls, value: int, info: ValidationInfo) -> int:
+        count = info.data.get("count")
+        if count is not None and value >= count:
+            raise ValueError(f"less than evaluation.count, {count}")
+        return value
+
+
+class Likelihood(Strict):
+    """Bits per dimension of held-out data by the probability flow, `scoremodel.likelihood`."""
+
+    count: _Several = Field(description="held-out images")
+    probes: _Several = Field(description="random probes of the divergence for each image")
+    rtol: _Positive
+    atol: _Positive
+
+
+class MaskOperator(Strict):
+    """Half of each image's pixels is hidden."""
+
+    kind: Literal["mask"]
+    hidden: Literal["lower_half", "random_half"]
+
+
+class DownsampleOperator(Strict):
+    """Squares of pixels are averaged."""
+
+    kind: Literal["downsample"]
+    factor: _Several = Field(description="side of the squares, in pixels")
+
+
+class BlurOperator(Strict):
+    """Pixels are smeared by a Gaussian."""
+
+    kind: Literal["blur"]
+    std: _Positive = Field(description="the Gaussian's width, in pixels")
+
+
+class Inverse(Strict):
+    """Held-out images restored from what is known of them, `scoremodel.inverse`."""
+
+    operator: Annotated[
+        MaskOperator | DownsampleOperator | BlurOperator, Field(discriminator="kind")
+    ]
+    noise_std: _Positive = Field(description="of the measurement, on the scale of [-1, 1]")
+    method: Method
+    iterations: _Count = Field(description="of conjugate gradients")
+    steps: _Count = Field(description="of Heun's method")
+    count: _Several = Field(description="held-out images")
+    draws: _Several = Field(description="restorations of each image")
+
+
+class Latents(Strict):
+    """Held-out data carried to latents and back, and paths between them, `scoremodel.latents`."""
+
+    count: _Several = Field(description="held-out data points")
+    points: Annotated[int, Field(ge=3)] = Field(description="of each path between two latents")
+    rtol: _Positive
+    atol: _Positive
+
+
+class Plane(Strict):
+    """Score fields of 2-D data at three noise levels, and paths of the probability flow."""
+
+    paths: _Count = Field(description="trajectories that are drawn")
+
+
+class Applications(Strict):
+    """What else a trained model can be asked to do."""
+
+    likelihood: Likelihood
+    inverse: Inverse
+    latents: Latents
+    field: Plane
+
+
+class Failures(Strict):
+    """The three failures of plain score matching, and what noise levels mend, `tasks.failures`."""
+
+    steps: _Count
+    batch_size: _Count
+    seeds: Annotated[list[_Seed], Field(min_length=2), AfterValidator(_unique)]
+    ratio: _Positive = Field(description="the one noise level, sigma_t / alpha_t")
+    samples: Annotated[int, Field(ge=100)]
+
+
+class Studies(Strict):
+    """Measurements on data whose truth is known."""
+
+    failures: Failures
+
+
+class Checkpoints(Strict):
+    """Where and how often a training keeps its state, `scoremodel.io.checkpoint.Checkpoints`."""
+
+    folder: _Text
+    every_steps: Annotated[int, Field(ge=0)] = Field(description="0: never for this reason")
+    every_seconds: _NonNegative
+
+
+class Watch(Strict):
+    """How an unfinished training can be watched, `tasks.files.watch`."""
+
+    grid_every_seconds: _NonNegative = Field(description="between two pictures; 0: none")
+    tensorboard: bool
+
+
+class Params(Strict):
+    """All of `params.yaml`."""
+
+    seed: _Seed = Field(description="of the splits and of the floor's subsets")
+    threads: _Count = Field(description="of each stage's process")
+    device: _Device = Field(description="auto, cpu, cuda, cuda:N or mps")
+    tf32: bool = Field(description="whether a GPU may round float32 factors to 10 bits")
+    deterministic: bool = Field(description="false: a GPU may take its fastest algorithms")
+    checkpoints: Checkpoints
+    watch: Watch
+    active: Active
+    datasets: dict[Name, Dataset]
+    models: dict[Name, Model]
+    samplers: dict[Name, Sampler]
+    evaluation: Evaluation
+    applications: Applications
+    studies: Studies
+
+
+def mistakes(params: Params) -> Iterator[Located]:
+    """Yield what is wrong between one part of valid parameters and another.
+
+    Args:
+        params: all parameters, each valid by itself.
+
+    Yields:
+        One mistake at a time.
+    """
+    for kind in ("datasets", "models", "samplers"):
+        defined = getattr(params, kind)
+        for index, name in enumerate(getattr(params.active, kind)):
+            if name not in defined:
+                allowed = f"one of: {', '.join(sorted(defined))}"
+                yield Located(f"active.{kind}[{index}]", name, allowed)
+    extractor = params.evaluation.extractor
+    if isinstance(extractor, Inception) and (extractor.path is None) != (extractor.sha256 is None):
+        allowed = "a path and its sha256, or null for both: clean-fid downloads it"
+        yield Located("evaluation.extractor.sha256", extractor.sha256, allowed)
+    for name, sampler in params.samplers.items():
+        for key, value in sampler.path.model_dump().items() if sampler.path else ():
+            if value is None:
+                yield Located(f"samplers.{name}.path.{key}", value, "a number")
+    for name, model in params.models.items():
+        yield from _mistakes_of_model(f"models.{name}", model)
+    for model_name in params.active.models:
+        model = params.models.get(model_name)
+        if model is not None:
+            yield from _mistakes_of_pairs(params, model_name, model)
+
+
+def _is_chain(model: Model) -> bool:
+    return issubclass(PROCESSES[model.sde.kind], Chain)
+
+
+def _mistakes_of_model(key: str, model: Model) -> Iterator[Located]:
+    training: Any = model.training
+    if _is_chain(model):
+        why = f"has no g(t) for a chain ({model.sde.kind})"
+        if training.weighting == "likelihood":
+            yield Located(f"{key}.training.weighting", "likelihood", f"sigma2, edm; it {why}")
+        if training.times.kind == "importance":
+            others = ", ".join(kind for kind in TIMES if kind != "importance")
+            yield Located(f"{key}.training.times.kind", "importance", f"{others}; it {why}")
+    twice = training.objective in ("sliced", "implicit")
+    if training.compile and (model.energy or twice):
+        why = "energy: true" if model.energy else f"objective: {training.objective}"
+        allowed = f"false with {why}, whose second derivatives torch.compile does not have"
+        yield Located(f"{key}.training.compile", True, allowed)
+
+
+def _mistakes_of_pairs(params: Params, name: str, model: Model) -> Iterator[Located]:
+    training: Any = model.training
+    for index, application in enumerate(params.active.applications):
+        if application in ("likelihood", "latents") and _is_chain(model):
+            yield Located(
+                f"active.applications[{index}]",
+                application,
+                f"inverse, field with the active model {name!r}: a chain ({model.sde.kind}) has no "
+                "probability flow",
+            )
+    for chosen in params.active.samplers:
+        sampler = params.samplers.get(chosen)
+        if sampler is None:
+            continue
+        if sampler.guidance != 1.0 and not training.label_dropout:
+            dropout = "null" if training.label_dropout is None else training.label_dropout
+            yield Located(
+                f"samplers.{chosen}.guidance",
+                sampler.guidance,
+                f"1.0 for the active model {name!r}, whose training.label_dropout is {dropout}: it "
+                "does not know what no class is",
+            )
+        half_life = sampler.ema_half_life
+        if half_life is not None and half_life not in training.ema_half_lives:
+            kept = ", ".join(f"{one:g}" for one in training.ema_half_lives)
+            yield Located(
+                f"samplers.{chosen}.ema_half_life",
+                half_life,
+                f"null, {kept}: what the active model {name!r} keeps (training.ema_half_lives)",
+            )

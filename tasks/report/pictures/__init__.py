@@ -1,0 +1,1 @@
+"""Pictures of arrays that stages leave to be seen, one file a kind."""

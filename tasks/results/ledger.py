@@ -1,0 +1,253 @@
+"""The ledger: every row ever measured, one small JSON file each, in git.
+
+A row's key is the hash of the inputs it depends on (data, parameters, code, as `dvc.lock` records
+them for every stage up to `evaluate`), never of produced bytes. Its fingerprint is the hash of the
+environment. The same key and fingerprint with another value means that something is not
+deterministic, and is an error; another machine's value stands beside.
+
+A file's name holds key, fingerprint and a hash of what else it says (revision, seconds): two branches
+that measured the same thing bring two files, and their merge has no conflict.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from ruamel.yaml import YAML
+
+from scoremodel.io.files import write_text
+from tasks.files.hashes import content_hash
+from tasks.files.layout import LEDGER, Configuration
+from tasks.files.timing import read_timing
+
+__all__ = ["LedgerError", "append", "inputs", "read_lock", "read_row", "read_rows"]
+
+_SOURCES = (".", ":!dvc.lock", ":!results")  # what a run itself rewrites says nothing
+_VALUES = (
+    "held_out",
+    "train",
+    "infinity",
+    "kid",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "authentic",
+    "copies",
+    "likelihood_gap",
+    "memorised",
+    "classes",
+    "floor",
+    "real",
+    "gaussian",
+    "ratio_to_floor",
+    "nfe",
+)
+
+
+class LedgerError(ValueError):
+    """Two values for one key and one environment."""
+
+
+def inputs(stage: str, lock: dict[str, Any]) -> dict[str, Any]:
+    """Return what the result of `stage` depends on, through all the stages before it.
+
+    Args:
+        stage: a stage's name, such as "evaluate@digits-ve-0-heun".
+        lock: the content of `dvc.lock`.
+
+    Returns:
+        "files": path → hash of every dependency that no stage makes (sources and code), and
+        "params": for each stage its parameters, and its command. What `check` makes is constant, so
+        `check`'s own dependencies (all of params.yaml) are left out.
+
+    Raises:
+        ValueError: if `dvc.lock` does not know the stage, or some stage before it was run again since.
+    """
+    stages = lock["stages"]
+    maker = {out["path"]: name for name, entry in stages.items() for out in entry.get("outs", [])}
+    made = {out["path"]: out["md5"] for entry in stages.values() for out in entry.get("outs", [])}
+    files: dict[str, str] = {}
+    params: dict[str, Any] = {}
+    waiting = [stage]
+    while waiting:
+        name = waiting.pop()
+        if name in params:
+            continue
+        if name not in stages:
+            raise ValueError(f"dvc.lock: has no stage {name!r}; run dvc repro")
+        entry = stages[name]
+        params[name] = {"cmd": entry["cmd"], **entry.get("params", {}).get("params.yaml", {})}
+        for dependency in entry.get("deps", []):
+            path, digest = dependency["path"], dependency["md5"]
+            made_by = maker.get(path)
+            if made_by is None:
+                if files.setdefault(path, digest) != digest:
+                    raise ValueError(f"dvc.lock: {stage} was made with two versions of {path}")
+            elif made_by != "check":
+                if made[path] != digest:
+                    raise ValueError(f"dvc.lock: {name} was made before {made_by}; run dvc repro")
+                waiting.append(made_by)
+    return {"files": files, "params": params}
+
+
+def read_lock(text: str | Path = Path("dvc.lock")) -> dict[str, Any]:
+    """Return the content of `dvc.lock`, given as its text or its path."""
+    lock: dict[str, Any] = YAML(typ="safe", pure=True).load(text)
+    return lock
+
+
+def append(
+    record: dict[str, Any],
+    configuration: Configuration,
+    lock: dict[str, Any],
+    ledger: Path = LEDGER,
+    revision: str | None = None,
+) -> tuple[dict[str, Any], bool]:
+    """Put one record into the ledger, once.
+
+    Args:
+        record: what `evaluate` wrote.
+        configuration: which configuration it is of.
+        lock: the content of the `dvc.lock` that belongs to the record.
+        ledger: the ledger's folder.
+        revision: the git revision that made the record; None for the one that is checked out.
+
+    Returns:
+        The row, and whether it is new.
+
+    Raises:
+        LedgerError: if the ledger holds another value for the same key and environment, or a
+            damaged row for them.
+        ValueError: if `dvc.lock` is not of one piece.
+    """
+    row_inputs = inputs(f"evaluate@{configuration.name}", lock)
+    row_inputs["data_sha256"] = record["data_sha256"]  # a torchvision source names its data only
+    values = {name: record[name] for name in _VALUES if name in record}
+    if record["agreement"] is not None:
+        values["agreement"] = record["agreement"]
+    row: dict[str, Any] = {
+        "configuration": configuration.name,
+        "count": record["count"],
+        "metric": record["metric"],
+        "values": values,
+        "environment": record["environment"],
+        "inputs": row_inputs,
+        "key": content_hash(row_inputs),
+    }
+    stem = _stem(row)
+    ledger.mkdir(parents=True, exist_ok=True)
+    with FileLock(ledger / ".lock"):  # of two writers the second sees what the first has written
+        known = {path: read_row(path) for path in sorted(ledger.glob(f"{stem}*.json"))}
+        for path, present in known.items():
+            if present["values"] != values:
+                raise LedgerError(_difference(path, present, values, revision or _revision()))
+        if known:
+            return next(iter(known.values())), False
+        row |= {
+            "revision": revision or _revision(),
+            "recorded": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": {
+                "train": _seconds(lock, f"train@{configuration.model_name}", configuration.weights),
+                "sample": _seconds(lock, f"sample@{configuration.name}", configuration.samples),
+            },
+        }
+        checksum = content_hash(row)
+        text = json.dumps(row | {"checksum": checksum}, indent=1, sort_keys=True) + "\n"
+        path = ledger / f"{stem}-{checksum[:8]}.json"
+        write_text(path, text)
+    return read_row(path), True  # in the order that every later reader sees
+
+
+def _stem(row: dict[str, Any]) -> str:
+    return f"{row['key'][:16]}-{content_hash(row['environment'])[:8]}"
+
+
+def _difference(path: Path, row: dict[str, Any], values: dict[str, Any], now: str | None) -> str:
+    before = row["values"]
+    said = [
+        f"{name} {_brief(before.get(name))} then, {_brief(values.get(name))} now"
+        for name in sorted(before.keys() | values.keys())
+        if before.get(name) != values.get(name)
+    ]
+    return (
+        f"{path}: measured in the same environment with the same inputs at revision "
+        f"{row['revision']} and now at {now}, with other values: {'; '.join(said)}. Something in the "
+        "run is not deterministic"
+    )
+
+
+def _brief(value: Any) -> Any:
+    return value.get("by_seed", value) if isinstance(value, dict) else value
+
+
+def _seconds(lock: dict[str, Any], stage: str, made: Path) -> dict[str, Any] | None:
+    outs = lock["stages"].get(stage, {}).get("outs", [])
+    digest = next((out["md5"] for out in outs if out["path"] == str(made)), None)
+    return None if digest is None else read_timing(digest)
+
+
+def read_rows(ledger: Path = LEDGER) -> dict[str, dict[str, Any]]:
+    """Return every row by its name, "key-fingerprint"; of several with equal values one.
+
+    Args:
+        ledger: the ledger's folder.
+
+    Returns:
+        The rows, sorted by name.
+
+    Raises:
+        LedgerError: if a row was edited, or two of one name have different values, as when two
+            branches with such rows were merged.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(ledger.glob("[!.]*.json")):
+        row = read_row(path)
+        first = found.setdefault(_stem(row), row)
+        if first["values"] != row["values"]:
+            raise LedgerError(_difference(path, first, row["values"], row["revision"]))
+    return found
+
+
+def read_row(path: Path) -> dict[str, Any]:
+    """Return one row of the ledger.
+
+    Args:
+        path: the row's file.
+
+    Returns:
+        The row without its checksum.
+
+    Raises:
+        LedgerError: if the file is no row, or was changed after it was written.
+    """
+    try:
+        row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        checksum = row.pop("checksum")
+    except (ValueError, KeyError, AttributeError) as error:
+        raise LedgerError(f"{path}: not a row of the ledger ({error})") from error
+    if content_hash(row) != checksum:
+        raise LedgerError(f"{path}: was edited after it was written; restore it from git")
+    if row["key"] != content_hash(row["inputs"]) or not path.name.startswith(_stem(row)):
+        raise LedgerError(f"{path}: its name is another row's; restore it from git")
+    return row
+
+
+def _revision() -> str | None:
+    """Return the git revision, "+" if files other than the pipeline's own results differ from it."""
+    try:
+        head = _git("rev-parse", "HEAD")
+        return head + ("+" if _git("status", "--porcelain", "--", *_SOURCES) else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(
+        ["git", *arguments], capture_output=True, text=True, check=True
+    ).stdout.strip()

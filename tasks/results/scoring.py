@@ -1,0 +1,65 @@
+"""What the stages that judge samples share: the real data's side, and how numbers are summed up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from scoremodel.evaluation.scores import Reference, Scores
+from tasks.files.arrays import read_arrays, read_rows
+from tasks.files.layout import Configuration
+from tasks.params.errors import ParamsError
+
+__all__ = ["reference", "rounded", "spread", "spreads"]
+
+
+def rounded(value: float) -> float:
+    """Return `value` with six significant digits: more would be the order of a sum."""
+    return float(f"{value:.6g}")
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Return mean, standard deviation (None of one value) and the values themselves, rounded."""
+    return {
+        "mean": rounded(float(np.mean(values))),
+        "std": rounded(float(np.std(values, ddof=1))) if len(values) > 1 else None,
+        "by_seed": [rounded(value) for value in values],
+    }
+
+
+def spreads(scores: Sequence[Scores]) -> dict[str, dict[str, Any]]:
+    """Return metric → `spread` over several sets of samples."""
+    return {name: spread([one.values[name] for one in scores]) for name in scores[0].values}
+
+
+def reference(files: Configuration, how: Mapping[str, Any]) -> tuple[Reference, dict[str, Any]]:
+    """Return a data set's reference, and what its features say of themselves.
+
+    Args:
+        files: says which data set.
+        how: `count`, `neighbours` and `seed`, as `check` resolved them.
+
+    Returns:
+        The reference; the name of the distance, the extractor's hash and the environment.
+
+    Raises:
+        ParamsError: if there are too few held-out points for the neighbourhoods.
+    """
+    real, info = read_arrays(files.real_features)
+    labels = read_rows(files.arrays).get("held_out_labels")
+    if len(real["held_out"]) <= how["neighbours"]:
+        raise ParamsError(
+            f"params.yaml: evaluation.neighbours: {how['neighbours']} is not allowed for "
+            f"{files.dataset}, allowed: less than its {len(real['held_out'])} held-out points"
+        )
+    found = Reference(
+        real["train"],
+        real["held_out"],
+        how["count"],
+        how["seed"],
+        how["neighbours"],
+        None if labels is None else np.asarray(labels),
+    )
+    return found, info
