@@ -25,7 +25,7 @@ from torch import Tensor
 
 from benchmarks.peers import PEERS
 from scoremodel.data.scale import dequantise, quantise
-from scoremodel.data.sources.base import load_torchvision
+from scoremodel.data.sources.torchvision import load_torchvision
 from scoremodel.denoiser import Denoiser
 from scoremodel.evaluation.distance import frechet_distance, real_floor
 from scoremodel.evaluation.extractors.classifier import (

@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from scoremodel.data.sources.base import load_torchvision
+from scoremodel.data.sources.torchvision import load_torchvision
 from scoremodel.evaluation.distance import frechet_distance
 from scoremodel.evaluation.extractors.classifier import train_classifier
 from scoremodel.evaluation.memorisation import authenticity, copying, likelihood_gap
