@@ -25,14 +25,13 @@ from torch import Tensor
 
 from benchmarks.peers import PEERS
 from scoremodel.data.scale import dequantise, quantise
-from scoremodel.data.sources.base import load_torchvision
+from scoremodel.data.sources.torchvision import load_torchvision
 from scoremodel.denoiser import Denoiser
 from scoremodel.evaluation.distance import frechet_distance, real_floor
+from scoremodel.evaluation.extractors.base import load_extractor, save_extractor
 from scoremodel.evaluation.extractors.classifier import (
     Classifier,
-    load_extractor,
     rotations,
-    save_extractor,
     train_classifier,
 )
 from scoremodel.io.files import atomic_path, write_text

@@ -18,12 +18,11 @@ from scoremodel.evaluation.distance import (
     kernel_distance,
     real_floor,
 )
+from scoremodel.evaluation.extractors.base import load_extractor, save_extractor
 from scoremodel.evaluation.extractors.classifier import (
     Classifier,
     accuracy,
-    load_extractor,
     rotations,
-    save_extractor,
     train_classifier,
 )
 

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from scoremodel.evaluation.extractors import inception
-from scoremodel.evaluation.extractors.classifier import load_extractor, save_extractor
-from scoremodel.evaluation.extractors.inception import TorchScript, load_inception
+from scoremodel.evaluation.extractors.base import load_extractor, save_extractor
+from scoremodel.evaluation.extractors.inception import load_inception
+from scoremodel.evaluation.extractors.torchscript import TorchScript
 
 
 class StandIn(nn.Module):
@@ -147,6 +147,6 @@ def test_a_download_that_breaks_off_is_not_kept() -> None:
     with mock.patch("cleanfid.downloads_helper.check_download_inception", breaks_off):
         for _ in range(2):
             with pytest.raises(OSError, match="connection reset"):
-                inception.load_inception("clean", 256)
+                load_inception("clean", 256)
     assert len(asked) == 2
     assert not any(folder.exists() for folder in asked)

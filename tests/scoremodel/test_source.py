@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scoremodel.data.sources.base import load_folder, load_source
+from scoremodel.data.sources.base import SOURCES, load_source
+from scoremodel.data.sources.folder import load_folder
 
 
 def test_the_mixture_has_its_weights_means_and_spreads() -> None:
@@ -81,9 +82,33 @@ def test_broken_folders_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("description", "gives"),
+    [
+        ({"kind": "digits"}, "images"),
+        ({"kind": "two_moons", "count": 3}, "vectors"),
+        (
+            {
+                "kind": "gaussian_mixture",
+                "means": [[0, 0]],
+                "stds": [1],
+                "weights": [1],
+                "count": 3,
+            },
+            "vectors",
+        ),
+    ],
+)
+def test_a_source_gives_what_it_says(description: dict[str, object], gives: str) -> None:
+    """It is said without loading anything, so that a checker can hold a network against it."""
+    assert SOURCES[str(description["kind"])].gives == gives
+    raw = load_source(description)
+    assert (raw.x.ndim, raw.levels is None) == {"vectors": (2, True), "images": (4, False)}[gives]
+
+
+@pytest.mark.parametrize(
     ("description", "words"),
     [
-        ({"kind": "digit"}, "kind: 'digit' is unknown, allowed: digits, torchvision"),
+        ({"kind": "digit"}, "kind: 'digit' is unknown, allowed: digits, gaussian_mixture"),
         ({"kind": "two_moons"}, "count: missing"),
         ({"kind": "two_moons", "count": 5, "noize": 1}, "noize: unknown key"),
         ({"kind": "torchvision", "name": "Nope", "root": "."}, "'Nope' is no torchvision data set"),
@@ -100,6 +125,7 @@ def test_fashion_mnist_is_torchvision_s_with_its_own_test_split(real_images: Pat
     raw = load_source({"kind": "torchvision", "name": "FashionMNIST", "root": str(real_images)})
     assert sorted(path.name for path in (real_images / "FashionMNIST" / "raw").iterdir()) == before
     assert raw.x.shape == (70_000, 1, 28, 28)
+    assert SOURCES["torchvision"].gives == "images"
     assert raw.held_out is not None
     assert int(raw.held_out.sum()) == 10_000
     scaled = raw.x[~raw.held_out] / 127.5 - 1

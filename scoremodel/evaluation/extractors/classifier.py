@@ -1,18 +1,13 @@
-"""Extractors: from data to the features whose distributions are compared.
-
-For images a small classifier, whose penultimate layer gives the features; for vectors the identity.
+"""A small classifier of images, whose penultimate layer gives the features.
 
 Inception's features, made for photographs, say little about 8×8 digits; the authors of FID advise a
-classifier trained on the data instead. Distances are comparable within one extractor only, so the
-weights are kept, hashed and named beside every number.
+classifier trained on the data instead.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,60 +15,13 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from scoremodel.data.scale import dequantise
+from scoremodel.evaluation.extractors.base import EXTRACTORS, Extractor
 from scoremodel.rng import generator
-from scoremodel.io.weights import read_weights, write_weights
 
-__all__ = [
-    "Classifier",
-    "Extractor",
-    "Identity",
-    "accuracy",
-    "load_extractor",
-    "rotations",
-    "save_extractor",
-    "train_classifier",
-]
+__all__ = ["Classifier", "accuracy", "rotations", "train_classifier"]
 
 
-class Extractor(nn.Module):
-    """Something that maps data to features, and can be written to a file.
-
-    Args:
-        config: keyword arguments from which the extractor is made again.
-    """
-
-    kind: ClassVar[str]
-
-    def __init__(self, config: dict[str, Any]) -> None:
-        super().__init__()
-        self.config = config
-
-    def features(self, data: Tensor, batch_size: int = 512) -> Tensor:
-        """Return the features with shape (N, D) of grey levels or vectors with shape (N, *)."""
-        raise NotImplementedError
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return what is to be kept beside the configuration."""
-        return self.state_dict()
-
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what `tensors` returned."""
-        self.load_state_dict(tensors)
-
-
-class Identity(Extractor):
-    """Vectors are their own features."""
-
-    kind: ClassVar[str] = "identity"
-
-    def __init__(self) -> None:
-        super().__init__({})
-
-    def features(self, data: Tensor, batch_size: int = 512) -> Tensor:
-        """Return `data` with shape (N, D) as float32."""
-        return data.float()
-
-
+@EXTRACTORS.register("classifier")
 class Classifier(Extractor):
     """Convolutions (16 channels, then stride 2 down to 7 pixels), a ReLU layer, the classes.
 
@@ -83,8 +31,6 @@ class Classifier(Extractor):
         classes: number of classes.
         width: width of the penultimate layer, whose values are the features.
     """
-
-    kind: ClassVar[str] = "classifier"
 
     def __init__(self, shape: Sequence[int], levels: int, classes: int, width: int = 64) -> None:
         super().__init__(
@@ -107,7 +53,6 @@ class Classifier(Extractor):
         return features
 
     def features(self, data: Tensor, batch_size: int = 512) -> Tensor:
-        """Return the features with shape (N, width) of grey levels with shape (N, C, H, W)."""
         device = self.head.weight.device
         with torch.inference_mode():
             parts = [
@@ -206,37 +151,3 @@ def accuracy(classifier: Classifier, features: Tensor, labels: Tensor) -> float:
     device = classifier.head.weight.device
     logits = classifier.head(features.to(device)).cpu()
     return float((logits.argmax(1) == labels).float().mean())
-
-
-def save_extractor(extractor: Extractor, path: str | os.PathLike[str]) -> None:
-    """Write weights and configuration as one safetensors file, whole or not at all."""
-    write_weights(path, extractor.tensors(), {"kind": extractor.kind, "config": extractor.config})
-
-
-def load_extractor(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Extractor:
-    """Return the extractor that `save_extractor` wrote, in evaluation mode on `device`.
-
-    Args:
-        path: a safetensors file.
-        device: where the extractor runs.
-
-    Returns:
-        One of this module's extractors, or of those in `scoremodel.evaluation.extractors.inception`.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged or holds no extractor.
-    """
-    tensors, stored = read_weights(path, device)
-    kinds: dict[str, type[Extractor]] = {cls.kind: cls for cls in (Classifier, Identity)}
-    if stored.get("kind") not in kinds:
-        from scoremodel.evaluation.extractors import inception
-
-        fixed = (inception.TorchScript, inception.Inception, inception.PytorchInception)
-        kinds |= {cls.kind: cls for cls in fixed}
-    if stored.get("kind") not in kinds:
-        raise ValueError(f"{os.fspath(path)}: holds no extractor, allowed: {', '.join(kinds)}")
-    extractor = kinds[stored["kind"]](**stored["config"])
-    extractor = extractor.to(device)
-    extractor.load(tensors)
-    return extractor.to(device).eval().requires_grad_(False)

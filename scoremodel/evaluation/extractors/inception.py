@@ -1,166 +1,39 @@
-"""Inception and other fixed extractors of images: the file's content is kept, hashed and loaded again.
+"""Inception, in both ports of its weights that clean-fid knows.
 
-Inception's weights come from clean-fid's own download or from a file. They cannot be downloaded on the
-machines that test this project, so its tests use stand-ins of the same interface: a TorchScript with
-Inception's calls, and Inception's layers with random weights.
+The weights come from clean-fid's own download or from a file. They cannot be downloaded on the machines
+that test this project, so its tests use stand-ins of the same interface: a TorchScript with Inception's
+calls, and Inception's layers with random weights.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import tempfile
-from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Literal
 from unittest import mock
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scoremodel.evaluation.extractors.classifier import Extractor
+from scoremodel.evaluation.extractors.base import EXTRACTORS
+from scoremodel.evaluation.extractors.torchscript import ColourExtractor, TorchScript
 
-__all__ = ["Inception", "PytorchInception", "TorchScript", "colours", "load_inception"]
+__all__ = ["Inception", "InceptionMode", "PytorchInception", "load_inception"]
 
 InceptionMode = Literal["clean", "legacy_pytorch", "legacy_tensorflow"]
 
 _WIDTH = 2048
 
 
-def colours(pixels: Tensor, levels: int) -> Tensor:
-    """Return images as extractors of photographs expect them.
-
-    Args:
-        pixels: grey levels with shape (B, C, H, W), C = 1 or 3.
-        levels: number of grey levels.
-
-    Returns:
-        float32 images with shape (B, 3, H, W), in whole numbers 0 … 255 as a PNG file has them.
-
-    Raises:
-        ValueError: if there are neither 1 nor 3 channels.
-    """
-    if pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
-        raise ValueError(f"images of shape {tuple(pixels.shape[1:])}, allowed: 1 or 3 channels")
-    return (pixels.float() * (255 / (levels - 1))).round().expand(-1, 3, -1, -1)
-
-
-class _Fixed(Extractor):
-    """An extractor of colour images whose features come from a network that is not ours."""
-
-    def __init__(self, config: dict[str, Any]) -> None:
-        super().__init__(config)
-        self.levels: int = config["levels"]
-
-    def compute(self, images: Tensor) -> Tensor:
-        """Return the features with shape (B, D) of images in [0, 255] with shape (B, 3, H, W)."""
-        raise NotImplementedError
-
-    def device(self) -> torch.device:
-        """Return where the network runs."""
-        raise NotImplementedError
-
-    def features(self, data: Tensor, batch_size: int = 64) -> Tensor:
-        """Return the features with shape (N, D) of grey levels with shape (N, C, H, W).
-
-        Args:
-            data: grey levels.
-            batch_size: images at a time.
-
-        Returns:
-            float32 features on the CPU.
-
-        Raises:
-            ValueError: if the network does not return one vector for each image.
-        """
-        parts = []
-        with torch.inference_mode():
-            for part in torch.split(data, batch_size):
-                found = self.compute(colours(part, self.levels).to(self.device()))
-                if found.ndim != 2 or len(found) != len(part):
-                    raise ValueError(
-                        f"the {self.kind} extractor returned shape {tuple(found.shape)} for "
-                        f"{len(part)} images, allowed: ({len(part)}, D)"
-                    )
-                parts.append(found.float().cpu())
-        return torch.cat(parts)
-
-
-class TorchScript(_Fixed):
-    """Any TorchScript module that maps float32 images in [0, 255], shape (B, 3, H, W), to (B, D).
-
-    Args:
-        levels: number of grey levels of the images.
-        size: size of the module's file in bytes; the bytes themselves are the state.
-        mode: how the module is called, None for as it is.
-    """
-
-    kind: ClassVar[str] = "torchscript"
-    script: Tensor
-
-    def __init__(self, levels: int, size: int, mode: InceptionMode | None = None) -> None:
-        super().__init__({"levels": levels, "size": size, "mode": mode})
-        self.mode = mode
-        self.register_buffer("script", torch.zeros(size, dtype=torch.uint8))
-
-    @classmethod
-    def read(
-        cls, path: str | os.PathLike[str], levels: int, mode: InceptionMode | None = None
-    ) -> Self:
-        """Return the extractor of a TorchScript file.
-
-        Args:
-            path: the file.
-            levels: number of grey levels of the images.
-            mode: how the module is called, None for as it is.
-
-        Returns:
-            The extractor, loaded once to see that it can be.
-
-        Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: if the file is no TorchScript module, naming it.
-        """
-        content = np.fromfile(path, np.uint8)
-        extractor = cls(levels, len(content), mode)
-        extractor.script.copy_(torch.from_numpy(content))
-        try:
-            extractor.module  # noqa: B018
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"{os.fspath(path)}: no TorchScript module ({reason})") from error
-        return extractor
-
-    @cached_property
-    def module(self) -> torch.jit.ScriptModule:
-        """The module, on the device where the extractor was when it was first used."""
-        content = io.BytesIO(self.script.cpu().numpy().tobytes())
-        module: torch.jit.ScriptModule = torch.jit.load(  # type: ignore[no-untyped-call]
-            content, map_location=self.device()
-        )
-        return module.eval()
-
-    def device(self) -> torch.device:
-        """Return where the module runs."""
-        return self.script.device
-
-    def compute(self, images: Tensor) -> Tensor:
-        """Return what the module returns."""
-        features: Tensor = self.module(images)
-        return features
-
-
+@EXTRACTORS.register("inception")
 class Inception(TorchScript):
     """Inception's last pooling layer, as clean-fid resizes and calls it (Parmar et al. 2022).
 
     Its mode is clean (antialiased bicubic) or legacy_tensorflow (resized inside, as TTUR's code did).
     """
 
-    kind: ClassVar[str] = "inception"
-
     def compute(self, images: Tensor) -> Tensor:
-        """Return the 2048 features with shape (B, 2048)."""
         if self.mode == "legacy_tensorflow":
             features: Tensor = self.module(images, return_features=True)
         else:
@@ -169,15 +42,14 @@ class Inception(TorchScript):
         return features.reshape(len(images), _WIDTH)
 
 
-class PytorchInception(_Fixed):
+@EXTRACTORS.register("inception_pytorch")
+class PytorchInception(ColourExtractor):
     """Inception in pytorch-fid's port of the weights, as clean-fid's mode legacy_pytorch calls it.
 
     Args:
         levels: number of grey levels of the images.
         weights: the port's state by name.
     """
-
-    kind: ClassVar[str] = "inception_pytorch"
 
     def __init__(self, levels: int, weights: dict[str, Tensor] | None = None) -> None:
         super().__init__({"levels": levels})
@@ -187,11 +59,9 @@ class PytorchInception(_Fixed):
             self.load(weights)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the port's state, under its own names."""
         return self.weights
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Build clean-fid's network around the port's state."""
         from cleanfid import inception_pytorch
 
         self.weights = tensors
@@ -201,11 +71,9 @@ class PytorchInception(_Fixed):
         self.network = network.eval()
 
     def device(self) -> torch.device:
-        """Return where the network runs."""
         return next(self.network.parameters()).device
 
     def compute(self, images: Tensor) -> Tensor:
-        """Return the 2048 features with shape (B, 2048)."""
         resized = _resized(images, self.mode).to(images.device)
         features: Tensor = self.network(resized / 255)[0].squeeze(-1).squeeze(-1)
         return features

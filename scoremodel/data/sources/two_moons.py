@@ -1,0 +1,26 @@
+"""Two interleaving half circles in the plane."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scoremodel.data.sources.base import SOURCES, RawData
+
+__all__ = ["load_two_moons"]
+
+
+@SOURCES.register("two_moons", gives="vectors")
+def load_two_moons(count: int, noise: float = 0.05, seed: int = 0) -> RawData:
+    """Return `count` points of scikit-learn's two interleaving half circles, with Gaussian noise."""
+    from sklearn.datasets import make_moons
+
+    points, labels = make_moons(count, noise=noise, random_state=seed)
+    return RawData(
+        x=points.astype(np.float32),
+        labels=labels.astype(np.int64),
+        levels=None,
+        classes=["upper", "lower"],
+        held_out=None,
+        source="scikit-learn make_moons, generated",
+        licence="CC0",
+    )
