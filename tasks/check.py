@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from scoremodel.processes.base import Process, process_from_config
@@ -72,13 +71,13 @@ def put_away_leftovers(params: Params) -> None:
     Other stages depend on these folders as a whole, so a clone, which has no leftovers, would see
     other dependencies. DVC's cache and git keep what was made.
     """
-    kept: set[Path] = {Configuration(name).shown for name in params.active.datasets}
-    kept |= {Configuration(name).shown for name in params.active.studies}
-    for model in active_models(params):
+    active = params.active.model_dump()
+    kept = {Configuration(name).shown for name in (*active["datasets"], *active["studies"])}
+    for model in active_models(active):
         kept |= {model.curves, model.bands}
-    for files in active_configurations(params):
+    for files in active_configurations(active):
         kept |= {files.shown, files.shown_neighbours, files.record}
-    for files in active_models(params, applications=True):
+    for files in active_models(active, applications=True):
         kept |= {files.shown, files.record}
     for folder in (CURVES, SHOWN, RECORDS):
         for path in folder.glob("*.*"):

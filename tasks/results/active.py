@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import product
+from typing import Any
 
 from tasks.files.layout import Configuration
-from tasks.params.schema import Params
 
-__all__ = ["active_configurations", "active_models"]
+__all__ = ["Active", "active_configurations", "active_models"]
+
+Active = Mapping[str, list[Any]]
+"""The content of `active:`, as `check` resolved it."""
 
 
-def active_configurations(params: Params) -> Iterator[Configuration]:
+def active_configurations(active: Active) -> Iterator[Configuration]:
     """Yield every combination of data set, model, training seed and sampler."""
-    active = params.active
-    for values in product(active.datasets, active.models, active.train_seeds, active.samplers):
+    for values in product(active["datasets"], active["models"], active["train_seeds"], active["samplers"]):
         yield Configuration(*values)
 
 
-def active_models(params: Params, applications: bool = False) -> Iterator[Configuration]:
+def active_models(active: Active, applications: bool = False) -> Iterator[Configuration]:
     """Yield every trained model, or each with everything that it is asked for besides."""
-    active = params.active
-    asked = active.applications if applications else [""]
+    asked = active["applications"] if applications else [""]
     for *values, application in product(
-        active.datasets, active.models, active.train_seeds, asked
+        active["datasets"], active["models"], active["train_seeds"], asked
     ):
         yield Configuration(*values, application=application)

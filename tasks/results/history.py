@@ -120,7 +120,7 @@ def records_at(name: str) -> list[dict[str, Any]]:
         texts = [git("show", f"{commit}:{path}") for path in listed if path.endswith(".json")]
     if not texts:
         raise ValueError(f"{name}: has no records in {RECORDS}")
-    records = [json.loads(text) for text in texts]
+    records = [record for record in map(json.loads, texts) if "application" not in record]
     active = _active(name)
 
     def place(record: dict[str, Any]) -> tuple[int, ...]:

@@ -1,7 +1,8 @@
 """The ledger: every row ever measured, one small JSON file each, in git.
 
 A row's key is the hash of the inputs it depends on (data, parameters, code, as `dvc.lock` records
-them for every stage up to `evaluate`), never of produced bytes. Its fingerprint is the hash of the
+them for every stage up to `evaluate`, and the resolved files that it names), never of produced
+bytes. Its fingerprint is the hash of the
 environment. The same key and fingerprint with another value means that something is not
 deterministic, and is an error; another machine's value stands beside.
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,59 +23,66 @@ from filelock import FileLock
 from ruamel.yaml import YAML
 
 from scoremodel.io.files import write_text
-from tasks.files.hashes import content_hash
-from tasks.files.layout import LEDGER, Configuration
+from scoremodel.evaluation.metrics.base import ordered_metrics
+from tasks.files.hashes import content_hash, file_hash
+from tasks.files.layout import LEDGER, RESOLVED, Configuration
 from tasks.files.timing import read_timing
 
-__all__ = ["LedgerError", "append", "inputs", "read_lock", "read_row", "read_rows"]
+__all__ = [
+    "LedgerError",
+    "append",
+    "inputs",
+    "read_lock",
+    "read_resolved",
+    "read_row",
+    "read_rows",
+]
+
+Read = Callable[[str, str], dict[str, Any]]
+"""(path, MD5) → the content of a file of `artifacts/resolved`."""
 
 _SOURCES = (".", ":!dvc.lock", ":!results")  # what a run itself rewrites says nothing
-_VALUES = (
-    "held_out",
-    "train",
-    "infinity",
-    "kid",
-    "precision",
-    "recall",
-    "density",
-    "coverage",
-    "authentic",
-    "copies",
-    "likelihood_gap",
-    "memorised",
-    "classes",
-    "floor",
-    "real",
-    "gaussian",
-    "ratio_to_floor",
-    "nfe",
-)
+_VALUES = ("memorised", "classes", "floor", "real", "gaussian", "ratio_to_floor", "nfe")
+"""What a row keeps of a record, beside the metrics."""
+
+# Under which keys of params.yaml a resolved file's content stands, by the file's folder.
+_KEYS = {
+    "models": "models.{name}",
+    "samplers": "samplers.{name}",
+    "datasets": "datasets.{name}",
+    "extractors": "evaluation.extractor",
+    "judge": "evaluation",
+}
+_TOP = ("seed",)  # stands at the top of params.yaml, whichever file has it
+_WHOLE = ("models", "samplers", "datasets", "extractors")  # blocks, where others are single keys
 
 
 class LedgerError(ValueError):
     """Two values for one key and one environment."""
 
 
-def inputs(stage: str, lock: dict[str, Any]) -> dict[str, Any]:
+def inputs(stage: str, lock: dict[str, Any], read: Read | None = None) -> dict[str, Any]:
     """Return what the result of `stage` depends on, through all the stages before it.
 
     Args:
         stage: a stage's name, such as "evaluate@digits-ve-0-heun".
         lock: the content of `dvc.lock`.
+        read: gives the content of a file of `artifacts/resolved` by its path and hash; by default
+            from the workspace or DVC's cache.
 
     Returns:
-        "files": path → hash of every dependency that no stage makes (sources and code), and
-        "params": for each stage its parameters, and its command. What `check` makes is constant, so
-        `check`'s own dependencies (all of params.yaml) are left out.
+        "files": path → hash of every source and every module of code, and "params": "resolved", the
+        parameters by their keys in params.yaml, and for each stage its command.
 
     Raises:
-        ValueError: if `dvc.lock` does not know the stage, or some stage before it was run again since.
+        ValueError: if `dvc.lock` does not know the stage, some stage before it was run again since, or
+            a resolved file is nowhere to be had.
     """
     stages = lock["stages"]
     maker = {out["path"]: name for name, entry in stages.items() for out in entry.get("outs", [])}
     made = {out["path"]: out["md5"] for entry in stages.values() for out in entry.get("outs", [])}
     files: dict[str, str] = {}
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = {"resolved": {}}
     waiting = [stage]
     while waiting:
         name = waiting.pop()
@@ -82,18 +91,64 @@ def inputs(stage: str, lock: dict[str, Any]) -> dict[str, Any]:
         if name not in stages:
             raise ValueError(f"dvc.lock: has no stage {name!r}; run dvc repro")
         entry = stages[name]
-        params[name] = {"cmd": entry["cmd"], **entry.get("params", {}).get("params.yaml", {})}
+        params[name] = {"cmd": entry["cmd"]}
         for dependency in entry.get("deps", []):
             path, digest = dependency["path"], dependency["md5"]
-            made_by = maker.get(path)
-            if made_by is None:
-                if files.setdefault(path, digest) != digest:
-                    raise ValueError(f"dvc.lock: {stage} was made with two versions of {path}")
-            elif made_by != "check":
+            found = {path: digest}
+            if Path(path).is_relative_to(RESOLVED):
+                content = (read or read_resolved)(path, digest)
+                found = {}
+                if "modules" in content:
+                    found = content["modules"]
+                else:
+                    params["resolved"] |= _keyed(Path(path).relative_to(RESOLVED), content)
+            elif (made_by := maker.get(path)) is not None:
                 if made[path] != digest:
                     raise ValueError(f"dvc.lock: {name} was made before {made_by}; run dvc repro")
                 waiting.append(made_by)
+                continue
+            for one, hashed in found.items():
+                if files.setdefault(one, hashed) != hashed:
+                    raise ValueError(f"dvc.lock: {stage} was made with two versions of {one}")
     return {"files": files, "params": params}
+
+
+def _keyed(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Return a resolved file's content by the keys of params.yaml: "models.ve" → its block."""
+    folder = path.parent.name
+    found = {key: content[key] for key in _TOP if key in content}
+    rest = {key: value for key, value in content.items() if key not in (*_TOP, "gives")}
+    prefix = _KEYS.get(folder, "").format(name=path.stem.split("-")[-1])
+    if folder in _WHOLE:
+        return found | {prefix: rest}
+    return found | {f"{prefix}.{key}" if prefix else key: value for key, value in rest.items()}
+
+
+def read_resolved(path: str, md5: str) -> dict[str, Any]:
+    """Return what a file of `artifacts/resolved` said when it had this hash.
+
+    Args:
+        path: the file.
+        md5: its hash.
+
+    Returns:
+        Its content.
+
+    Raises:
+        ValueError: if neither the workspace nor DVC's cache has it.
+    """
+    here = Path(path)
+    if here.is_file() and file_hash(here) == md5:
+        content: dict[str, Any] = json.loads(here.read_text(encoding="utf-8"))
+        return content
+    from dvc.repo import Repo  # half a second that only other commits' rows need
+
+    with Repo(".") as repo:
+        cached = Path(repo.cache.local.oid_to_path(md5))
+    if not cached.is_file():
+        raise ValueError(f"{path}: as it was ({md5[:8]}) is not in DVC's cache; dvc fetch check")
+    content = json.loads(cached.read_text(encoding="utf-8"))
+    return content
 
 
 def read_lock(text: str | Path = Path("dvc.lock")) -> dict[str, Any]:
@@ -128,7 +183,7 @@ def append(
     """
     row_inputs = inputs(f"evaluate@{configuration.name}", lock)
     row_inputs["data_sha256"] = record["data_sha256"]  # a torchvision source names its data only
-    values = {name: record[name] for name in _VALUES if name in record}
+    values = {name: record[name] for name in (*ordered_metrics(), *_VALUES) if name in record}
     if record["agreement"] is not None:
         values["agreement"] = record["agreement"]
     row: dict[str, Any] = {

@@ -4,128 +4,140 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
-from itertools import product
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from tasks.files.layout import REPORT, TABLE, VERDICT, Configuration
-from tasks.params.schema import Params
-from tasks.files.stage import run
+from scoremodel.evaluation.metrics.base import ordered_metrics
+from tasks.files.layout import Configuration
+from tasks.results.active import Active, active_configurations, active_models
 
 __all__ = [
     "COLUMNS",
-    "TERMINAL",
-    "active_configurations",
-    "main",
+    "Column",
+    "Row",
+    "labels",
+    "read_applications",
     "read_records",
     "summary",
     "table",
+    "terminal",
     "text",
     "with_spread",
 ]
 
-COLUMNS = {
-    "dataset": "data set",
-    "model": "model",
-    "train_seed": "train seed",
-    "sampler": "sampler",
-    "nfe": "NFE",
-    "count": "N",
-    "sampling_seeds": "seeds",
-    "metric": "metric",
-    "held_out_mean": "to held-out",
-    "held_out_std": "± std",
-    "ratio_to_floor": "× floor",
-    "train_mean": "to train",
-    "train_std": "± std",
-    "infinity_mean": "FD∞",
-    "infinity_std": "± std",
-    "kid_mean": "KID",
-    "kid_std": "± std",
-    "precision_mean": "precision",
-    "precision_std": "± std",
-    "recall_mean": "recall",
-    "recall_std": "± std",
-    "density_mean": "density",
-    "density_std": "± std",
-    "coverage_mean": "coverage",
-    "coverage_std": "± std",
-    "authentic_mean": "authentic",
-    "authentic_std": "± std",
-    "copies_mean": "copies",
-    "copies_std": "± std",
-    "likelihood_gap_mean": "likelihood gap",
-    "likelihood_gap_std": "± std",
-    "bits_per_dim": "bits/dim",
-    "bits_per_dim_error": "± std error",
-    "gaussian_bits_per_dim": "Gaussian's bits/dim",
-    "agreement": "of asked class",
-    "memorised": "memorised",
-    "floor": "floor",
-    "floor_std": "± std of it",
-    "gaussian": "Gaussian",
-    "gaussian_std": "± std of it",
-    "pareto": "on the front",
-    "sample_seconds": "s / 1000",
-    "sample_device": "device",
-    "train_images": "train images",
-    "parameters": "parameters",
-    "warnings": "to know",
-}
-"""The table's columns and how people read them."""
 
-TERMINAL = (
-    "dataset",
-    "model",
-    "train_seed",
-    "sampler",
-    "nfe",
-    "held_out_mean",
-    "held_out_std",
-    "ratio_to_floor",
-    "infinity_mean",
-    "kid_mean",
-    "precision_mean",
-    "recall_mean",
-    "coverage_mean",
-    "authentic_mean",
-    "bits_per_dim",
-    "gaussian_bits_per_dim",
-    "agreement",
-    "sample_seconds",
-)
-"""The columns that fit a terminal."""
+@dataclass(frozen=True)
+class Row:
+    """What a row of the table is made of.
+
+    Args:
+        record: what `evaluate` wrote.
+        took: seconds that sampling took and on which device, as the ledger has it, if it is known.
+        applications: what else the model was found to do, by application.
+    """
+
+    record: Mapping[str, Any]
+    took: Mapping[str, Any] | None
+    applications: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table.
+
+    Args:
+        label: how people read it.
+        get: its value in a row; None where there is none.
+        terminal: whether it stands in the terminal too.
+    """
+
+    label: str
+    get: Callable[[Row], Any]
+    terminal: bool = False
+
+
+def _of(key: str, label: str, terminal: bool = False) -> Column:
+    return Column(label, lambda row: row.record[key], terminal)
+
+
+def _likelihood(key: str, label: str, terminal: bool = False) -> Column:
+    return Column(label, lambda row: row.applications.get("likelihood", {}).get(key), terminal)
+
+
+def _took(key: str, label: str, terminal: bool = False) -> Column:
+    return Column(label, lambda row: row.took[key] if row.took else None, terminal)
+
+
+def _metric(name: str, part: str) -> Callable[[Row], Any]:
+    return lambda row: row.record.get(name, {}).get(part)
+
+
+_TERMINAL = ("held_out", "infinity", "kid", "precision", "recall", "coverage", "authentic")
+
+
+def _metrics() -> dict[str, Column]:
+    found: dict[str, Column] = {}
+    for name, metric in ordered_metrics().items():
+        shown = name in _TERMINAL
+        found[f"{name}_mean"] = Column(metric.label, _metric(name, "mean"), shown)
+        found[f"{name}_std"] = Column("± std", _metric(name, "std"), name == "held_out")
+        if name == "held_out":
+            found["ratio_to_floor"] = _of("ratio_to_floor", "× floor", True)
+    return found
+
+
+COLUMNS: dict[str, Column] = {
+    "dataset": _of("dataset", "data set", True),
+    "model": _of("model", "model", True),
+    "train_seed": _of("train_seed", "train seed", True),
+    "sampler": _of("sampler", "sampler", True),
+    "nfe": _of("nfe", "NFE", True),
+    "count": _of("count", "N"),
+    "sampling_seeds": Column("seeds", lambda row: len(row.record["sampling_seeds"])),
+    "metric": _of("metric", "metric"),
+    **_metrics(),
+    "bits_per_dim": _likelihood("bits_per_dim", "bits/dim", True),
+    "bits_per_dim_error": _likelihood("std_error", "± std error"),
+    "gaussian_bits_per_dim": _likelihood("gaussian", "Gaussian's bits/dim", True),
+    "agreement": Column(
+        "of asked class", lambda row: (row.record["agreement"] or {}).get("mean"), True
+    ),
+    "memorised": _of("memorised", "memorised"),
+    "floor": Column("floor", lambda row: row.record["floor"]["value"]),
+    "floor_std": Column("± std of it", lambda row: row.record["floor"]["std"]),
+    "gaussian": Column("Gaussian", lambda row: row.record["gaussian"]["held_out"]["mean"]),
+    "gaussian_std": Column("± std of it", lambda row: row.record["gaussian"]["held_out"]["std"]),
+    "pareto": Column("on the front", lambda _: None),  # of all rows together, see `table`
+    "sample_seconds": _took("seconds_per_1000", "s / 1000", True),
+    "sample_device": _took("device", "device"),
+    "train_images": _of("train_images", "train images"),
+    "parameters": _of("parameters", "parameters"),
+    "warnings": Column("to know", lambda row: "; ".join(row.record["warnings"]) or None),
+}
+"""The table's columns, in their order: a new one is one entry here."""
+
+
+def labels() -> dict[str, str]:
+    """Return each column's name and how people read it."""
+    return {name: column.label for name, column in COLUMNS.items()}
+
+
+def terminal() -> list[str]:
+    """Return the columns that fit a terminal."""
+    return [name for name, column in COLUMNS.items() if column.terminal]
+
 
 _METHOD = ("dataset", "model", "sampler")
-_SPREAD = (
-    "held_out",
-    "train",
-    "infinity",
-    "kid",
-    "precision",
-    "recall",
-    "density",
-    "coverage",
-    "authentic",
-    "copies",
-    "likelihood_gap",
-)
 
 
-def active_configurations(params: Params) -> Iterator[Configuration]:
-    """Yield every active data set × model × training seed × sampler, in that order."""
-    active = params.active
-    for combination in product(active.datasets, active.models, active.train_seeds, active.samplers):
-        yield Configuration(*combination)
-
-
-def read_records(params: Params) -> list[dict[str, Any]]:
+def read_records(active: Active) -> list[dict[str, Any]]:
     """Return the records of the active configurations; what others left behind is not read.
 
     Args:
-        params: says what is active.
+        active: what is active.
 
     Returns:
         One record for each active configuration, in the order of `active_configurations`.
@@ -133,23 +145,40 @@ def read_records(params: Params) -> list[dict[str, Any]]:
     Raises:
         FileNotFoundError: if an active configuration has no record yet.
     """
-    missing = [c.record for c in active_configurations(params) if not c.record.exists()]
+    missing = [c.record for c in active_configurations(active) if not c.record.exists()]
     if missing:
         raise FileNotFoundError(f"{missing[0]}: no record yet; run dvc repro")
     return [
         json.loads(configuration.record.read_text(encoding="utf-8"))
-        for configuration in active_configurations(params)
+        for configuration in active_configurations(active)
     ]
 
 
+def read_applications(active: Active) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return what else the active models were found to do: model's name → application → numbers."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for files in active_models(active, applications=True):
+        record = json.loads(files.record.read_text(encoding="utf-8"))
+        found.setdefault(files.model_name, {})[files.application] = record["found"]
+    return found
+
+
+def _model_name(record: Mapping[str, Any]) -> str:
+    parts = (record["dataset"], record["model"], record["train_seed"])
+    return Configuration(*parts).model_name
+
+
 def table(
-    records: Sequence[dict[str, Any]], seconds: Sequence[dict[str, Any] | None] | None = None
+    records: Sequence[dict[str, Any]],
+    seconds: Sequence[Mapping[str, Any] | None] | None = None,
+    applications: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
 ) -> pd.DataFrame:
     """Return one row for each record, with the columns `COLUMNS`.
 
     Args:
         records: what `evaluate` wrote.
         seconds: for each record what sampling took, as the ledger has it, if it is known.
+        applications: what else models were found to do, as `read_applications` returns it.
 
     Returns:
         The table; a row is on the front if no other model or sampler of its data set has as small a
@@ -157,28 +186,8 @@ def table(
     """
     rows = []
     for record, took in zip(records, seconds or [None] * len(records), strict=True):
-        row = {name: record[name] for name in COLUMNS if name in record}
-        for metric in _SPREAD:
-            row |= {f"{metric}_{part}": record[metric][part] for part in ("mean", "std")}
-        if record.get("likelihood"):
-            likelihood = record["likelihood"]
-            row |= {
-                "bits_per_dim": likelihood["bits_per_dim"],
-                "bits_per_dim_error": likelihood["std_error"],
-                "gaussian_bits_per_dim": likelihood["gaussian"],
-            }
-        row |= {
-            "sampling_seeds": len(record["sampling_seeds"]),
-            "floor": record["floor"]["value"],
-            "floor_std": record["floor"]["std"],
-            "gaussian": record["gaussian"]["held_out"]["mean"],
-            "gaussian_std": record["gaussian"]["held_out"]["std"],
-            "agreement": record["agreement"]["mean"] if record["agreement"] else None,
-            "sample_seconds": took["seconds_per_1000"] if took else None,
-            "sample_device": took["device"] if took else None,
-            "warnings": "; ".join(record["warnings"]) or None,
-        }
-        rows.append(row)
+        row = Row(record, took, (applications or {}).get(_model_name(record), {}))
+        rows.append({name: column.get(row) for name, column in COLUMNS.items()})
     found = pd.DataFrame(rows, columns=list(COLUMNS))
     means = summary(found)
     fronts = {
@@ -212,7 +221,7 @@ def summary(rows: pd.DataFrame) -> list[dict[str, Any]]:
     for key, here in rows.groupby(list(_METHOD), sort=False):
         row: dict[str, Any] = dict(zip(_METHOD, key, strict=True))
         row |= {"count": len(here), "nfe": int(here["nfe"].mean())}
-        for metric in (*_SPREAD, "ratio_to_floor"):
+        for metric in (*ordered_metrics(), "ratio_to_floor"):
             values = here[metric if metric in here else f"{metric}_mean"]
             own = here[f"{metric}_std"].iloc[0] if f"{metric}_std" in here else None
             row[metric] = float(values.mean())
@@ -230,24 +239,10 @@ def with_spread(value: float, std: float | None) -> str:
 
 
 def text(rows: pd.DataFrame) -> str:
-    """Return the table as people read it in a terminal: `TERMINAL`, without what is empty."""
+    """Return the table as people read it in a terminal: the columns of `terminal`, without what is empty."""
     return (
-        rows[list(TERMINAL)]
+        rows[terminal()]
         .dropna(axis=1, how="all")
-        .rename(columns=COLUMNS)
+        .rename(columns=labels())
         .to_string(index=False, na_rep="—", float_format=lambda value: f"{value:.4g}")
     )
-
-
-def main(_: Sequence[str]) -> None:
-    """Print the verdict and the table, and where the report is."""
-    if not TABLE.exists():
-        raise FileNotFoundError(f"{TABLE}: no such file; run dvc repro")
-    verdict = VERDICT.read_text(encoding="utf-8").splitlines()
-    print("\n".join(line for line in verdict if line.startswith("- ")) + "\n")
-    print(text(pd.read_csv(TABLE)))
-    print(f"\ntable:   {TABLE}\nverdict: {VERDICT}\nreport:  {REPORT.resolve().as_uri()}")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from scoremodel.evaluation.comparison import TRAININGS, Comparison, compare
-from tasks.results.table import COLUMNS, summary, with_spread
+from tasks.results.table import labels, summary, with_spread
 
 __all__ = ["JUDGED", "Verdict", "headlines", "markdown", "notes", "verdicts"]
 
@@ -185,6 +185,7 @@ def markdown(records: Sequence[dict[str, Any]], rows: pd.DataFrame) -> str:
     Returns:
         Markdown, the same for the same records.
     """
+    read = labels()
     lines = ["# Verdict", "", *(f"- {sentence}" for sentence in headlines(records))]
     for dataset, here in rows.groupby("dataset", sort=False):
         record = next(one for one in records if one["dataset"] == dataset)
@@ -198,7 +199,7 @@ def markdown(records: Sequence[dict[str, Any]], rows: pd.DataFrame) -> str:
                 "to held-out": with_spread(row["held_out"], row["held_out_std"]),
                 "× floor": f"{row['ratio_to_floor']:.2f}",
                 **{
-                    COLUMNS[f"{name}_mean"]: with_spread(row[name], row[f"{name}_std"])
+                    read[f"{name}_mean"]: with_spread(row[name], row[f"{name}_std"])
                     for name in _COLUMNS
                 },
             }
@@ -213,7 +214,7 @@ def markdown(records: Sequence[dict[str, Any]], rows: pd.DataFrame) -> str:
             shown.append(
                 {"model": name, "to held-out": distance}
                 | {
-                    COLUMNS[f"{metric}_mean"]: with_spread(
+                    read[f"{metric}_mean"]: with_spread(
                         side[metric]["mean"], side[metric]["std"]
                     )
                     for metric in _COLUMNS

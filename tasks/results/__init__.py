@@ -1,0 +1,1 @@
+"""Results: the ledger, the table, the verdict, and reading and repeating them."""
