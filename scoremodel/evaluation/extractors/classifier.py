@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from scoremodel.data.scale import dequantise
-from scoremodel.rng import generator
+from scoremodel.data.scale import to_unit
 from scoremodel.io.weights import read_weights, write_weights
+from scoremodel.rng import generator
 
 __all__ = [
     "Classifier",
@@ -111,7 +111,7 @@ class Classifier(Extractor):
         device = self.head.weight.device
         with torch.inference_mode():
             parts = [
-                self(dequantise(part.to(device), self.levels)).cpu()
+                self(to_unit(part.to(device), self.levels)).cpu()
                 for part in torch.split(data, batch_size)
             ]
         return torch.cat(parts)
@@ -179,7 +179,7 @@ def train_classifier(
         order = torch.randperm(len(pixels), generator=generator(seed, "order", epoch))
         draw = generator(seed, "noise", epoch)
         for index in torch.split(order, batch_size):
-            x = dequantise(pixels[index], levels)
+            x = to_unit(pixels[index], levels)
             x = (x + noise * torch.randn(x.shape, generator=draw)).to(device)
             logits = classifier.head(classifier(x))
             loss = functional.cross_entropy(
