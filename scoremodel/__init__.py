@@ -1,14 +1,16 @@
 """Score-based generative models: processes, denoisers, losses, samplers and their oracles.
 
-    sde         forward SDEs (VE, VP, cosine VP, sub-VP), their reverse SDE and probability flow
-    chains      NCSN's ladder and DDPM's chain, of which VE and VP are the limits
+    processes   SDEs (VE, VP, cosine VP, sub-VP), and the chains (NCSN, DDPM) whose limits they are
     denoiser    the trained object, its score, preconditioning, classes and guidance
-    loss, times, training      score matching, over many noise levels
+    training    score matching, over many noise levels
     samplers    Langevin, reverse SDE, probability-flow ODE: one interface
     flow, likelihood, latents  the probability-flow ODE between data and noise
     inverse     what a model says of data that are known in part
     oracles     Gaussians and mixtures with exact scores
-    data, networks, evaluation
+    networks, data, evaluation, io
+
+What comes in kinds (`PROCESSES`, `NETWORKS`, `TIMES`, `SAMPLERS`) is chosen by name, and a new kind is
+one file with one decorator.
 
 The library knows no pipeline: tensors in, tensors out.
 
@@ -20,46 +22,58 @@ Examples:
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from scoremodel.registry import lazy
 
 if TYPE_CHECKING:
-    from scoremodel.processes.chain import DDPM, NCSN
-    from scoremodel.denoiser import Denoiser, convert, load, save
+    from scoremodel.denoiser import Denoiser
     from scoremodel.inverse import posterior, restore
+    from scoremodel.io.denoisers import load, save
     from scoremodel.latents import decode, encode, interpolate
-    from scoremodel.likelihood import bits_per_dim, log_likelihood, uniform_dequantise
+    from scoremodel.likelihood import bits_per_dim, dequantise, log_likelihood
+    from scoremodel.networks.base import NETWORKS
     from scoremodel.oracles import Gaussian, GaussianMixture
-    from scoremodel.samplers import (
+    from scoremodel.parametrisation import convert
+    from scoremodel.processes.base import PROCESSES
+    from scoremodel.processes.chain import Chain
+    from scoremodel.processes.cosine import CosineVP
+    from scoremodel.processes.ddpm import DDPM
+    from scoremodel.processes.ncsn import NCSN
+    from scoremodel.processes.sde import SDE
+    from scoremodel.processes.ve import VE
+    from scoremodel.processes.vp import VP, SubVP
+    from scoremodel.samplers.base import SAMPLERS, GridSampler, Sampler
+    from scoremodel.samplers.heun import Heun, StochasticHeun
+    from scoremodel.samplers.langevin_dynamics import AnnealedLangevin, Langevin, langevin
+    from scoremodel.samplers.multistep import DPMSolver, SDEDPMSolver
+    from scoremodel.samplers.probability_flow import Euler, RungeKutta
+    from scoremodel.samplers.reverse_sde import (
         DDIM,
         Ancestral,
-        AnnealedLangevin,
-        DPMSolver,
-        Euler,
         EulerMaruyama,
-        Heun,
-        Langevin,
         PredictorCorrector,
         ReverseDiffusion,
-        RungeKutta,
-        Sampler,
-        SDEDPMSolver,
-        StochasticHeun,
-        langevin,
-        sample,
     )
-    from scoremodel.processes.sde import SDE, VE, VP, CosineVP, SubVP
-    from scoremodel.training.loop import TrainingConfig, train
+    from scoremodel.samplers.sampling import sample
+    from scoremodel.training.config import TrainingConfig
+    from scoremodel.training.loop import train
+    from scoremodel.training.times.base import TIMES
 
 __all__ = [
     "DDIM",
     "DDPM",
     "NCSN",
+    "NETWORKS",
+    "PROCESSES",
+    "SAMPLERS",
     "SDE",
+    "TIMES",
     "VE",
     "VP",
     "Ancestral",
     "AnnealedLangevin",
+    "Chain",
     "CosineVP",
     "DPMSolver",
     "Denoiser",
@@ -67,6 +81,7 @@ __all__ = [
     "EulerMaruyama",
     "Gaussian",
     "GaussianMixture",
+    "GridSampler",
     "Heun",
     "Langevin",
     "PredictorCorrector",
@@ -80,6 +95,7 @@ __all__ = [
     "bits_per_dim",
     "convert",
     "decode",
+    "dequantise",
     "encode",
     "interpolate",
     "langevin",
@@ -90,25 +106,7 @@ __all__ = [
     "sample",
     "save",
     "train",
-    "uniform_dequantise",
 ]
 
 # Imported on first use: a process that only reads parameters should not pay for torch.
-_HOME = {
-    **dict.fromkeys(("DDPM", "NCSN"), "scoremodel.processes.chain"),
-    **dict.fromkeys(("Denoiser", "convert", "load", "save"), "scoremodel.denoiser"),
-    **dict.fromkeys(("posterior", "restore"), "scoremodel.inverse"),
-    **dict.fromkeys(("decode", "encode", "interpolate"), "scoremodel.latents"),
-    **dict.fromkeys(
-        ("bits_per_dim", "log_likelihood", "uniform_dequantise"), "scoremodel.likelihood"
-    ),
-    **dict.fromkeys(("Gaussian", "GaussianMixture"), "scoremodel.oracles"),
-    **dict.fromkeys(("SDE", "VE", "VP", "CosineVP", "SubVP"), "scoremodel.processes.sde"),
-    **dict.fromkeys(("TrainingConfig", "train"), "scoremodel.training.loop"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'scoremodel' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME.get(name, "scoremodel.samplers")), name)
+__getattr__ = lazy(__name__)

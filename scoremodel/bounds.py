@@ -14,11 +14,22 @@ Whoever builds a schema of such classes finds the same bounds in the annotations
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
-from typing import Annotated, Any, get_args, get_type_hints
+from types import SimpleNamespace
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-__all__ = ["Bounds", "Count", "NonNegative", "Positive", "Share", "Unit", "check_bounds"]
+__all__ = [
+    "Bounds",
+    "Count",
+    "NonNegative",
+    "Positive",
+    "Share",
+    "Unit",
+    "check_arguments",
+    "check_bounds",
+]
 
 
 @dataclass(frozen=True)
@@ -71,19 +82,43 @@ Count = Annotated[int, Bounds(ge=1)]
 
 
 @cache
-def _bounded(cls: type) -> dict[str, list[Bounds]]:
-    hints = get_type_hints(cls, include_extras=True)
+def _said(annotated: Any) -> dict[str, tuple[list[Bounds], tuple[str, ...]]]:
+    """Return each name's bounds and choices, as a dataclass or a function's arguments say them."""
+    hints = get_type_hints(annotated, include_extras=True)
+    names = [f.name for f in fields(annotated)] if is_dataclass(annotated) else list(hints)
 
-    def found(annotation: Any) -> list[Bounds]:
+    def bounds(annotation: Any) -> list[Bounds]:
         # An optional or a repeated number has its bounds one level down.
         own = [one for one in getattr(annotation, "__metadata__", ()) if isinstance(one, Bounds)]
-        return own + [bounds for inside in get_args(annotation) for bounds in found(inside)]
+        return own + [one for inside in get_args(annotation) for one in bounds(inside)]
 
-    return {field.name: found(hints[field.name]) for field in fields(cls)}
+    def choices(annotation: Any) -> tuple[str, ...]:
+        if get_origin(annotation) is Literal:
+            return get_args(annotation)
+        return tuple(one for inside in get_args(annotation) for one in choices(inside))
+
+    return {name: (bounds(hints[name]), choices(hints[name])) for name in names}
+
+
+def _check(who: str, said: Any, owner: Any, given: Mapping[str, Any]) -> None:
+    for name, value in given.items():
+        bounds, choices = said.get(name, ((), ()))
+        values = value if isinstance(value, tuple | list) else (value,)
+        for one in bounds:
+            if any(isinstance(v, int | float) and not one.hold(v, owner) for v in values):
+                raise ValueError(
+                    f"{who}: {name}: {value!r} is not allowed, allowed: {one.allowed(owner)}"
+                )
+        if choices and isinstance(value, str) and value not in choices:
+            raise ValueError(
+                f"{who}: {name}: {value!r} is not allowed, allowed: {', '.join(choices)}"
+            )
 
 
 def check_bounds(instance: Any) -> None:
-    """Refuse a dataclass one of whose fields is out of its `Bounds`; None and text have none.
+    """Refuse a dataclass one of whose fields is out of its `Bounds`, or none of its `Literal`.
+
+    Numbers are held to bounds and text to choices; None has neither.
 
     Args:
         instance: the dataclass, from its `__post_init__`.
@@ -91,12 +126,20 @@ def check_bounds(instance: Any) -> None:
     Raises:
         ValueError: with the class's kind or name, the field, its value and what is allowed.
     """
-    for name, bounds in _bounded(type(instance)).items():
-        value = getattr(instance, name)
-        values = value if isinstance(value, tuple | list) else (value,)
-        for one in bounds:
-            if any(isinstance(v, int | float) and not one.hold(v, instance) for v in values):
-                who = getattr(instance, "kind", type(instance).__name__)
-                raise ValueError(
-                    f"{who}: {name}: {value!r} is not allowed, allowed: {one.allowed(instance)}"
-                )
+    said = _said(type(instance))  # type: ignore[arg-type]
+    who = getattr(instance, "kind", type(instance).__name__)
+    _check(who, said, instance, {name: getattr(instance, name) for name in said})
+
+
+def check_arguments(who: str, function: Any, given: Mapping[str, Any]) -> None:
+    """Refuse an argument out of what the function's annotations say, as `check_bounds` does.
+
+    Args:
+        who: whose arguments they are, for the message.
+        function: the function, or a class's `__init__`.
+        given: the arguments by name; those that the function does not have are its own business.
+
+    Raises:
+        ValueError: with the argument, its value and what is allowed.
+    """
+    _check(who, _said(function), SimpleNamespace(**given), given)

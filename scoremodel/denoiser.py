@@ -19,132 +19,19 @@ choices of c_skip and c_out make F predict the noise, v, or the data (`precondit
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
-from scoremodel.processes.chain import process_from_config
-from scoremodel.networks import Energy, build_network
-from scoremodel.processes.sde import Process, column
-from scoremodel.io.weights import read_weights, write_weights
+from scoremodel.bounds import Bounds, Count, Positive, check_arguments
+from scoremodel.networks.base import build_network
+from scoremodel.networks.energy import Energy
+from scoremodel.parametrisation import Denoise, Preconditioning, convert, preconditioning
+from scoremodel.processes.base import Process, check_saveable, column
 
-__all__ = [
-    "Denoise",
-    "Denoiser",
-    "Parametrisation",
-    "Preconditioning",
-    "as_channels_last",
-    "convert",
-    "load",
-    "preconditioning",
-    "save",
-]
-
-_FORMAT = 2  # of weight files; 1 had group normalisation under the same names
-
-Denoise = Callable[[Tensor, Tensor], Tensor]
-"""Anything that maps (x_t with shape (B, *), t with shape (B,)) to E[x_0 | x_t] with shape (B, *)."""
-
-Parametrisation = Literal["denoised", "noise", "score", "v"]
-Preconditioning = Literal["edm", "noise", "v", "denoised"]
-
-
-def convert(
-    value: Tensor,
-    x_t: Tensor,
-    t: Tensor,
-    process: Process,
-    source: Parametrisation,
-    target: Parametrisation,
-) -> Tensor:
-    """Return what one parametrisation of a score model says in the terms of another.
-
-    Each is a x_t + b D for the denoised mean D = E[x_0 | x_t]:
-
-        denoised    D
-        noise       ε = (x_t − alpha_t D) / sigma_t
-        score       s = (alpha_t D − x_t) / sigma_t²
-        v           alpha_t ε − sigma_t D        (Salimans and Ho 2022, arXiv:2202.00512)
-
-    Args:
-        value: what the model says with shape (B, *).
-        x_t: noisy data with shape (B, *).
-        t: times with shape (B,).
-        process: the process that made x_t.
-        source: the parametrisation of `value`.
-        target: the parametrisation to return; all but "denoised" need sigma_t > 0.
-
-    Returns:
-        The same statement in the target's terms with shape (B, *).
-
-    Raises:
-        ValueError: if a parametrisation is unknown, the shapes do not fit, or a time is outside
-            [0, 1].
-    """
-    alpha, sigma = column(process.alpha(t), x_t), column(process.sigma(t), x_t)
-    linear = {
-        "denoised": (torch.zeros_like(sigma), torch.ones_like(sigma)),
-        "noise": (1 / sigma, -alpha / sigma),
-        "score": (-1 / sigma**2, alpha / sigma**2),
-        "v": (alpha / sigma, -(alpha**2) / sigma - sigma),
-    }
-    for name in (source, target):
-        if name not in linear:
-            raise ValueError(f"unknown parametrisation {name!r}, allowed: {', '.join(linear)}")
-    if target == "denoised":  # in forms that hold at sigma_t = 0 too
-        return {
-            "denoised": value,
-            "noise": (x_t - sigma * value) / alpha,
-            "score": (x_t + sigma**2 * value) / alpha,
-            "v": (alpha * x_t - sigma * value) / (alpha**2 + sigma**2),
-        }[source]
-    (a_source, b_source), (a_target, b_target) = linear[source], linear[target]
-    scale = b_target / b_source
-    return (a_target - a_source * scale) * x_t + scale * value
-
-
-def preconditioning(ratio: Any, std: float, kind: Preconditioning = "edm") -> tuple[Any, Any, Any]:
-    """Return c_skip, c_out and c_in of D = m + c_skip y + c_out F(c_in y), y = x_t / alpha_t − m.
-
-    With r = sigma_t / alpha_t, the data's standard deviation s, and c_in = 1 / sqrt(s² + r²):
-
-        edm         c_skip = s² / (s² + r²),   c_out = s r / sqrt(s² + r²)
-        noise       c_skip = 1,                c_out = −r           F is the noise ε
-        v           c_skip = 1 / (1 + r²),     c_out = −r / sqrt(1 + r²)
-        denoised    c_skip = 0,                c_out = 1
-
-    "noise" is how NCSN and DDPM, hence VE and VP, were trained at first; "v" is VP's v, and "edm"
-    is −v for data scaled to s = 1.
-
-    Karras et al. 2022, arXiv:2206.00364, table 1.
-
-    Args:
-        ratio: noise levels r, a number or a tensor of any shape.
-        std: s.
-        kind: one of the names above.
-
-    Returns:
-        Three numbers, or three tensors with the shape of `ratio`.
-
-    Raises:
-        ValueError: if the kind is unknown.
-    """
-    total = std**2 + ratio**2
-    c_in = total**-0.5
-    if kind == "edm":
-        return std**2 / total, std * ratio * c_in, c_in
-    if kind == "noise":
-        return 0 * ratio + 1, -ratio, c_in
-    if kind == "v":
-        return 1 / (1 + ratio**2), -ratio * (1 + ratio**2) ** -0.5, c_in
-    if kind == "denoised":
-        return 0 * ratio, 0 * ratio + 1, c_in
-    raise ValueError(
-        f"unknown preconditioning {kind!r}, allowed: {', '.join(get_args(Preconditioning))}"
-    )
+__all__ = ["Denoiser", "as_channels_last"]
 
 
 def _c_noise(ratio: Tensor) -> Tensor:
@@ -171,8 +58,8 @@ class Denoiser(nn.Module):
             model then has an unnormalised density, see `Denoiser.energy`.
 
     Raises:
-        ValueError: if the network does not fit the shape, or mean and std do not, or the
-            preconditioning is unknown.
+        ValueError: if the network or the mean does not fit the shape, another argument is not
+            allowed, or the process could not be saved.
     """
 
     def __init__(
@@ -181,23 +68,18 @@ class Denoiser(nn.Module):
         process: Process,
         shape: Sequence[int],
         mean: Sequence[float],
-        std: float,
-        levels: int | None = None,
-        classes: int | None = None,
+        std: Positive,
+        levels: Annotated[int, Bounds(ge=2)] | None = None,
+        classes: Count | None = None,
         preconditioning: Preconditioning = "edm",
         energy: bool = False,
     ) -> None:
         super().__init__()
-        if len(mean) != shape[0] or not std > 0:
-            raise ValueError(
-                f"data of shape {tuple(shape)} need {shape[0]} means and std > 0, "
-                f"got {len(mean)} means and std={std}"
-            )
-        if preconditioning not in get_args(Preconditioning):
-            raise ValueError(
-                f"unknown preconditioning {preconditioning!r}, "
-                f"allowed: {', '.join(get_args(Preconditioning))}"
-            )
+        given = {"std": std, "levels": levels, "classes": classes}
+        check_arguments("denoiser", Denoiser.__init__, given | {"preconditioning": preconditioning})
+        check_saveable(process)
+        if len(mean) != shape[0]:
+            raise ValueError(f"data of shape {tuple(shape)} need {shape[0]} means, got {len(mean)}")
         self.network_config = dict(network)
         self.process = process
         self.shape = tuple(shape)
@@ -429,86 +311,6 @@ class Denoiser(nn.Module):
             "preconditioning": self.preconditioning,
             "energy": isinstance(self.network, Energy),
         }
-
-
-def save(
-    denoiser: Denoiser | Mapping[float, Denoiser],
-    path: str | os.PathLike[str],
-    info: dict[str, Any] | None = None,
-) -> None:
-    """Write weights and configuration as one safetensors file, whole or not at all.
-
-    Args:
-        denoiser: the model, or the averages of one model by their half-life.
-        path: file to write.
-        info: anything else worth keeping with the weights, as JSON; must repeat from run to run.
-    """
-    if isinstance(denoiser, Denoiser):
-        state, config, half_lives = denoiser.state_dict(), denoiser.config(), []
-    else:
-        half_lives = [f"{half_life:.15g}" for half_life in denoiser]
-        state = {
-            f"{name}/{key}": value
-            for name, average in zip(half_lives, denoiser.values(), strict=True)
-            for key, value in average.state_dict().items()
-        }
-        config = next(iter(denoiser.values())).config()
-    write_weights(
-        path,
-        state,
-        {"format": _FORMAT, "config": config, "ema_half_lives": half_lives, "info": info or {}},
-    )
-
-
-def load(
-    path: str | os.PathLike[str],
-    device: torch.device | str = "cpu",
-    ema_half_life: float | None = None,
-) -> Denoiser:
-    """Return the denoiser that `save` wrote, in evaluation mode; nothing is unpickled.
-
-    Args:
-        path: a safetensors file.
-        device: where the weights go.
-        ema_half_life: which of several averages; None is the first of them.
-
-    Returns:
-        The denoiser; its attributes `info` and `ema_half_life` say what was saved with the weights,
-        and which average they are.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged, was not written by this version's `save`, or lacks that
-            average.
-    """
-    tensors, stored = read_weights(path)
-    config = stored.get("config", {})
-    if "sde" not in config:
-        raise ValueError(f"{os.fspath(path)}: holds no denoiser")
-    if stored.get("format") != _FORMAT:
-        raise ValueError(
-            f"{os.fspath(path)}: holds weights of format {stored.get('format', 1)}, whose networks "
-            f"were other ones, allowed: {_FORMAT}; train the model again"
-        )
-    half_lives, chosen = stored["ema_half_lives"], None
-    if half_lives or ema_half_life is not None:
-        chosen = half_lives[0] if ema_half_life is None else f"{ema_half_life:.15g}"
-        if chosen not in half_lives:
-            raise ValueError(
-                f"{os.fspath(path)}: holds no average with half-life {chosen}, "
-                f"allowed: {', '.join(half_lives) or 'none'}"
-            )
-        tensors = {
-            key.removeprefix(f"{chosen}/"): value
-            for key, value in tensors.items()
-            if key.startswith(f"{chosen}/")
-        }
-    denoiser = Denoiser(process=process_from_config(config.pop("sde")), **config)
-    denoiser.load_state_dict(tensors)
-    denoiser.info = stored["info"]
-    denoiser.ema_half_life = float(chosen) if chosen else None
-    denoiser = denoiser.to(device).eval().requires_grad_(False)
-    return as_channels_last(denoiser)
 
 
 def as_channels_last(denoiser: Denoiser) -> Denoiser:

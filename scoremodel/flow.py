@@ -17,9 +17,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scoremodel.denoiser import Denoise
 from scoremodel.derivatives import basis, pull_back
-from scoremodel.processes.sde import SDE, column
+from scoremodel.parametrisation import Denoise
+from scoremodel.processes.base import column
+from scoremodel.processes.sde import SDE
 
 __all__ = ["Flow", "Trace", "exact_trace", "flow", "hutchinson"]
 
@@ -78,7 +79,7 @@ def flow(
     """
     import torchode
 
-    shape, kind, size = x.shape, x.dtype, x[0].numel()
+    shape, dtype, size = x.shape, x.dtype, x[0].numel()
     low, high = min(start, end), max(start, end)
     ends = torch.tensor([start, end], dtype=torch.float64)
     alpha_start, alpha_end = process.alpha(ends).tolist()
@@ -93,7 +94,7 @@ def flow(
 
         def at(y: Tensor) -> Tensor:
             x_t = column(alpha, y) * y
-            return denoise(x_t.view(shape).to(kind), t.to(kind)).flatten(1).double()
+            return denoise(x_t.view(shape).to(dtype), t.to(dtype)).flatten(1).double()
 
         if trace is None:
             denoised, rates = at(y), y[:, :0]
@@ -121,7 +122,7 @@ def flow(
         )
     last = solution.ys[:, -1]
     return Flow(
-        (alpha_end * last[:, :size]).view(shape).to(kind),
+        (alpha_end * last[:, :size]).view(shape).to(dtype),
         None if trace is None else last[:, size:],
         calls,
     )

@@ -24,9 +24,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from scoremodel.denoiser import Denoise, Denoiser
-from scoremodel.samplers.base import Sampler, sample
-from scoremodel.processes.sde import Process, column
+from scoremodel.denoiser import Denoiser
+from scoremodel.parametrisation import Denoise
+from scoremodel.processes.base import Process, column
+from scoremodel.samplers.base import Sampler
+from scoremodel.samplers.sampling import equal_parts, sample
 
 __all__ = ["Method", "Operator", "blur", "downsample", "mask", "posterior", "restore"]
 
@@ -178,7 +180,7 @@ def restore(
         iterations: see `posterior`.
         labels: class numbers with shape (N,), of a class-conditional model.
         start: number of the first draw.
-        batch_size: measurements at a time.
+        batch_size: the most measurements at a time.
 
     Returns:
         Data with shape (N, *model.shape).
@@ -187,9 +189,9 @@ def restore(
         ValueError: as `posterior` and `sample`.
     """
     drawn = []
-    for low in range(0, len(y), batch_size):
-        part = y[low : low + batch_size]
-        given = None if labels is None else labels[low : low + batch_size]
+    for rows in equal_parts(len(y), batch_size):
+        part = y[rows.start : rows.stop]
+        given = None if labels is None else labels[rows.start : rows.stop]
         denoise = posterior(
             model, operator, part, noise_std, method=method, iterations=iterations, labels=given
         )
@@ -198,7 +200,7 @@ def restore(
             sampler,
             len(part),
             seed,
-            start=start + low,
+            start=start + rows.start,
             batch_size=len(part),
             process=model.process,
             shape=model.shape,

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from scoremodel.denoiser import Denoiser
 from scoremodel.flow import flow
-from scoremodel.samplers.base import as_sde
-from scoremodel.processes.sde import Process
+from scoremodel.processes.base import Process
+from scoremodel.processes.sde import as_sde
 
 __all__ = ["decode", "encode", "interpolate"]
 

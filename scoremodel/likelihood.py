@@ -17,14 +17,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scoremodel.data.scale import bin_width, dequantise
-from scoremodel.denoiser import Denoise, Denoiser
+from scoremodel.data.scale import bin_width, to_unit
+from scoremodel.denoiser import Denoiser
 from scoremodel.flow import Trace, exact_trace, flow, hutchinson
+from scoremodel.parametrisation import Denoise
+from scoremodel.processes.base import Process
+from scoremodel.processes.sde import as_sde
 from scoremodel.rng import generators
-from scoremodel.samplers.base import as_sde
-from scoremodel.processes.sde import Process
 
-__all__ = ["Likelihood", "bits_per_dim", "log_likelihood", "uniform_dequantise"]
+__all__ = ["Likelihood", "bits_per_dim", "dequantise", "log_likelihood"]
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def log_likelihood(
     return Likelihood(torch.cat(values), torch.cat(errors), nfe)
 
 
-def uniform_dequantise(pixels: Tensor, levels: int | None, seed: int, start: int = 0) -> Tensor:
+def dequantise(pixels: Tensor, levels: int | None, seed: int, start: int = 0) -> Tensor:
     """Return x + Δ u, grey levels spread uniformly over their bins of width Δ = 2 / (levels − 1).
 
     The density of such data bounds the probability of the grey levels from below (Theis, van den
@@ -144,7 +145,7 @@ def uniform_dequantise(pixels: Tensor, levels: int | None, seed: int, start: int
     width = bin_width(_known(levels))
     streams = generators(seed, "dequantise", range(start, start + len(pixels)))
     u = torch.stack([torch.rand(pixels.shape[1:], generator=one) for one in streams]) - 0.5
-    return dequantise(pixels, levels) + width * u.to(pixels.device)
+    return to_unit(pixels, levels) + width * u.to(pixels.device)
 
 
 def bits_per_dim(log_prob: Tensor, dimensions: int, levels: int | None) -> Tensor:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from scoremodel.denoiser import convert
-from scoremodel.processes.sde import Process
+from scoremodel.parametrisation import convert
+from scoremodel.processes.base import Process
 
 __all__ = ["Gaussian", "GaussianMixture"]
 

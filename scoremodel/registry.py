@@ -94,11 +94,12 @@ class Registry(Mapping[str, T], Generic[T]):
     def __contains__(self, kind: object) -> bool:
         return kind in self._known or kind in self.homes
 
-    def make(self, kind: str | None, **parameters: Any) -> Any:
+    def make(self, kind: str | None, /, *arguments: Any, **parameters: Any) -> Any:
         """Return an instance of a kind, or what its function returns.
 
         Args:
             kind: one of the names.
+            *arguments: what is not a parameter, such as the shape of the data.
             **parameters: its own.
 
         Returns:
@@ -110,7 +111,7 @@ class Registry(Mapping[str, T], Generic[T]):
         if kind not in self:
             raise ValueError(f"unknown {self.what} {kind!r}, allowed: {', '.join(self)}")
         try:
-            return self[kind](**parameters)  # type: ignore[operator,index]
+            return self[kind](*arguments, **parameters)  # type: ignore[operator,index]
         except TypeError as error:
             raise ValueError(f"{self.what} {kind!r}: {error}") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["bin_width", "dequantise", "quantise"]
+__all__ = ["bin_width", "quantise", "to_unit"]
 
 
 def bin_width(levels: int) -> float:
@@ -13,7 +13,7 @@ def bin_width(levels: int) -> float:
     return 2 / (levels - 1)
 
 
-def dequantise(pixels: Tensor, levels: int | None) -> Tensor:
+def to_unit(pixels: Tensor, levels: int | None) -> Tensor:
     """Return x = 2 v / (levels − 1) − 1 as float32; real-valued data (levels None) pass unchanged.
 
     Args:

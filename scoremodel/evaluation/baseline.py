@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from scoremodel.data.scale import dequantise, quantise
+from scoremodel.data.scale import quantise, to_unit
 
 __all__ = ["gaussian_samples"]
 
@@ -37,7 +37,7 @@ def gaussian_samples(
 
     def scaled(rows: slice) -> NDArray[np.float64]:
         block = torch.from_numpy(np.array(train[rows]))
-        values = block if levels is None else dequantise(block, levels)
+        values = block if levels is None else to_unit(block, levels)
         return values.reshape(len(block), -1).double().numpy()
 
     mean = sum(scaled(rows).sum(axis=0) for rows in blocks) / len(train)

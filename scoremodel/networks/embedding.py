@@ -46,15 +46,7 @@ class NoiseEmbedding(nn.Module):
         self.table = None if classes is None else nn.Embedding(classes + 1, features)
 
     def forward(self, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return the embedding with shape (B, features).
-
-        Args:
-            c_noise: with shape (B,).
-            labels: class numbers with shape (B,), −1 for no class; None is −1 for all.
-
-        Returns:
-            The embedding with shape (B, features).
-        """
+        """Return the embedding with shape (B, features); labels are −1 for no class, None is −1 for all."""
         angle = c_noise[:, None] * self.get_buffer("frequencies").to(c_noise.dtype)
         embedded: Tensor = self.layers(torch.cat([angle.cos(), angle.sin()], dim=1))
         if self.table is not None:

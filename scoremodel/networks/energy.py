@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from scoremodel.networks.unet import allow_second_derivatives
+from scoremodel.networks.base import allow_second_derivatives
 
 __all__ = ["Energy"]
 
@@ -31,30 +31,12 @@ class Energy(nn.Module):
         allow_second_derivatives(inner)
 
     def potential(self, u: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return ψ.
-
-        Args:
-            u: scaled noisy data with shape (B, *).
-            c_noise: the noise embedding's input with shape (B,).
-            labels: class numbers with shape (B,), see `NoiseEmbedding`.
-
-        Returns:
-            ψ with shape (B,).
-        """
+        """Return ψ with shape (B,)."""
         psi: Tensor = (u * self.inner(u, c_noise, labels)).flatten(1).sum(1)
         return psi
 
     def forward(self, u: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return F = ∇_u ψ, also where gradients are switched off.
-
-        Args:
-            u: scaled noisy data with shape (B, *).
-            c_noise: the noise embedding's input with shape (B,).
-            labels: class numbers with shape (B,), see `NoiseEmbedding`.
-
-        Returns:
-            F with the shape of u; differentiable where gradients are on and asked for.
-        """
+        """Return F = ∇_u ψ, also where gradients are off; differentiable where they are asked for."""
         differentiable = torch.is_grad_enabled() and (
             u.requires_grad or any(weight.requires_grad for weight in self.parameters())
         )

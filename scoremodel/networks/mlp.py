@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from scoremodel.bounds import Count, Share
+from scoremodel.networks.base import NETWORKS
 from scoremodel.networks.embedding import NoiseEmbedding, zero_initialised
 
 __all__ = ["MLP"]
@@ -27,6 +29,7 @@ class _Block(nn.Module):
         return out
 
 
+@NETWORKS.register("mlp", dimensions=1)
 class MLP(nn.Module):
     """Residual MLP F(x, c_noise) for vectors with shape (B, features).
 
@@ -43,10 +46,10 @@ class MLP(nn.Module):
     def __init__(
         self,
         features: int,
-        width: int = 128,
-        depth: int = 4,
-        dropout: float = 0.0,
-        classes: int | None = None,
+        width: Count = 128,
+        depth: Count = 4,
+        dropout: Share = 0.0,
+        classes: Count | None = None,
     ) -> None:
         super().__init__()
         self.embedding = NoiseEmbedding(width, classes)
@@ -55,16 +58,7 @@ class MLP(nn.Module):
         self.leave = zero_initialised(nn.Linear(width, features))
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return F with the shape of x.
-
-        Args:
-            x: scaled noisy vectors with shape (B, features).
-            c_noise: the noise embedding's input with shape (B,).
-            labels: class numbers with shape (B,), see `NoiseEmbedding`.
-
-        Returns:
-            F with shape (B, features).
-        """
+        """Return F, see `scoremodel.networks`."""
         embedding = self.embedding(c_noise, labels)
         h = self.enter(x)
         for block in self.blocks:

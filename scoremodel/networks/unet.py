@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,11 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
+from scoremodel.bounds import Bounds, Count, Share
+from scoremodel.networks.base import NETWORKS
 from scoremodel.networks.embedding import NoiseEmbedding, zero_initialised
 
-__all__ = ["UNet", "allow_second_derivatives"]
+__all__ = ["UNet"]
 
 
 class _Norm(nn.LayerNorm):
@@ -52,16 +55,9 @@ class _Attention(nn.Module):
         out: Tensor = x + self.project_out(h)
         return out
 
-
-def allow_second_derivatives(network: nn.Module) -> None:
-    """Have attention computed in a way whose derivative has a derivative: its fast kernels have none.
-
-    Args:
-        network: a network, which is changed in place; its results differ by rounding.
-    """
-    for layer in network.modules():
-        if isinstance(layer, _Attention):
-            layer.kernels = [SDPBackend.MATH]
+    def allow_second_derivatives(self) -> None:
+        """Do without the fast kernels, whose derivative has none; results differ by rounding."""
+        self.kernels = [SDPBackend.MATH]
 
 
 class _Block(nn.Module):
@@ -86,6 +82,7 @@ class _Block(nn.Module):
         return out
 
 
+@NETWORKS.register("unet", dimensions=3)
 class UNet(nn.Module):
     """U-Net F(x, c_noise) for images with shape (B, channels, H, W), any H and W.
 
@@ -112,13 +109,13 @@ class UNet(nn.Module):
     def __init__(
         self,
         channels: int,
-        width: int = 32,
-        multipliers: Sequence[int] = (1, 2),
-        blocks: int = 1,
-        attention_levels: Sequence[int] = (),
-        dropout: float = 0.0,
+        width: Count = 32,
+        multipliers: Sequence[Count] = (1, 2),
+        blocks: Count = 1,
+        attention_levels: Sequence[Annotated[int, Bounds(ge=0)]] = (),
+        dropout: Share = 0.0,
         checkpointing: bool = False,
-        classes: int | None = None,
+        classes: Count | None = None,
     ) -> None:
         super().__init__()
         self.checkpointing = checkpointing
@@ -151,16 +148,7 @@ class UNet(nn.Module):
         self.leave = nn.Sequential(_Norm(here), nn.SiLU(), last)
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return F with the shape of x.
-
-        Args:
-            x: scaled noisy images with shape (B, channels, H, W).
-            c_noise: the noise embedding's input with shape (B,).
-            labels: class numbers with shape (B,), see `NoiseEmbedding`.
-
-        Returns:
-            F with shape (B, channels, H, W).
-        """
+        """Return F, see `scoremodel.networks`."""
         embedding = self.embedding(c_noise, labels)
         h = self.enter(x)
         skips: list[Tensor] = []

@@ -1,19 +1,33 @@
-"""Samplers: from the prior back to the data, by the reverse SDE or the probability-flow ODE."""
+"""Samplers: from the prior back to the data, by the reverse SDE or the probability-flow ODE.
+
+A sampler of your own is a file with
+
+    @SAMPLERS.register("mine")
+    @dataclass(frozen=True)
+    class Mine(GridSampler): ...
+"""
 
 from __future__ import annotations
 
-from scoremodel.samplers.base import GRIDS, Sampler, Samples, sample
-from scoremodel.samplers.heun import Heun, StochasticHeun
-from scoremodel.samplers.langevin import AnnealedLangevin, Langevin, langevin
-from scoremodel.samplers.multistep import DPMSolver, SDEDPMSolver
-from scoremodel.samplers.probability_flow import Euler, RungeKutta
-from scoremodel.samplers.reverse_sde import (
-    DDIM,
-    Ancestral,
-    EulerMaruyama,
-    PredictorCorrector,
-    ReverseDiffusion,
-)
+from typing import TYPE_CHECKING
+
+from scoremodel.registry import lazy
+
+if TYPE_CHECKING:
+    from scoremodel.samplers.base import SAMPLERS, GridSampler, Sampler
+    from scoremodel.samplers.grid import GRIDS, time_grid
+    from scoremodel.samplers.heun import Heun, StochasticHeun
+    from scoremodel.samplers.langevin_dynamics import AnnealedLangevin, Langevin, langevin
+    from scoremodel.samplers.multistep import DPMSolver, SDEDPMSolver
+    from scoremodel.samplers.probability_flow import Euler, RungeKutta
+    from scoremodel.samplers.reverse_sde import (
+        DDIM,
+        Ancestral,
+        EulerMaruyama,
+        PredictorCorrector,
+        ReverseDiffusion,
+    )
+    from scoremodel.samplers.sampling import Samples, sample
 
 __all__ = [
     "DDIM",
@@ -24,6 +38,7 @@ __all__ = [
     "DPMSolver",
     "Euler",
     "EulerMaruyama",
+    "GridSampler",
     "Heun",
     "Langevin",
     "PredictorCorrector",
@@ -35,24 +50,7 @@ __all__ = [
     "StochasticHeun",
     "langevin",
     "sample",
+    "time_grid",
 ]
 
-SAMPLERS: dict[str, type[Sampler]] = {
-    cls.kind: cls
-    for cls in (
-        AnnealedLangevin,
-        Ancestral,
-        DDIM,
-        DPMSolver,
-        Euler,
-        EulerMaruyama,
-        Heun,
-        Langevin,
-        PredictorCorrector,
-        ReverseDiffusion,
-        RungeKutta,
-        SDEDPMSolver,
-        StochasticHeun,
-    )
-}
-"""The samplers by the name that configurations use."""
+__getattr__ = lazy(__name__)

@@ -15,13 +15,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from scoremodel.samplers.base import Call, Draw, Grid, Sampler, as_sde, kernel_steps
-from scoremodel.processes.sde import Process
+from scoremodel.bounds import NonNegative, Positive
+from scoremodel.processes.base import Process
+from scoremodel.processes.sde import as_sde
+from scoremodel.samplers.base import SAMPLERS, Call, Draw, GridSampler
+from scoremodel.samplers.grid import Grid, kernel_steps
 
 __all__ = ["Heun", "StochasticHeun"]
 
@@ -62,10 +65,10 @@ def _step(t: float, alpha_t: float, r_t: float, s: float, alpha_s: float, r_s: f
 
 
 @dataclass(frozen=True)
-class _TwoCalls(Sampler):
+class _TwoCalls(GridSampler):
     grid: Grid = "edm"
 
-    def times(self, plan: Sequence[_Step]) -> list[float]:
+    def call_times(self, plan: Sequence[_Step]) -> list[float]:
         """Return the beginning and the end of each step."""
         return [t for step in plan for t in (step.t, step.s)]
 
@@ -86,6 +89,7 @@ class _TwoCalls(Sampler):
             yield x
 
 
+@SAMPLERS.register("heun")
 @dataclass(frozen=True)
 class Heun(_TwoCalls):
     """Heun's method on the probability-flow ODE, order 2. NFE = 2 · steps − 1.
@@ -93,15 +97,11 @@ class Heun(_TwoCalls):
     The last step, to r = 0, is Euler's (with `denoise_last`; without it NFE = 2 · steps).
 
     Args:
-        steps: number of steps.
-        grid: how the times are spaced, see `time_grid`.
         denoise_last: whether the last step goes from t_min to r = 0; if not, the result is x at
             t_min, the ODE's own solution.
     """
 
     denoise_last: bool = True
-
-    kind: ClassVar[str] = "heun"
 
     def plan(self, process: Process) -> Sequence[_Step]:
         """Return the steps over the grid; with `denoise_last` the last of them ends at r = 0."""
@@ -111,6 +111,7 @@ class Heun(_TwoCalls):
         ]
 
 
+@SAMPLERS.register("stochastic_heun")
 @dataclass(frozen=True)
 class StochasticHeun(_TwoCalls):
     """EDM's stochastic sampler: raise the noise a little, then a step of Heun's method on the ODE.
@@ -122,28 +123,16 @@ class StochasticHeun(_TwoCalls):
     NFE = 2 · steps − 1. For SDEs only, which have every noise level.
 
     Args:
-        steps: number of steps.
-        grid: how the times are spaced, see `time_grid`.
         s_churn: amount of noise added over all steps.
         s_min: smallest noise ratio at which noise is added.
         s_max: largest.
         s_noise: factor on the added noise.
-
-    Raises:
-        ValueError: if s_churn is negative.
     """
 
-    s_churn: float = 40.0
-    s_min: float = 0.05
-    s_max: float = 50.0
-    s_noise: float = 1.003
-
-    kind: ClassVar[str] = "stochastic_heun"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.s_churn >= 0:
-            raise ValueError(f"stochastic_heun needs s_churn >= 0, got {self.s_churn}")
+    s_churn: NonNegative = 40.0
+    s_min: NonNegative = 0.05
+    s_max: Positive = 50.0
+    s_noise: NonNegative = 1.003
 
     def plan(self, process: Process) -> Sequence[_Step]:
         """Return the steps from the raised noise levels r̂ over the grid."""

@@ -18,12 +18,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
-from scoremodel.samplers.base import Call, Draw, Grid, Kernel, Sampler, kernel_steps
-from scoremodel.processes.sde import Process
+from scoremodel.processes.base import Process
+from scoremodel.samplers.base import SAMPLERS, Call, Draw, GridSampler
+from scoremodel.samplers.grid import Grid, Kernel, kernel_steps
 
 __all__ = ["DPMSolver", "SDEDPMSolver"]
 
@@ -55,7 +56,7 @@ def _plan(steps: Sequence[Kernel], noisy: bool) -> list[_Step]:
     return plan
 
 
-class _Multistep(Sampler):
+class _Multistep(GridSampler):
     def states(
         self, plan: Sequence[_Step], x: Tensor, denoise: Call, draw: Draw
     ) -> Iterator[Tensor]:
@@ -72,6 +73,7 @@ class _Multistep(Sampler):
             yield x
 
 
+@SAMPLERS.register("dpm_solver")
 @dataclass(frozen=True)
 class DPMSolver(_Multistep):
     """DPM-Solver++(2M) on the probability-flow ODE, order 2. NFE = steps.
@@ -79,8 +81,6 @@ class DPMSolver(_Multistep):
     The first step, and the last with `denoise_last`, use D̂ = D.
 
     Args:
-        steps: number of steps.
-        grid: how the times are spaced, see `time_grid`.
         denoise_last: whether the last step goes from t_min to r = 0; if not, the result is x at
             t_min, the ODE's own solution.
     """
@@ -88,27 +88,20 @@ class DPMSolver(_Multistep):
     grid: Grid = "log_snr"
     denoise_last: bool = True
 
-    kind: ClassVar[str] = "dpm_solver"
-
     def plan(self, process: Process) -> Sequence[_Step]:
         """Return the steps over the grid, without noise."""
         return _plan(kernel_steps(process, self.steps, self.grid, self.denoise_last), noisy=False)
 
 
+@SAMPLERS.register("sde_dpm_solver")
 @dataclass(frozen=True)
 class SDEDPMSolver(_Multistep):
     """SDE-DPM-Solver++(2M) on the reverse SDE. NFE = steps.
 
     The first step and the last (to sigma = 0, where the result is D) use D̂ = D.
-
-    Args:
-        steps: number of steps.
-        grid: how the times are spaced, see `time_grid`.
     """
 
     grid: Grid = "log_snr"
-
-    kind: ClassVar[str] = "sde_dpm_solver"
 
     def plan(self, process: Process) -> Sequence[_Step]:
         """Return the steps over the grid, the last one to sigma = 0."""

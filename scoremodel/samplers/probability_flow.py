@@ -13,27 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
+from scoremodel.bounds import Positive
 from scoremodel.flow import flow
-from scoremodel.samplers.base import (
-    Call,
-    Draw,
-    Grid,
-    Kernel,
-    Linear,
-    LinearSampler,
-    Sampler,
-    as_sde,
-    kernel_steps,
-)
-from scoremodel.processes.sde import SDE, Process
+from scoremodel.processes.base import Process
+from scoremodel.processes.sde import SDE, as_sde
+from scoremodel.samplers.base import SAMPLERS, Call, Draw, Linear, LinearSampler, Sampler
+from scoremodel.samplers.grid import Grid, Kernel, kernel_steps
 
 __all__ = ["Euler", "RungeKutta"]
 
 
+@SAMPLERS.register("euler")
 @dataclass(frozen=True)
 class Euler(LinearSampler):
     """Euler's method on the probability-flow ODE, order 1; the same as DDIM with η = 0. NFE = steps.
@@ -43,16 +36,12 @@ class Euler(LinearSampler):
     Karras et al. 2022, arXiv:2206.00364.
 
     Args:
-        steps: number of steps.
-        grid: how the times are spaced, see `time_grid`.
         denoise_last: whether the last step goes from t_min to r = 0; if not, the result is x at
             t_min, the ODE's own solution.
     """
 
     grid: Grid = "edm"
     denoise_last: bool = True
-
-    kind: ClassVar[str] = "euler"
 
     def plan(self, process: Process) -> Sequence[Linear]:
         """Return x_s = (alpha_s r_s / (alpha_t r_t)) x_t + alpha_s (1 − r_s / r_t) D over the grid."""
@@ -64,6 +53,7 @@ class Euler(LinearSampler):
         return plan
 
 
+@SAMPLERS.register("runge_kutta")
 @dataclass(frozen=True)
 class RungeKutta(Sampler):
     """Adaptive Runge–Kutta (Dormand–Prince 5(4)) on the ODE in ln r, then the denoised mean.
@@ -76,29 +66,14 @@ class RungeKutta(Sampler):
     Song et al. 2021, arXiv:2011.13456, appendix D.4, use rtol = atol = 1e-5.
 
     Args:
-        steps: 1; the solver chooses its own steps.
-        grid: not used; the solver chooses its own times.
         rtol: relative tolerance.
         atol: absolute tolerance, in units of the data.
         denoise_last: whether the result is D at t_min; if not, it is x there.
-
-    Raises:
-        ValueError: if steps is not 1, or a tolerance is not positive.
     """
 
-    steps: int = 1
-    rtol: float = 1e-5
-    atol: float = 1e-5
+    rtol: Positive = 1e-5
+    atol: Positive = 1e-5
     denoise_last: bool = True
-
-    kind: ClassVar[str] = "runge_kutta"
-
-    def __post_init__(self) -> None:
-        if self.steps != 1 or not (self.rtol > 0 and self.atol > 0):
-            raise ValueError(
-                "runge_kutta needs steps = 1 (the solver chooses its own), rtol > 0 and atol > 0, "
-                f"got {self.steps}, {self.rtol} and {self.atol}"
-            )
 
     def plan(self, process: Process) -> Sequence[tuple[SDE, Kernel]]:
         """Return the one step from t = 1 to t_min."""
@@ -106,7 +81,7 @@ class RungeKutta(Sampler):
         (whole,) = kernel_steps(sde, 1, "uniform", denoise_last=False)
         return [(sde, whole)]
 
-    def times(self, plan: Sequence[tuple[SDE, Kernel]]) -> list[float]:
+    def call_times(self, plan: Sequence[tuple[SDE, Kernel]]) -> list[float]:
         """Return t_min; the others are the solver's choice."""
         return [plan[0][1].s]
 

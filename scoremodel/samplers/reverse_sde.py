@@ -11,23 +11,16 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from scoremodel.samplers.base import (
-    Call,
-    Draw,
-    Kernel,
-    Linear,
-    LinearSampler,
-    Sampler,
-    as_sde,
-    kernel_steps,
-    time_grid,
-)
-from scoremodel.processes.sde import Process
+from scoremodel.bounds import Positive, Unit
+from scoremodel.processes.base import Process, column
+from scoremodel.processes.sde import as_sde
+from scoremodel.samplers.base import SAMPLERS, Call, Draw, GridSampler, Linear, LinearSampler
+from scoremodel.samplers.grid import Kernel, kernel_steps, time_grid
 
 __all__ = [
     "DDIM",
@@ -38,6 +31,8 @@ __all__ = [
 ]
 
 
+@SAMPLERS.register("euler_maruyama")
+@dataclass(frozen=True)
 class EulerMaruyama(LinearSampler):
     """Euler–Maruyama on the reverse SDE, from t to s = t − Δ.
 
@@ -46,13 +41,7 @@ class EulerMaruyama(LinearSampler):
     The last step, to t_min, leaves the noise out. NFE = steps. For SDEs only.
 
     Song et al. 2021, arXiv:2011.13456, appendix D.
-
-    Args:
-        steps: number of steps.
-        grid: how the times are spaced, see `time_grid`.
     """
-
-    kind: ClassVar[str] = "euler_maruyama"
 
     def plan(self, process: Process) -> Sequence[Linear]:
         """Return x_s = (1 − Δ f − Δ g²/sigma²) x + (Δ g² alpha/sigma²) D + g sqrt(Δ) z as floats."""
@@ -68,6 +57,8 @@ class EulerMaruyama(LinearSampler):
         return [Linear(*row) for row in zip(*columns, strict=True)]
 
 
+@SAMPLERS.register("reverse_diffusion")
+@dataclass(frozen=True)
 class ReverseDiffusion(LinearSampler):
     """The reverse of the forward chain's own step, x_t = a x_s + sqrt(v) z.
 
@@ -77,13 +68,7 @@ class ReverseDiffusion(LinearSampler):
     leaves the noise out. NFE = steps.
 
     Song et al. 2021, arXiv:2011.13456, appendix E.
-
-    Args:
-        steps: number of steps.
-        grid: how the times are spaced, see `time_grid`.
     """
-
-    kind: ClassVar[str] = "reverse_diffusion"
 
     def plan(self, process: Process) -> Sequence[Linear]:
         """Return the steps over the grid, the last one to t_min and without noise."""
@@ -98,6 +83,7 @@ def _reverse_diffusion(step: Kernel) -> Linear:
     return Linear(step.t, 2 - a - pull, pull * step.alpha_t, math.sqrt(v))
 
 
+@SAMPLERS.register("ancestral")
 @dataclass(frozen=True)
 class Ancestral(LinearSampler):
     """Sample p(x_s | x_t, x_0 = D): DDPM's sampler, and NCSN's, for any process and any grid.
@@ -111,24 +97,10 @@ class Ancestral(LinearSampler):
     Ho et al. 2020, arXiv:2006.11239; for NCSN Song et al. 2021, arXiv:2011.13456, appendix F.
 
     Args:
-        steps: number of steps.
-        grid: how the times are spaced, see `time_grid`.
         variance: "posterior" or "kernel".
-
-    Raises:
-        ValueError: if the variance is unknown.
     """
 
     variance: Literal["posterior", "kernel"] = "posterior"
-
-    kind: ClassVar[str] = "ancestral"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.variance not in ("posterior", "kernel"):
-            raise ValueError(
-                f"ancestral variance {self.variance!r} is unknown, allowed: posterior, kernel"
-            )
 
     def plan(self, process: Process) -> Sequence[Linear]:
         """Return the steps over the grid, the last one to sigma = 0."""
@@ -141,6 +113,7 @@ class Ancestral(LinearSampler):
         return plan
 
 
+@SAMPLERS.register("ddim")
 @dataclass(frozen=True)
 class DDIM(LinearSampler):
     """DDIM: from no noise (η = 0, the ODE's Euler method) to ancestral sampling (η = 1).
@@ -151,22 +124,10 @@ class DDIM(LinearSampler):
     NFE = steps. Song, Meng and Ermon 2021, arXiv:2010.02502, eq. 12 and 16.
 
     Args:
-        steps: number of steps.
-        grid: how the times are spaced, see `time_grid`.
         eta: η in [0, 1].
-
-    Raises:
-        ValueError: if eta is not in [0, 1].
     """
 
-    eta: float = 0.0
-
-    kind: ClassVar[str] = "ddim"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.eta <= 1:
-            raise ValueError(f"ddim needs 0 <= eta <= 1, got {self.eta}")
+    eta: Unit = 0.0
 
     def plan(self, process: Process) -> Sequence[Linear]:
         """Return the steps over the grid, the last one to sigma = 0."""
@@ -196,8 +157,9 @@ class _Corrected(NamedTuple):
     scale: float
 
 
+@SAMPLERS.register("predictor_corrector")
 @dataclass(frozen=True)
-class PredictorCorrector(Sampler):
+class PredictorCorrector(GridSampler):
     """A step of reverse diffusion, then a Langevin step at the time reached.
 
         x ← x + e s(x, s) + sqrt(2 e) z,        e = 2 α (snr |z| / |s|)²
@@ -212,19 +174,9 @@ class PredictorCorrector(Sampler):
         steps: number of predictor steps.
         grid: how the times are spaced, see `time_grid`.
         snr: the corrector's signal-to-noise ratio.
-
-    Raises:
-        ValueError: if snr is not positive.
     """
 
-    snr: float = 0.16
-
-    kind: ClassVar[str] = "predictor_corrector"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.snr <= 0:
-            raise ValueError(f"predictor_corrector needs snr > 0, got {self.snr}")
+    snr: Positive = 0.16
 
     def plan(self, process: Process) -> Sequence[_Corrected]:
         """Return the steps over the grid, the last one to t_min, without noise or corrector."""
@@ -239,7 +191,7 @@ class PredictorCorrector(Sampler):
         last = plan[-1]
         return [*plan[:-1], last._replace(predictor=last.predictor._replace(c=0.0), scale=0.0)]
 
-    def times(self, plan: Sequence[_Corrected]) -> list[float]:
+    def call_times(self, plan: Sequence[_Corrected]) -> list[float]:
         """Return the predictor's and the corrector's time of each step."""
         return [t for step in plan for t in (step.predictor.t, step.s)]
 
@@ -247,7 +199,6 @@ class PredictorCorrector(Sampler):
         self, plan: Sequence[_Corrected], x: Tensor, denoise: Call, draw: Draw
     ) -> Iterator[Tensor]:
         """Yield the state after each predictor step and its corrector."""
-        column = (-1, *(1,) * (x.ndim - 1))
         for (t, a, b, c), s, pull, push, scale in plan:
             x = (a * x).add_(denoise(x, t), alpha=b)
             if c:
@@ -255,6 +206,6 @@ class PredictorCorrector(Sampler):
             if scale:
                 score = (pull * denoise(x, s)).sub_(x, alpha=push)
                 z = draw()
-                e = (_squared_norms(z) / _squared_norms(score)).mul_(scale).view(column)
+                e = column((_squared_norms(z) / _squared_norms(score)).mul_(scale), x)
                 x.addcmul_(e, score).addcmul_((2 * e).sqrt_(), z)
             yield x

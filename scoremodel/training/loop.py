@@ -11,101 +11,28 @@ import math
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from scoremodel.data.scale import bin_width, to_unit
+from scoremodel.denoiser import Denoiser, as_channels_last
 from scoremodel.io.checkpoint import Checkpoints, Stopped
-from scoremodel.data.scale import bin_width, dequantise
-from scoremodel.denoiser import Denoise, Denoiser, as_channels_last
-from scoremodel.training.loss import Objective, Weighting, denoising_weight, score_matching_loss
-from scoremodel.networks import Energy, allow_second_derivatives
+from scoremodel.networks.base import allow_second_derivatives
+from scoremodel.networks.energy import Energy
+from scoremodel.parametrisation import Denoise
 from scoremodel.rng import derive_seed, generator
-from scoremodel.training.schedules import Schedule, schedule_factor
-from scoremodel.training.times import Stratified, Times
+from scoremodel.training.config import TrainingConfig, resolve_precision
+from scoremodel.training.loss import denoising_weight, score_matching_loss
+from scoremodel.training.schedules import schedule_factor
 
-__all__ = [
-    "BANDS",
-    "Observer",
-    "Precision",
-    "Trained",
-    "TrainingConfig",
-    "learning_rate",
-    "resolve_precision",
-    "train",
-]
+__all__ = ["BANDS", "Observer", "Trained", "learning_rate", "train"]
 
 BANDS = 4
 """The curves show the loss by noise band: t in quarters, band 1 the least noisy."""
-
-Precision = Literal["auto", "float32", "bfloat16"]
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How a denoiser is trained.
-
-    Args:
-        steps: number of optimiser steps.
-        batch_size: data points per step.
-        accumulate: number of parts in which a batch is computed, one after the other, for batches
-            whose activations do not fit into memory. The parts have the whole batch's times and
-            noise, so that only rounding and the places of dropout differ.
-        learning_rate: Adam's, after warm-up.
-        schedule: see `scoremodel.training.schedules`.
-        warmup_steps: steps over which the learning rate rises linearly from zero.
-        clip_norm: largest norm of the whole gradient.
-        ema_half_lives: half-lives of the averaged weights, in data points seen. Of h and batches of
-            B follows a decay d = 2^(−B / h); at step n min(d, (1 + n) / (10 + n)) is used, so that a
-            short training is not averaged with its start.
-        objective: how the score is matched, see `scoremodel.training.loss`.
-        weighting: see `denoising_weight`.
-        times: distribution of the times, see `scoremodel.training.times`.
-        dequantise: whether grey levels become uniform numbers in their bins, without which a density
-            of the data does not exist (`scoremodel.likelihood`).
-        label_dropout: probability with which a data point's class is hidden from a class-conditional
-            model, so that it learns the distribution of all classes too (classifier-free guidance).
-        flip: whether images are mirrored at random.
-        precision: what the network computes in. Weights, loss and optimiser are float32 always.
-            "auto" is bfloat16 on a GPU and float32 elsewhere.
-        compile: whether torch compiles the network, which takes minutes before the first step.
-        log_every: steps between two points of the curves.
-
-    Raises:
-        ValueError: if a batch does not have `accumulate` equal parts, or there is no half-life, or
-            one that is not positive.
-    """
-
-    steps: int
-    batch_size: int = 128
-    accumulate: int = 1
-    learning_rate: float = 2e-4
-    schedule: Schedule = "constant"
-    warmup_steps: int = 0
-    clip_norm: float = 1.0
-    ema_half_lives: tuple[float, ...] = (50_000.0,)
-    objective: Objective = "denoising"
-    weighting: Weighting = "sigma2"
-    times: Times = field(default_factory=Stratified)
-    dequantise: bool = False
-    label_dropout: float = 0.1
-    flip: bool = False
-    precision: Precision = "auto"
-    compile: bool = False
-    log_every: int = 50
-
-    def __post_init__(self) -> None:
-        if self.accumulate < 1 or self.batch_size % self.accumulate:
-            raise ValueError(
-                f"a batch of {self.batch_size} does not have {self.accumulate} equal parts"
-            )
-        if not self.ema_half_lives or min(self.ema_half_lives) <= 0:
-            raise ValueError(f"ema_half_lives must be positive, got {self.ema_half_lives}")
-        if self.compile and self.objective in ("sliced", "implicit"):
-            raise ValueError(f"objective {self.objective!r} has second derivatives: compile not it")
 
 
 @dataclass(frozen=True)
@@ -144,13 +71,6 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
     """Return the learning rate of `step` (0-based): linear warm-up, then the schedule."""
     factor = schedule_factor(config.schedule, step, config.steps, config.warmup_steps)
     return config.learning_rate * factor
-
-
-def resolve_precision(precision: Precision, device: torch.device) -> Literal["float32", "bfloat16"]:
-    """Return what the network computes in on `device`: "auto" is bfloat16 on a GPU only."""
-    if precision == "auto":
-        return "bfloat16" if device.type == "cuda" else "float32"
-    return precision
 
 
 class _Batches:
@@ -366,7 +286,7 @@ class _Run:
         draw = generator(self.seed, "step", self.step, self.device)
         index = self.batches(self.step)
         pixels = self.data[index.to(self.data.device)].to(self.device)
-        x_0 = dequantise(pixels, self.denoiser.levels)
+        x_0 = to_unit(pixels, self.denoiser.levels)
         if config.dequantise and self.denoiser.levels is not None:
             inside = torch.rand(x_0.shape, generator=draw, device=self.device) - 0.5
             x_0 = x_0 + bin_width(self.denoiser.levels) * inside
@@ -383,7 +303,7 @@ class _Run:
         if self.labels is not None:
             hidden = torch.rand(len(x_0), generator=draw, device=self.device)
             labels = self.labels[index.to(self.device)]
-            shown = labels.masked_fill(hidden < config.label_dropout, -1)
+            shown = labels.masked_fill(hidden < (config.label_dropout or 0.0), -1)
         weight = factor * denoising_weight(t, process, config.weighting, self.denoiser.std)
         return x_0, t, noise, weight, shown
 

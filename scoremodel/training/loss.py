@@ -28,9 +28,10 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from scoremodel.denoiser import Denoise, convert
 from scoremodel.derivatives import basis, pull_back
-from scoremodel.processes.sde import SDE, Process
+from scoremodel.parametrisation import Denoise, convert
+from scoremodel.processes.base import Process
+from scoremodel.processes.sde import SDE
 
 __all__ = [
     "Objective",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from scoremodel.data.scale import dequantise
+from scoremodel.data.scale import to_unit
 from scoremodel.evaluation.extractors.base import EXTRACTORS, Extractor
 from scoremodel.rng import generator
 
@@ -56,7 +56,7 @@ class Classifier(Extractor):
         device = self.head.weight.device
         with torch.inference_mode():
             parts = [
-                self(dequantise(part.to(device), self.levels)).cpu()
+                self(to_unit(part.to(device), self.levels)).cpu()
                 for part in torch.split(data, batch_size)
             ]
         return torch.cat(parts)
@@ -124,7 +124,7 @@ def train_classifier(
         order = torch.randperm(len(pixels), generator=generator(seed, "order", epoch))
         draw = generator(seed, "noise", epoch)
         for index in torch.split(order, batch_size):
-            x = dequantise(pixels[index], levels)
+            x = to_unit(pixels[index], levels)
             x = (x + noise * torch.randn(x.shape, generator=draw)).to(device)
             logits = classifier.head(classifier(x))
             loss = functional.cross_entropy(

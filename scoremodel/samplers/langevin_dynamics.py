@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
 
-from scoremodel.processes.chain import Chain, langevin_step_size
+from scoremodel.bounds import Bounds, Count, Positive
+from scoremodel.processes.base import Process
+from scoremodel.processes.chain import Chain
+from scoremodel.processes.ncsn import langevin_step_size
 from scoremodel.rng import generators, randn_rows
-from scoremodel.samplers.base import Call, Draw, Grid, Sampler, kernel_steps
-from scoremodel.processes.sde import Process
+from scoremodel.samplers.base import SAMPLERS, Call, Draw, GridSampler, Sampler
+from scoremodel.samplers.grid import Grid, kernel_steps
 
 __all__ = ["AnnealedLangevin", "Langevin", "langevin"]
 
@@ -46,9 +49,6 @@ def langevin(
 
     Returns:
         The last states with shape (B, *).
-
-    Raises:
-        ValueError: if step_size or steps is not positive, or temperature is negative.
     """
     if step_size <= 0 or steps < 1 or temperature < 0:
         raise ValueError(
@@ -76,20 +76,24 @@ class _Level(NamedTuple):
     scale: float
 
 
-def _walk(plan: Sequence[_Level], x: Tensor, denoise: Call, draw: Draw) -> Iterator[Tensor]:
-    """Yield the state after each entry of the plan."""
-    for t, a, b, c, repeats, scale in plan:
-        for _ in range(repeats):
-            x = (a * x).add_(denoise(x, t), alpha=b)
-            if c:
-                x.add_(draw(), alpha=c)
-        if scale != 1.0:
-            x.mul_(scale)
-        yield x
+class _Walk(Sampler):
+    def states(
+        self, plan: Sequence[_Level], x: Tensor, denoise: Call, draw: Draw
+    ) -> Iterator[Tensor]:
+        """Yield the state after each entry of the plan."""
+        for t, a, b, c, repeats, scale in plan:
+            for _ in range(repeats):
+                x = (a * x).add_(denoise(x, t), alpha=b)
+                if c:
+                    x.add_(draw(), alpha=c)
+            if scale != 1.0:
+                x.mul_(scale)
+            yield x
 
 
+@SAMPLERS.register("annealed_langevin")
 @dataclass(frozen=True)
-class AnnealedLangevin(Sampler):
+class AnnealedLangevin(_Walk, GridSampler):
     """Annealed Langevin dynamics: T steps at each noise level, from the largest to the smallest.
 
         y ← y + e s(y, r) + sqrt(2 e) z,      e = step_size · r²,      y = x / alpha, r = sigma / alpha
@@ -107,39 +111,15 @@ class AnnealedLangevin(Sampler):
         steps_per_level: T.
         step_size: e / r², the step in units of each level's own variance; None is NCSNv2's choice for
             these levels and T, see `langevin_step_size`.
-
-    Raises:
-        ValueError: if steps or steps_per_level < 1, or step_size is not in (0, 1).
     """
 
-    steps: int | None = None  # type: ignore[assignment]
+    steps: Count | None = None  # type: ignore[assignment]
     grid: Grid = "log_snr"
-    steps_per_level: int = 5
-    step_size: float | None = None
-
-    kind: ClassVar[str] = "annealed_langevin"
-
-    def __post_init__(self) -> None:
-        if self.steps is not None:
-            super().__post_init__()
-        if self.steps_per_level < 1 or not (self.step_size is None or 0 < self.step_size < 1):
-            raise ValueError(
-                "annealed_langevin needs steps_per_level >= 1 and 0 < step_size < 1, got "
-                f"{self.steps_per_level} and {self.step_size}"
-            )
+    steps_per_level: Count = 5
+    step_size: Annotated[float, Bounds(gt=0, lt=1)] | None = None
 
     def plan(self, process: Process) -> Sequence[_Level]:
-        """Return the levels; in x the step is a x + b D + c z at constant alpha.
-
-        Args:
-            process: the process to be reversed.
-
-        Returns:
-            One entry for each level, and one for the last denoising step.
-
-        Raises:
-            ValueError: if the number of levels is neither given nor the process's own.
-        """
+        """Return the levels, in x at constant alpha, and the last denoising step."""
         steps, grid = self.steps, self.grid
         if steps is None:
             if not isinstance(process, Chain):
@@ -167,15 +147,10 @@ class AnnealedLangevin(Sampler):
         ]
         return [*plan, _Level(levels[-1].t, 0.0, 1.0, 0.0, 1, 1.0)]
 
-    def states(
-        self, plan: Sequence[_Level], x: Tensor, denoise: Call, draw: Draw
-    ) -> Iterator[Tensor]:
-        """Yield the state after each level, scaled to the next one's alpha."""
-        yield from _walk(plan, x, denoise, draw)
 
-
+@SAMPLERS.register("langevin")
 @dataclass(frozen=True)
-class Langevin(Sampler):
+class Langevin(_Walk):
     """Plain Langevin dynamics at one noise level, with a last denoising step. NFE = steps + 1.
 
         y ← y + e s(y, r) + sqrt(2 e) z,      y = x / alpha,  r = sigma / alpha
@@ -187,41 +162,19 @@ class Langevin(Sampler):
 
     Args:
         steps: number of steps.
-        grid: not used; there is one level.
         step_size: e, in units of the data squared; below 2 r², beyond which the steps diverge.
         ratio: r, the noise level at which the score is taken, or the process's nearest; None is its
             smallest.
         start_std: the chains start from N(0, start_std² I); None is the prior's own width.
-
-    Raises:
-        ValueError: if steps < 1, or another number is not positive.
     """
 
-    step_size: float = 1e-4
-    ratio: float | None = None
-    start_std: float | None = None
-
-    kind: ClassVar[str] = "langevin"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("step_size", "ratio", "start_std"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"langevin needs {name} > 0, got {value}")
+    steps: Count
+    step_size: Positive = 1e-4
+    ratio: Positive | None = None
+    start_std: Positive | None = None
 
     def plan(self, process: Process) -> Sequence[_Level]:
-        """Return the way to where the chains start, the steps, and the last denoising step.
-
-        Args:
-            process: the process whose level it is.
-
-        Returns:
-            One entry for each.
-
-        Raises:
-            ValueError: if the steps would diverge.
-        """
+        """Return the way to where the chains start, the steps, and the last denoising step."""
         t = process.t_min
         if self.ratio is not None:
             found = process.t_of_ratio(torch.tensor(self.ratio, dtype=torch.float64))
@@ -238,9 +191,3 @@ class Langevin(Sampler):
         step = _Level(t, 1 - e / r**2, e / r**2 * alpha, alpha * math.sqrt(2 * e), 1, 1.0)
         start = _Level(t, 1.0, 0.0, 0.0, 0, alpha / width)
         return [start, *[step] * self.steps, _Level(t, 0.0, 1.0, 0.0, 1, 1.0)]
-
-    def states(
-        self, plan: Sequence[_Level], x: Tensor, denoise: Call, draw: Draw
-    ) -> Iterator[Tensor]:
-        """Yield where the chains start, and the state after each step."""
-        yield from _walk(plan, x, denoise, draw)

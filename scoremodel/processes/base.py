@@ -1,0 +1,202 @@
+"""What every forward process is, and the kinds of them by name."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, is_dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from scoremodel.bounds import check_bounds
+from scoremodel.registry import Registry
+
+__all__ = [
+    "PROCESSES",
+    "Process",
+    "check_saveable",
+    "check_shape",
+    "check_times",
+    "column",
+    "process_from_config",
+]
+
+
+class Process(ABC):
+    """A forward process with kernel p(x_t | x_0) = N(alpha_t x_0, sigma_t² I), t in [0, 1].
+
+    All that training and most samplers need. An `SDE` has every t in [0, 1]; a `Chain` has t = i / N
+    for its levels i = 1 … N only. Every method takes times of any shape and returns that shape; of
+    times outside [0, 1] it raises ValueError.
+    """
+
+    kind: ClassVar[str]
+    prior_keeps_mean: ClassVar[bool] = False
+    """Whether the prior is centred on the data's mean (alpha_1 = 1) or on zero (alpha_1 ≈ 0)."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.kind = cls.__name__  # until it is registered
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+
+    @property
+    @abstractmethod
+    def t_min(self) -> float:
+        """The first time with a score: noise-free data have none."""
+
+    @abstractmethod
+    def alpha(self, t: Tensor) -> Tensor:
+        """Return alpha_t, the factor by which the data have shrunk."""
+
+    @abstractmethod
+    def sigma(self, t: Tensor) -> Tensor:
+        """Return sigma_t, the standard deviation of the noise."""
+
+    @abstractmethod
+    def t_of_ratio(self, ratio: Tensor) -> Tensor:
+        """Return the time t at which sigma_t / alpha_t equals `ratio`, or is nearest to it."""
+
+    @abstractmethod
+    def time_of_quantile(self, u: Tensor) -> Tensor:
+        """Return the times of this process that u in [0, 1) stands for, all equally likely."""
+
+    def uniform_grid(self, points: int) -> Tensor:
+        """Return times that fall from 1 to t_min, equally spaced.
+
+        Args:
+            points: how many.
+
+        Returns:
+            Falling times (float64) with shape (points,).
+
+        Raises:
+            ValueError: if the process has fewer times than that.
+        """
+        return 1 + torch.linspace(0, 1, points, dtype=torch.float64) * (self.t_min - 1)
+
+    def prior_std(self) -> float:
+        """Return the standard deviation of the prior, from which sampling starts."""
+        return float(self.sigma(torch.ones((), dtype=torch.float64)))
+
+    def ratio(self, t: Tensor) -> Tensor:
+        """Return sigma_t / alpha_t, the noise level of x_t / alpha_t (EDM's sigma)."""
+        return self.sigma(t) / self.alpha(t)
+
+    def perturb(self, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """Return x_t = alpha_t x_0 + sigma_t noise.
+
+        Args:
+            x_0: data with shape (B, *).
+            t: times with shape (B,).
+            noise: standard normal noise with shape (B, *).
+
+        Returns:
+            The noisy data with shape (B, *).
+
+        Raises:
+            ValueError: if the shapes do not fit, or a time is outside [0, 1].
+        """
+        check_shape(noise, x_0, "noise")
+        return column(self.alpha(t), x_0) * x_0 + column(self.sigma(t), x_0) * noise
+
+    def config(self) -> dict[str, Any]:
+        """Return the parameters from which `process_from_config` makes this process again."""
+        return {"kind": self.kind, **asdict(self)}  # type: ignore[call-overload]
+
+
+PROCESSES: Registry[type[Process]] = Registry("scoremodel.processes", "process")
+
+
+def process_from_config(config: dict[str, Any]) -> Process:
+    """Return the process that `config` names.
+
+    Args:
+        config: "kind" (one of `PROCESSES`) and that process's own parameters.
+
+    Returns:
+        The process.
+
+    Raises:
+        ValueError: if the kind is unknown, a parameter is out of range, or the noise ratio at t = 1
+            is beyond single precision.
+    """
+    parameters = dict(config)
+    process: Process = PROCESSES.make(parameters.pop("kind", None), **parameters)
+    if not (process.ratio(torch.ones(())) ** 2).isfinite():
+        raise ValueError(
+            f"{process} leaves so little of the data at t = 1 that (sigma / alpha)² is not a number in "
+            "single precision; allowed: parameters with sigma_1 / alpha_1 < 1e19"
+        )
+    return process
+
+
+def check_saveable(process: Process) -> None:
+    """Refuse a process that its `config` would not make again.
+
+    Args:
+        process: any process.
+
+    Raises:
+        ValueError: with what to write above its class.
+    """
+    cls = type(process)
+    if not (
+        "__dataclass_params__" in vars(cls)
+        and is_dataclass(process)
+        and PROCESSES.get(process.kind) is cls
+        and process_from_config(process.config()) == process
+    ):
+        raise ValueError(
+            f"a model of {cls.__name__} could not be saved: write "
+            f'@PROCESSES.register("name") and @dataclass(frozen=True) above class {cls.__name__}'
+        )
+
+
+def check_times(t: Tensor) -> None:
+    """Refuse times outside [0, 1], up to rounding.
+
+    Times on another device than the CPU are not looked at: that would wait for the device.
+
+    Args:
+        t: times with any shape.
+
+    Raises:
+        ValueError: with the smallest and the largest time given.
+    """
+    if t.device.type != "cpu" or torch.compiler.is_compiling() or not t.numel():
+        return
+    low, high = torch.aminmax(t.detach())
+    if not (low >= -1e-6 and high <= 1 + 1e-6):
+        raise ValueError(f"times must be in [0, 1], got {float(low):g} … {float(high):g}")
+
+
+def check_shape(x: Tensor, like: Tensor, name: str) -> None:
+    """Refuse `x`, called `name`, if its shape is not that of `like`."""
+    if x.shape != like.shape:
+        raise ValueError(
+            f"data of shape {tuple(like.shape)} need {name} of that shape, got {tuple(x.shape)}"
+        )
+
+
+def column(t: Tensor, x: Tensor) -> Tensor:
+    """Return t, one number for each data point, in a shape that multiplies x.
+
+    Args:
+        t: numbers with shape (B,).
+        x: data with shape (B, *).
+
+    Returns:
+        t with shape (B, 1, …, 1), as many dimensions as x.
+
+    Raises:
+        ValueError: if t is not of shape (B,).
+    """
+    if t.shape != x.shape[:1]:
+        raise ValueError(
+            f"data of shape {tuple(x.shape)} need times of shape {tuple(x.shape[:1])}, "
+            f"got {tuple(t.shape)}"
+        )
+    return t.view(-1, *(1,) * (x.ndim - 1))

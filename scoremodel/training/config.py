@@ -1,0 +1,90 @@
+"""How a denoiser is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Annotated, Literal
+
+import torch
+
+from scoremodel.bounds import Bounds, Count, Positive, Share, check_bounds
+from scoremodel.training.loss import Objective, Weighting
+from scoremodel.training.schedules import Schedule
+from scoremodel.training.times.base import TIMES, Times
+
+__all__ = ["Precision", "TrainingConfig", "resolve_precision"]
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a denoiser is trained.
+
+    Args:
+        steps: number of optimiser steps.
+        batch_size: data points per step.
+        accumulate: number of parts in which a batch is computed, one after the other, for batches
+            whose activations do not fit into memory. The parts have the whole batch's times and
+            noise, so that only rounding and the places of dropout differ.
+        learning_rate: Adam's, after warm-up.
+        schedule: see `scoremodel.training.schedules`.
+        warmup_steps: steps over which the learning rate rises linearly from zero.
+        clip_norm: largest norm of the whole gradient.
+        ema_half_lives: half-lives of the averaged weights, in data points seen. Of h and batches of
+            B follows a decay d = 2^(−B / h); at step n min(d, (1 + n) / (10 + n)) is used, so that a
+            short training is not averaged with its start.
+        objective: how the score is matched, see `scoremodel.training.loss`.
+        weighting: see `denoising_weight`.
+        times: distribution of the times, see `scoremodel.training.times`.
+        dequantise: whether grey levels become uniform numbers in their bins, without which a density
+            of the data does not exist (`scoremodel.likelihood`).
+        label_dropout: probability with which a data point's class is hidden from a class-conditional
+            model, so that it learns the distribution of all classes too (classifier-free guidance);
+            None is 0.
+        flip: whether images are mirrored at random.
+        precision: what the network computes in. Weights, loss and optimiser are float32 always.
+            "auto" is bfloat16 on a GPU and float32 elsewhere.
+        compile: whether torch compiles the network, which takes minutes before the first step.
+        log_every: steps between two points of the curves.
+
+    Raises:
+        ValueError: if a value is not allowed, or two of them do not fit.
+    """
+
+    steps: Count
+    batch_size: Count = 128
+    accumulate: Count = 1
+    learning_rate: Positive = 2e-4
+    schedule: Schedule = "constant"
+    warmup_steps: Annotated[int, Bounds(ge=0)] = 0
+    clip_norm: Positive = 1.0
+    ema_half_lives: tuple[Positive, ...] = (50_000.0,)
+    objective: Objective = "denoising"
+    weighting: Weighting = "sigma2"
+    times: Times = field(default_factory=partial(TIMES.make, "stratified"))
+    dequantise: bool = False
+    label_dropout: Share | None = None
+    flip: bool = False
+    precision: Precision = "auto"
+    compile: bool = False
+    log_every: Count = 50
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"a batch of {self.batch_size} does not have {self.accumulate} equal parts"
+            )
+        if not self.ema_half_lives:
+            raise ValueError("ema_half_lives: () is not allowed, allowed: at least one")
+        if self.compile and self.objective in ("sliced", "implicit"):
+            raise ValueError(f"objective {self.objective!r} has second derivatives: compile not it")
+
+
+def resolve_precision(precision: Precision, device: torch.device) -> Literal["float32", "bfloat16"]:
+    """Return what the network computes in on `device`: "auto" is bfloat16 on a GPU only."""
+    if precision == "auto":
+        return "bfloat16" if device.type == "cuda" else "float32"
+    return precision
