@@ -24,7 +24,7 @@ from scoremodel.likelihood import bits_per_dim, dequantise, log_likelihood
 from scoremodel.oracles import Gaussian
 from scoremodel.processes.sde import SDE
 from scoremodel.samplers.heun import Heun
-from scoremodel.samplers.sample import sample
+from scoremodel.samplers.sampling import sample
 from tasks.files.arrays import read_card, read_rows, write_arrays
 from tasks.files.device import Machine, environment, set_up_device
 from tasks.files.layout import Configuration

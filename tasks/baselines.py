@@ -13,7 +13,8 @@ from scoremodel.evaluation.baseline import gaussian_samples
 from scoremodel.evaluation.distance import kernel_distance, real_floor, subset_rows
 from scoremodel.evaluation.manifold import manifold
 from scoremodel.evaluation.memorisation import NEAR, likelihood_gap
-from scoremodel.evaluation.scores import Reference
+from scoremodel.evaluation.reference import Reference
+from scoremodel.evaluation.scores import score
 from scoremodel.io.files import write_text
 from tasks.files.arrays import read_card, read_rows
 from tasks.files.extraction import extracted
@@ -71,7 +72,7 @@ def main(files: Configuration) -> None:
         floor = real_floor(
             real.train, real.held_out, count, how["seed"], how["floor_repeats"], labels
         )
-        gaussian = spreads([real.score(rows.numpy()) for rows in features.values()])
+        gaussian = spreads([score(rows.numpy(), real) for rows in features.values()])
         found = {
             "floor": {
                 "value": rounded(floor.value),

@@ -11,7 +11,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from scoremodel.evaluation.memorisation import nearest_training
-from scoremodel.evaluation.scores import Scores
+from scoremodel.evaluation.scores import Scores, score
 from scoremodel.io.files import write_text
 from tasks.files.arrays import read_arrays, read_card, read_rows, shown, write_arrays
 from tasks.files.layout import Configuration
@@ -51,7 +51,7 @@ def main(files: Configuration) -> None:
         real, judge = reference(files, how)
         asked = info["labels"] or {}
         scores = [
-            real.score(features, None if name not in asked else np.array(asked[name]))
+            score(features, real, None if name not in asked else np.array(asked[name]))
             for name, features in fake.items()
         ]
         first = next(iter(fake))

@@ -29,8 +29,8 @@ from scoremodel.parametrisation import convert
 from scoremodel.processes.ve import VE
 from scoremodel.rng import derive_seed, generator
 from scoremodel.samplers.heun import Heun
-from scoremodel.samplers.langevin import langevin
-from scoremodel.samplers.sample import sample
+from scoremodel.samplers.langevin_dynamics import langevin
+from scoremodel.samplers.sampling import sample
 from scoremodel.training.config import TrainingConfig
 from scoremodel.training.loop import train
 from scoremodel.training.loss import implicit_score_matching, sliced_score_matching

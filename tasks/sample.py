@@ -18,7 +18,7 @@ from scoremodel.io.denoisers import load
 from scoremodel.processes.base import process_from_config
 from scoremodel.rng import generators
 from scoremodel.samplers.base import SAMPLERS, Sampler
-from scoremodel.samplers.sample import batches, sample
+from scoremodel.samplers.sampling import equal_parts, sample
 from tasks.files.arrays import shown, write_arrays
 from tasks.files.device import Machine, device_name, environment, set_up_device
 from tasks.files.hashes import file_hash
@@ -91,7 +91,7 @@ def main(files: Configuration) -> None:
     arrays: dict[str, NDArray[Any]] = {}
     asked: dict[str, list[int]] = {}
     calls: list[int] = []
-    parts = batches(count, draws["batch_size"])
+    parts = equal_parts(count, draws["batch_size"])
     with (
         stop_on_signals() as stop,
         Chunks(folder, stop) as chunks,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any, ClassVar
 
@@ -110,11 +111,15 @@ class Process(ABC):
 PROCESSES: Registry[type[Process]] = Registry("scoremodel.processes", "process")
 
 
-def process_from_config(config: dict[str, Any]) -> Process:
+def process_from_config(
+    config: Mapping[str, Any], data: Callable[[], Tensor] | None = None
+) -> Process:
     """Return the process that `config` names.
 
     Args:
-        config: "kind" (one of `PROCESSES`) and that process's own parameters.
+        config: "kind" (one of `PROCESSES`) and that process's own parameters. Those that are None
+            follow from the data, by the class's `from_data`.
+        data: gives the training data in [−1, 1] with shape (N, *), if they are there.
 
     Returns:
         The process.
@@ -124,7 +129,14 @@ def process_from_config(config: dict[str, Any]) -> Process:
             is beyond single precision.
     """
     parameters = dict(config)
-    process: Process = PROCESSES.make(parameters.pop("kind", None), **parameters)
+    kind = parameters.pop("kind", None)
+    process: Process
+    if None in parameters.values() and hasattr(PROCESSES.get(kind), "from_data"):
+        if data is None:
+            raise ValueError(f"process {kind!r} with {parameters} needs the data that it is for")
+        process = PROCESSES[kind].from_data(data(), **parameters)  # type: ignore[attr-defined]
+    else:
+        process = PROCESSES.make(kind, **parameters)
     if not (process.ratio(torch.ones(())) ** 2).isfinite():
         raise ValueError(
             f"{process} leaves so little of the data at t = 1 that (sigma / alpha)² is not a number in "

@@ -18,7 +18,7 @@ from scoremodel.processes.chain import Chain, Levels
 __all__ = ["NCSN", "langevin_step_size", "largest_distance", "ncsnv2_levels"]
 
 
-@PROCESSES.register("ncsn")
+@PROCESSES.register("ncsn", from_data_parameters=("sigma_max", "levels"))
 @dataclass(frozen=True)
 class NCSN(Chain):
     """NCSN's ladder: alpha_i = 1, sigma_i = sigma_min (sigma_max / sigma_min)^((i − 1) / (N − 1)).
@@ -43,7 +43,13 @@ class NCSN(Chain):
         return torch.ones_like(sigma), sigma
 
     @classmethod
-    def from_data(cls, x: Tensor, sigma_min: float = 0.02, sigma_max: float | None = None) -> NCSN:
+    def from_data(
+        cls,
+        x: Tensor,
+        sigma_min: float = 0.02,
+        sigma_max: float | None = None,
+        levels: int | None = None,
+    ) -> NCSN:
         """Return the ladder that NCSNv2's rules give for some data.
 
         sigma_max is the largest distance between two data points, and the ratio of neighbouring
@@ -55,6 +61,7 @@ class NCSN(Chain):
             x: data with shape (N, *).
             sigma_min: the smallest level.
             sigma_max: the largest level, None for the rule's.
+            levels: N, None for the rule's.
 
         Returns:
             The ladder.
@@ -63,7 +70,8 @@ class NCSN(Chain):
             ValueError: if the largest distance is not greater than sigma_min.
         """
         sigma_max = sigma_max or largest_distance(x)
-        return cls(sigma_min, sigma_max, ncsnv2_levels(sigma_min, sigma_max, x[0].numel()))
+        levels = levels or ncsnv2_levels(sigma_min, sigma_max, x[0].numel())
+        return cls(sigma_min, sigma_max, levels)
 
 
 def largest_distance(x: Tensor, chunk: int = 1024) -> float:

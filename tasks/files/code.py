@@ -21,7 +21,7 @@ from typing import Any
 
 from scoremodel.registry import Registry
 
-__all__ = ["Kinds", "closure", "main_module", "syntax_hash"]
+__all__ = ["Kinds", "Code", "closure", "main_module", "syntax_hash"]
 
 Kinds = Mapping[str, list[str]]
 """Package with a registry → the kinds that a stage is run with; a package that is not named: all."""
@@ -31,21 +31,37 @@ _BESIDE = (".j2",)  # files that a package's modules read
 _ROOT = Path(__file__).parents[2]
 
 
-def closure(entry: str, kinds: Kinds) -> dict[str, str]:
-    """Return what a module imports of this project, directly and through others.
+@dataclass(frozen=True)
+class Code:
+    """What one run of a module is.
 
     Args:
         entry: the module's name, such as "tasks.train".
-        kinds: which kinds it is run with.
+        kinds: of the registries that it reaches, the kinds that it is run with.
+        modules: path relative to the project → hash, sorted.
+    """
+
+    entry: str
+    kinds: dict[str, list[str]]
+    modules: dict[str, str]
+
+
+def closure(entry: str, kinds: Kinds) -> Code:
+    """Return what a module imports of this project, directly and through others.
+
+    Args:
+        entry: the module's name.
+        kinds: which kinds it is run with; of registries that it does not reach they do not matter.
 
     Returns:
-        Path relative to the project → hash, sorted.
+        The module's code.
 
     Raises:
         SyntaxError: if a module is not Python.
     """
     waiting, seen = [entry], set[str]()
     found: dict[str, str] = {}
+    used: dict[str, list[str]] = {}
     while waiting:
         name = waiting.pop()
         parents = [".".join(name.split(".")[:n]) for n in range(1, name.count(".") + 2)]
@@ -60,7 +76,9 @@ def closure(entry: str, kinds: Kinds) -> dict[str, str]:
             for package in module.registries:
                 homes = _homes(package)
                 waiting += {homes[kind] for kind in kinds.get(package, homes) if kind in homes}
-    return dict(sorted(found.items()))
+                if package in kinds:
+                    used[package] = kinds[package]
+    return Code(entry, dict(sorted(used.items())), dict(sorted(found.items())))
 
 
 def syntax_hash(text: str) -> str:
@@ -82,6 +100,7 @@ class _Module:
     beside: tuple[tuple[str, str], ...]
 
 
+@cache
 def _file(name: str) -> Path | None:
     if name.split(".")[0] not in _ROOMS:
         return None
@@ -137,14 +156,23 @@ def _resolved(base: str, name: str) -> str:
     """Return the module that holds what `from base import name` gives."""
     if _file(f"{base}.{name}"):
         return f"{base}.{name}"
-    path = _file(base)
-    if path is not None and path.name == "__init__.py":  # it may be exported lazily
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if _for_type_checkers(node):
-                for one in ast.walk(node):
-                    if isinstance(one, ast.ImportFrom) and name in [a.name for a in one.names]:
-                        return str(one.module)
-    return base
+    return _exported(base).get(name, base)
+
+
+@cache
+def _exported(package: str) -> dict[str, str]:
+    """Return what a package exports lazily (`scoremodel.registry.lazy`): name → its module."""
+    path = _file(package)
+    if path is None or path.name != "__init__.py":
+        return {}
+    return {
+        alias.name: str(one.module)
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if _for_type_checkers(node)
+        for one in ast.walk(node)
+        if isinstance(one, ast.ImportFrom)
+        for alias in one.names
+    }
 
 
 def _for_type_checkers(node: ast.AST) -> bool:

@@ -84,7 +84,7 @@ def code_of(configuration: Configuration) -> dict[str, Any]:
     name = f"code/{stage}" + (f"@{configuration.name}" if configuration.name else "")
     said = resolved(name)
     modules: dict[str, str] = said["modules"]
-    now = closure(said["entry"], said["kinds"])
+    now = closure(said["entry"], said["kinds"]).modules
     if now != modules:
         different = sorted(
             path for path in now.keys() | modules.keys() if now.get(path) != modules.get(path)

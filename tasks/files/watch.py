@@ -107,7 +107,7 @@ class Watch:
     def _grid(self, step: int, averaged: Denoiser) -> None:
         scale = importlib.import_module("scoremodel.data.scale")
         multistep = importlib.import_module("scoremodel.samplers.multistep")
-        draw = importlib.import_module("scoremodel.samplers.sample")
+        draw = importlib.import_module("scoremodel.samplers.sampling")
         pictures = importlib.import_module("tasks.report.pictures.grid")
 
         began = time.monotonic()

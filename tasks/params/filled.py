@@ -42,8 +42,9 @@ def lay_over(base: Any, over: Any) -> Any:
     Returns:
         A value of its own.
     """
-    both = isinstance(base, Mapping) and isinstance(over, Mapping)
-    if not both or over.get("kind", base.get("kind")) != base.get("kind"):
+    if not isinstance(base, Mapping) or not isinstance(over, Mapping):
+        return copy.deepcopy(over)
+    if "kind" in base and over.get("kind", base["kind"]) != base["kind"]:
         return copy.deepcopy(over)
     return copy.deepcopy(dict(base)) | {
         key: lay_over(base[key], value) if key in base else copy.deepcopy(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,7 @@ def resolve(params: Params) -> dict[str, Any]:
         for files in _configurations(params, axes):
             kinds = _kinds(params, files, sources.get(files.dataset))
             name = f"code/{stage}" + (f"@{files.name}" if axes else "")
-            found[name] = {"entry": entry, "kinds": kinds, "modules": closure(entry, kinds)}
+            found[name] = asdict(closure(entry, kinds))
     return found
 
 

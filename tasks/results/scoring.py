@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from scoremodel.evaluation.scores import Reference, Scores
+from scoremodel.evaluation.reference import Reference
+from scoremodel.evaluation.scores import Scores
 from tasks.files.arrays import read_arrays, read_rows
 from tasks.files.layout import Configuration
 from tasks.params.errors import ParamsError
