@@ -8,11 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoremodel.processes.chain import DDPM, NCSN
-from scoremodel.denoiser import Denoiser, Parametrisation, convert, preconditioning
+from scoremodel.denoiser import Denoiser
 from scoremodel.oracles import GaussianMixture
-from scoremodel.samplers import Heun, sample
-from scoremodel.processes.sde import SDE, VE, VP, CosineVP, Process, SubVP
+from scoremodel.parametrisation import Parametrisation, convert, preconditioning
+from scoremodel.processes.base import Process
+from scoremodel.processes.cosine import CosineVP
+from scoremodel.processes.ddpm import DDPM
+from scoremodel.processes.ncsn import NCSN
+from scoremodel.processes.sde import SDE
+from scoremodel.processes.ve import VE
+from scoremodel.processes.vp import VP, SubVP
+from scoremodel.samplers.heun import Heun
+from scoremodel.samplers.sampling import sample
 
 SDES = [VE(0.01, 50.0), VP(), SubVP()]
 NAMES: list[Parametrisation] = ["denoised", "noise", "score", "v"]

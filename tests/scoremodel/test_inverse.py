@@ -10,8 +10,11 @@ from torch import Tensor
 
 from scoremodel.inverse import Method, blur, downsample, mask, posterior
 from scoremodel.oracles import Gaussian
-from scoremodel.samplers import Heun, sample
-from scoremodel.processes.sde import SDE, VE, VP
+from scoremodel.processes.sde import SDE
+from scoremodel.processes.ve import VE
+from scoremodel.processes.vp import VP
+from scoremodel.samplers.heun import Heun
+from scoremodel.samplers.sampling import sample
 
 COUNT = 4000
 

@@ -9,29 +9,29 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoremodel.processes.chain import DDPM, NCSN
 from scoremodel.denoiser import Denoiser
 from scoremodel.oracles import GaussianMixture
-from scoremodel.samplers import (
+from scoremodel.processes.base import Process
+from scoremodel.processes.ddpm import DDPM
+from scoremodel.processes.ncsn import NCSN
+from scoremodel.processes.sde import SDE
+from scoremodel.processes.ve import VE
+from scoremodel.processes.vp import VP, SubVP
+from scoremodel.samplers.base import SAMPLERS, Sampler
+from scoremodel.samplers.heun import Heun, StochasticHeun
+from scoremodel.samplers.langevin_dynamics import AnnealedLangevin, langevin
+from scoremodel.samplers.multistep import DPMSolver, SDEDPMSolver
+from scoremodel.samplers.probability_flow import Euler, RungeKutta
+from scoremodel.samplers.reverse_sde import (
     DDIM,
-    SAMPLERS,
     Ancestral,
-    AnnealedLangevin,
-    DPMSolver,
-    Euler,
     EulerMaruyama,
-    Heun,
     PredictorCorrector,
     ReverseDiffusion,
-    RungeKutta,
-    Sampler,
-    SDEDPMSolver,
-    StochasticHeun,
-    langevin,
-    sample,
 )
-from scoremodel.processes.sde import SDE, VE, VP, Process, SubVP
-from scoremodel.training.loop import TrainingConfig, train
+from scoremodel.samplers.sampling import sample
+from scoremodel.training.config import TrainingConfig
+from scoremodel.training.loop import train
 
 WEIGHT, COUNT = 0.8, 10_000
 ERROR = math.sqrt(WEIGHT * (1 - WEIGHT) / COUNT)

@@ -9,20 +9,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoremodel.processes.chain import DDPM
 from scoremodel.denoiser import Denoiser
 from scoremodel.oracles import GaussianMixture
-from scoremodel.samplers import (
-    DPMSolver,
-    Euler,
-    EulerMaruyama,
-    Heun,
-    RungeKutta,
-    Sampler,
-    sample,
-)
-from scoremodel.samplers.base import time_grid
-from scoremodel.processes.sde import SDE, VE, VP, SubVP
+from scoremodel.processes.ddpm import DDPM
+from scoremodel.processes.sde import SDE
+from scoremodel.processes.ve import VE
+from scoremodel.processes.vp import VP, SubVP
+from scoremodel.samplers.base import Sampler
+from scoremodel.samplers.grid import time_grid
+from scoremodel.samplers.heun import Heun
+from scoremodel.samplers.multistep import DPMSolver
+from scoremodel.samplers.probability_flow import Euler, RungeKutta
+from scoremodel.samplers.reverse_sde import EulerMaruyama
+from scoremodel.samplers.sampling import sample
 
 MEAN, STD = 0.4, 0.25
 GAUSSIAN = GaussianMixture([[MEAN]], [STD], [1.0])

@@ -7,9 +7,12 @@ import doctest
 import pytest
 import torch
 
-from scoremodel import sde as sde_module
-from scoremodel.processes.chain import process_from_config
-from scoremodel.processes.sde import SDE, VE, VP, CosineVP, SubVP
+import scoremodel.processes
+from scoremodel.processes.base import process_from_config
+from scoremodel.processes.cosine import CosineVP
+from scoremodel.processes.sde import SDE
+from scoremodel.processes.ve import VE
+from scoremodel.processes.vp import VP, SubVP
 
 PROCESSES = [VE(), VE(0.01, 50.0), VP(), VP(0.2, 12.0), SubVP(), CosineVP()]
 
@@ -146,6 +149,6 @@ def test_reverse_drift_and_probability_flow_are_the_published_formulas(sde: SDE)
 
 
 def test_the_examples_of_the_module_s_page_are_true() -> None:
-    result = doctest.testmod(sde_module)
+    result = doctest.testmod(scoremodel.processes)
     assert result.attempted >= 3
     assert result.failed == 0

@@ -8,10 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from scoremodel.processes.chain import DDPM, NCSN
+from scoremodel.processes.cosine import CosineVP
+from scoremodel.processes.ddpm import DDPM
+from scoremodel.processes.ncsn import NCSN
+from scoremodel.processes.sde import SDE
+from scoremodel.processes.ve import VE
+from scoremodel.processes.vp import VP, SubVP
 from scoremodel.training.loss import denoising_weight
-from scoremodel.processes.sde import SDE, VE, VP, CosineVP, SubVP
-from scoremodel.training.times import Importance, LogNormal, Stratified, Uniform
+from scoremodel.training.times.importance import Importance
+from scoremodel.training.times.log_normal import LogNormal
+from scoremodel.training.times.uniform import Stratified, Uniform
 
 SDES = [VE(0.01, 50.0), VP(), SubVP(), CosineVP()]
 
