@@ -269,7 +269,7 @@ def test_second_order_samplers_take_the_published_step(name: str, process: SDE, 
 # With steps so many that the data come out, and an upper bound of the noises drawn; 0 if the sampler
 # is not affine, whose samples are then counted. A sampler that is not here has 200 steps, if any.
 FINE: dict[str, tuple[Sampler, int]] = {
-    "annealed_langevin": (AnnealedLangevin(60, steps_per_level=30, step_size=0.05), 1802),
+    "annealed_langevin": (AnnealedLangevin(100, steps_per_level=30, step_size=0.05), 3002),
     "ancestral": (Ancestral(200, grid="log_snr"), 202),
     "ddim": (DDIM(150, grid="edm", eta=0.3), 202),
     "dpm_solver": (DPMSolver(60), 2),

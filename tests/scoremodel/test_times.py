@@ -100,5 +100,5 @@ def test_importance_factors_keep_the_expected_likelihood_loss_and_cut_its_varian
 def test_times_that_a_process_has_not_are_refused() -> None:
     with pytest.raises(ValueError, match="'importance' need g\\(t\\), which ncsn has not"):
         Importance().draw(4, NCSN(), draw(0))
-    with pytest.raises(ValueError, match="std > 0, got -1"):
+    with pytest.raises(ValueError, match="log_normal: std: -1 is not allowed"):
         LogNormal(std=-1)

@@ -178,9 +178,9 @@ def test_accumulated_gradients_are_the_large_batch_s_but_for_rounding(
         torch.testing.assert_close(other, mean, rtol=1e-3, atol=2e-5)
     for options, said in (
         ({"accumulate": 3}, "a batch of 16 does not have 3 equal parts"),
-        ({"accumulate": 0}, "a batch of 16 does not have 0 equal parts"),
-        ({"ema_half_lives": ()}, r"ema_half_lives must be positive, got \(\)"),
-        ({"ema_half_lives": (5.0, 0.0)}, r"ema_half_lives must be positive, got \(5.0, 0.0\)"),
+        ({"accumulate": 0}, "accumulate: 0 is not allowed"),
+        ({"ema_half_lives": ()}, r"ema_half_lives: \(\) is not allowed"),
+        ({"ema_half_lives": (5.0, 0.0)}, r"ema_half_lives: \(5.0, 0.0\) is not allowed"),
     ):
         with pytest.raises(ValueError, match=said):
             trained_with({}, **options)
