@@ -21,10 +21,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from tasks.device import device_name
+from tasks.hashes import content_hash, file_hash
+from tasks.process import build_process
+from tasks.sampler import build_sampler
 from torch import Tensor
 
 from benchmarks.peers import PEERS
-from scoremodel.data.scale import dequantise, quantise
+from scoremodel.data.scale import quantise, to_unit
 from scoremodel.data.sources.torchvision import load_torchvision
 from scoremodel.denoiser import Denoiser
 from scoremodel.evaluation.distance import frechet_distance, real_floor
@@ -36,14 +40,10 @@ from scoremodel.evaluation.extractors.classifier import (
 )
 from scoremodel.io.files import atomic_path, write_text
 from scoremodel.rng import generator
-from scoremodel.samplers import sample
+from scoremodel.samplers.sampling import sample
 from scoremodel.training.loop import train
-from tasks.device import device_name
-from tasks.hashes import content_hash, file_hash
 from tasks.params import load_params
 from tasks.pictures import save_picture
-from tasks.process import build_process
-from tasks.sampler import build_sampler
 from tasks.train import build_denoiser, training_config
 
 OURS = {"scoremodel VE": "fashion_ve", "scoremodel VP": "fashion_vp"}
@@ -61,7 +61,7 @@ def train_ours(model: str, pixels: Tensor, seconds: float) -> tuple[Denoiser, di
     which count too.
     """
     block = load_params().models[model]
-    scaled = dequantise(pixels, LEVELS)
+    scaled = to_unit(pixels, LEVELS)
     mean = float(scaled.mean())
     card = {
         "shape": list(pixels.shape[1:]),
@@ -112,7 +112,7 @@ def theirs(name: str, pixels: Tensor, seconds: float) -> tuple[Tensor, dict[str,
             order = [
                 part for part in shuffled.split(peer.batch_size) if len(part) == peer.batch_size
             ]
-        peer.step(dequantise(pixels[order.pop()], LEVELS))
+        peer.step(to_unit(pixels[order.pop()], LEVELS))
         steps += 1
     taken = time.perf_counter() - began
     drawn = torch.cat([peer.sample(100) for _ in range(COUNT // 100)])

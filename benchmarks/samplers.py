@@ -25,22 +25,21 @@ import torch
 from torch import Tensor, nn
 
 from scoremodel.denoiser import Denoiser
-from scoremodel.samplers import (
+from scoremodel.processes.ve import VE
+from scoremodel.processes.vp import VP
+from scoremodel.samplers.base import Sampler
+from scoremodel.samplers.heun import Heun, StochasticHeun
+from scoremodel.samplers.langevin_dynamics import AnnealedLangevin
+from scoremodel.samplers.multistep import DPMSolver, SDEDPMSolver
+from scoremodel.samplers.probability_flow import Euler
+from scoremodel.samplers.reverse_sde import (
     DDIM,
     Ancestral,
-    AnnealedLangevin,
-    DPMSolver,
-    Euler,
     EulerMaruyama,
-    Heun,
     PredictorCorrector,
     ReverseDiffusion,
-    Sampler,
-    SDEDPMSolver,
-    StochasticHeun,
-    sample,
 )
-from scoremodel.processes.sde import VE, VP
+from scoremodel.samplers.sampling import sample
 
 STEPS = 200
 SHAPE = (1, 28, 28)

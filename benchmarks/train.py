@@ -19,14 +19,15 @@ from statistics import median
 
 import pandas as pd
 import torch
+from tasks.device import device_name
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.peers import PEERS, SHAPE, Peer
 from scoremodel.denoiser import Denoiser
-from scoremodel.processes.sde import VP
-from scoremodel.training.loop import TrainingConfig, train
-from tasks.device import device_name
+from scoremodel.processes.vp import VP
+from scoremodel.training.config import TrainingConfig
+from scoremodel.training.loop import train
 
 NETWORK = {"kind": "unet", "width": 32, "multipliers": [1, 2, 2, 4]}
 

@@ -17,9 +17,10 @@ from prefect.artifacts import (
 
 from flows.local import Done
 from flows.progress import artifact_key
-from tasks.layout import REPORT, TABLE, VERDICT
-from tasks.params import Params
-from tasks.table import COLUMNS, TERMINAL, active_configurations, text
+from tasks.files.layout import PICTURES, REPORT, TABLE, VERDICT
+from tasks.params.schema import Params
+from tasks.results.active import active_configurations
+from tasks.results.table import labels, terminal, text
 
 __all__ = ["publish_results", "publish_summary", "publish_table"]
 
@@ -50,12 +51,14 @@ def publish_results(params: Params, root: Path) -> None:
     verdict = (root / VERDICT).read_text(encoding="utf-8")
     create_markdown_artifact(verdict, key="verdict", description="which model is better")
     publish_table(
-        rows[list(TERMINAL)].rename(columns=COLUMNS),
+        rows[terminal()].rename(columns=labels()),
         "results",
         "distances of the active configurations",
     )
-    for configuration in active_configurations(params):
-        encoded = base64.b64encode((root / configuration.grid).read_bytes()).decode()
+    for configuration in active_configurations(params.active.model_dump()):
+        encoded = base64.b64encode(
+            (root / PICTURES / f"{configuration.name}.png").read_bytes()
+        ).decode()
         create_image_artifact(
             image_url=f"data:image/png;base64,{encoded}",
             key=artifact_key(f"samples-{configuration.name}"),

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from flows.child import cleaned
 from flows.graph import StageNode
-from tasks.layout import LEDGER
+from tasks.files.layout import LEDGER
 
 __all__ = [
     "GitError",

@@ -40,7 +40,7 @@ from flows.local import Done, StageFailedError
 from flows.progress import PULSE
 from flows.worker import restore
 from scoremodel.io.files import write_text
-from tasks.layout import TIMINGS
+from tasks.files.layout import TIMINGS
 
 __all__ = ["Hand", "hand_over", "require_pools"]
 

@@ -38,11 +38,11 @@ from flows.parameters import (
 from flows.pipeline import schedule
 from flows.progress import Progress
 from flows.run import at_work, carry_out, finish, pedigree, run_name
-from tasks.hashes import content_hash
-from tasks.history import experiments, records_at
-from tasks.layout import LEDGER, TABLE, VERDICT
-from tasks.results import gather
-from tasks.verdict import verdicts
+from tasks.files.hashes import content_hash
+from tasks.files.layout import LEDGER, TABLE, VERDICT
+from tasks.results.gather import gather
+from tasks.results.history import experiments, records_at
+from tasks.results.verdict import verdicts
 
 __all__ = ["compare", "main", "sweep"]
 

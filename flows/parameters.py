@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import itertools
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import AfterValidator
-from ruamel.yaml import YAML
 
-from tasks.params import Params, ParamsError, load_params
+from tasks.params.load import checked, read_yaml
+from tasks.params.presets import as_override
+from tasks.params.schema import Params
 
 __all__ = [
     "Branch",
@@ -138,7 +138,7 @@ def as_overrides(values: dict[str, Any]) -> list[str]:
                 raise ValueError(
                     f"{inside}: {path!r} is not allowed in a flow, allowed: a path in the workspace"
                 )
-        found.append(f"{key}={_hydra(value)}")
+        found.append(as_override(key, value))
     return found
 
 
@@ -149,24 +149,6 @@ def _paths(key: str, value: Any) -> Iterator[tuple[str, str]]:
             yield from _paths(f"{key}.{name}", inside)
     elif key in _PATHS and isinstance(value, str):
         yield key, value
-
-
-def _hydra(value: Any) -> str:
-    """Return a value in the grammar of Hydra's overrides, by which DVC reads it."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, list):
-        return f"[{','.join(_hydra(item) for item in value)}]"
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_hydra(item)}" for key, item in value.items()) + "}"
-    # A backslash counts before a quote only.
-    text = re.sub(r"(\\*)'", r"\1\1\'", str(value))
-    text = re.sub(r"(\\+)$", r"\1\1", text)
-    return f"'{text}'"
 
 
 def overridden(values: dict[str, Any], path: Path = Path("params.yaml")) -> Params:
@@ -185,21 +167,15 @@ def overridden(values: dict[str, Any], path: Path = Path("params.yaml")) -> Para
         ParamsError: one line for each mistake.
         ValueError: for a key that `params.yaml` does not have.
     """
-    yaml = YAML(typ="safe", pure=True)
-    content = yaml.load(path)
+    content = read_yaml(path)
+    as_overrides(values)
     for key, value in values.items():
         block, names = content, key.split(".")
-        for name in names:
-            if not isinstance(block, dict) or name not in block:
-                raise ValueError(f"{path}: has no key {key!r} to set")
-            last, block = block, block[name]
-        last[names[-1]] = value
-    as_overrides(values)
-    with tempfile.TemporaryDirectory() as folder:
-        changed = Path(folder, path.name)
-        with changed.open("w", encoding="utf-8") as out:
-            yaml.dump(content, out)
-        try:
-            return load_params(changed)
-        except ParamsError as error:
-            raise ParamsError(str(error).replace(str(changed), str(path))) from None
+        if names[0] not in content:
+            raise ValueError(f"{path}: has no key {key!r} to set")
+        for name in names[:-1]:
+            inside = block.get(name)
+            block[name] = inside if isinstance(inside, dict) else {}
+            block = block[name]
+        block[names[-1]] = value
+    return checked(content, path)

@@ -27,7 +27,7 @@ from flows.run import at_work, carry_out, finish, pedigree, run_name
 from flows.worker import fetch_sources
 from flows.worker import push as push_stages
 from tasks.check import check, put_away_leftovers
-from tasks.params import Params
+from tasks.params.schema import Params
 
 __all__ = ["main", "pipeline", "schedule"]
 

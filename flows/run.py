@@ -23,7 +23,7 @@ from flows.child import DvcFailedError, StoppedError
 from flows.clones import clone, head, require_results_branch
 from flows.local import StageFailedError
 from flows.progress import Lookout
-from tasks.params import ParamsError
+from tasks.params.errors import ParamsError
 
 __all__ = ["REFUSED", "at_work", "carry_out", "finish", "pedigree", "run_name", "workspace"]
 

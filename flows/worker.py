@@ -22,7 +22,7 @@ from flows.graph import StageNode, ancestors, changed, stage_graph
 from flows.local import Job, StageFailedError, killed, run_stage
 from flows.parameters import Commit, RemoteUrl, Repository, Target
 from flows.progress import Lookout, Progress
-from tasks.layout import TIMINGS, Data
+from tasks.files.layout import TIMINGS, Configuration
 
 __all__ = ["fetch_sources", "push", "restore", "stage"]
 
@@ -134,7 +134,7 @@ def fetch_sources(root: Path, say: Say, stop: threading.Event) -> None:
         DvcFailedError: if the remote lacks them or cannot be reached, after several tries.
     """
     params = YAML(typ="safe", pure=True).load(root / "params.yaml")
-    tracked = [f"{Data(name).raw}.dvc" for name in params["active"]["datasets"]]
+    tracked = [f"{Configuration(name).raw}.dvc" for name in params["active"]["datasets"]]
     there = [path for path in tracked if (root / path).exists()]
     if there:
         _persist("dvc pull", ["pull", *there], root, say, stop)

@@ -129,7 +129,12 @@ def _denoising(data: Tensor, times: Times, how: _How, seed: int) -> _Learned:
         torch.manual_seed(derive_seed(seed, "weights"))
         std = float((data - mean).square().mean().sqrt())
         denoiser = Denoiser(
-            {"kind": "mlp", "width": _WIDTH, "depth": _DEPTH}, _SDE, data.shape[1:], mean.tolist(), std)
+            {"kind": "mlp", "width": _WIDTH, "depth": _DEPTH},
+            _SDE,
+            data.shape[1:],
+            mean.tolist(),
+            std,
+        )
     config = TrainingConfig(
         steps=how.steps,
         batch_size=how.batch_size,
@@ -248,9 +253,7 @@ def _regions(
     return found, profiles
 
 
-def _weights(
-    kinds: dict[str, _Learned], how: _How, seed: int
-) -> dict[str, dict[str, float]]:
+def _weights(kinds: dict[str, _Learned], how: _How, seed: int) -> dict[str, dict[str, float]]:
     """Return the share of samples in the heavier mode, of which the truth is 0.8."""
     draw = generator(seed, "starts")
     start = (2 * torch.rand(how.samples, 2, generator=draw) - 1) * _SQUARE

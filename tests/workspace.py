@@ -62,10 +62,11 @@ class Workspace:
             "models": ["vp"],
             "train_seeds": [0],
             "samplers": ["heun", "euler_maruyama"],
+            "applications": [],
             "studies": [],
         }
-        params["models"]["vp"]["training"] |= {"steps": 6, "log_every": 3, "batch_size": 16}
-        params["models"]["vp"]["network"]["unet"]["width"] = 8
+        params["models"]["vp"]["training"] = {"steps": 6, "log_every": 3, "batch_size": 16}
+        params["models"]["vp"]["network"] = {"unet": {"width": 8}}
         params["samplers"]["heun"]["steps"] = 3
         params["samplers"]["euler_maruyama"]["steps"] = 4
         params["evaluation"] |= {"count": 100, "floor_repeats": 3, "batch_size": 64}

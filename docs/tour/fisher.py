@@ -5,11 +5,9 @@ from drawing import figure, save
 # --8<-- [start:api]
 import torch
 
-from scoremodel.training.loss import (
-    explicit_score_matching,
-    implicit_score_matching,
-    sliced_score_matching,
-)
+from scoremodel.training.loss import explicit_score_matching
+from scoremodel.training.loss import implicit_score_matching
+from scoremodel.training.loss import sliced_score_matching
 
 draw = torch.Generator().manual_seed(0)
 dimensions, std = 2, 0.5

@@ -21,7 +21,7 @@ from typing import Any
 
 from scoremodel.registry import Registry
 
-__all__ = ["Kinds", "Code", "closure", "main_module", "syntax_hash"]
+__all__ = ["Code", "Kinds", "closure", "main_module", "syntax_hash"]
 
 Kinds = Mapping[str, list[str]]
 """Package with a registry → the kinds that a stage is run with; a package that is not named: all."""

@@ -1,15 +1,15 @@
 """What a stage is told: small files that `check` writes, each of one thing that results depend on.
 
-    machine.json             threads, device, tf32, deterministic
-    datasets/NAME.json       how a source is split
-    extractors/NAME.json     of which kind a data set's features are
-    models/DATASET-NAME.json process, network and training of a model on a data set
-    samplers/NAME.json       a sampler
-    judge/NAME.json          draws, floor, metrics: how many samples, against what
-    applications/NAME.json, studies/NAME.json
-    active.json              what runs
-    code/STAGE@NAME.json     the code that one run of a stage is, see `tasks.files.code`
-    keeping.json             checkpoints and watching, on which no result depends
+machine.json             threads, device, tf32, deterministic
+datasets/NAME.json       how a source is split
+extractors/NAME.json     of which kind a data set's features are
+models/DATASET-NAME.json process, network and training of a model on a data set
+samplers/NAME.json       a sampler
+judge/NAME.json          draws, floor, metrics: how many samples, against what
+applications/NAME.json, studies/NAME.json
+active.json              what runs
+code/STAGE@NAME.json     the code that one run of a stage is, see `tasks.files.code`
+keeping.json             checkpoints and watching, on which no result depends
 """
 
 from __future__ import annotations

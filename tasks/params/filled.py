@@ -27,8 +27,9 @@ _WITH_STEPS = re.compile(r"(?P<name>.+)_(?P<steps>\d+)")
 def walk(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     """Yield the path and the value of every mapping, list and leaf inside a value, itself first."""
     yield path, value
-    inside = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()  # fmt: skip
-    for key, one in inside:
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+    for key, one in value.items() if isinstance(value, Mapping) else ():
         yield from walk(one, (*path, key))
 
 
@@ -101,9 +102,7 @@ def _kind_of(layers: list[tuple[Path, Any]]) -> str:
     return str(layers[1][0][1])
 
 
-def _chain(
-    key: str, name: str, block: Any, blocks: Mapping[str, Any]
-) -> list[tuple[Path, Any]]:
+def _chain(key: str, name: str, block: Any, blocks: Mapping[str, Any]) -> list[tuple[Path, Any]]:
     """Return the block and those that it is like, the first of them first, each with its place."""
     chain: list[tuple[Path, Any]] = [((key, name), block)]
     seen = [name]

@@ -14,7 +14,15 @@ from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import docstring_parser
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    create_model,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from scoremodel.bounds import Bounds
@@ -97,8 +105,7 @@ def block(
         missing = default in (..., dataclasses.MISSING, inspect.Parameter.empty)
         if isinstance(default, tuple):
             default = list(default)
-        field = Field(description=said.get(name)) if missing else Field(default, description=said.get(name))  # fmt: skip
-        fields[name] = (annotation, field)
+        fields[name] = (annotation, Field(... if missing else default, description=said.get(name)))
 
     def agrees(given: BaseModel) -> BaseModel:
         parameters = {name: getattr(given, name) for name in defaults if name not in leave_out}
@@ -173,7 +180,9 @@ def _above(other: str) -> AfterValidator:
         low = info.data.get(other)
         if low is not None and value is not None and value <= low:
             raise PydanticCustomError(
-                "above", "a number greater than {other} ({low})", {"other": other, "low": f"{low:g}"}
+                "above",
+                "a number greater than {other} ({low})",
+                {"other": other, "low": f"{low:g}"},
             )
         return value
 

@@ -169,4 +169,3 @@ def write(found: Mapping[str, Any]) -> None:
     for path in RESOLVED.rglob("*.json"):
         if path not in kept:
             path.unlink()
-

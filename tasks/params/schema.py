@@ -130,9 +130,7 @@ _Training = block(
     TrainingConfig,
     types={
         "times": kinds(TIMES, lambda kind, cls: block(cls, kind=kind)),
-        "ema_half_lives": Annotated[
-            list[_Positive], Field(min_length=1), AfterValidator(_unique)
-        ],
+        "ema_half_lives": Annotated[list[_Positive], Field(min_length=1), AfterValidator(_unique)],
     },
     check=False,  # its times are a block still
 )
@@ -211,8 +209,8 @@ class Evaluation(Strict):
     batch_size: _Count = Field(description="of sampling; samples do not depend on it")
     floor_repeats: _Several = Field(description="random training subsets, for the floor")
     neighbours: _Count = Field(description="k of precision, recall, density and coverage")
-    extractor: Annotated[Classifier | Inception | TorchScript, Field(discriminator="kind")] = (
-        Field(description="of images' features; vectors are their own features")
+    extractor: Annotated[Classifier | Inception | TorchScript, Field(discriminator="kind")] = Field(
+        description="of images' features; vectors are their own features"
     )
 
     @field_validator("neighbours")

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from tasks.files.layout import PICTURES, Configuration
+from tasks.files.layout import PICTURES
 from tasks.report.figures.base import Results, figures
 from tasks.results.active import Active, active_configurations, active_models
 from tasks.results.table import labels, summary, with_spread

@@ -16,7 +16,9 @@ Active = Mapping[str, list[Any]]
 
 def active_configurations(active: Active) -> Iterator[Configuration]:
     """Yield every combination of data set, model, training seed and sampler."""
-    for values in product(active["datasets"], active["models"], active["train_seeds"], active["samplers"]):
+    for values in product(
+        active["datasets"], active["models"], active["train_seeds"], active["samplers"]
+    ):
         yield Configuration(*values)
 
 

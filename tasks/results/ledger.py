@@ -22,8 +22,8 @@ from typing import Any
 from filelock import FileLock
 from ruamel.yaml import YAML
 
-from scoremodel.io.files import write_text
 from scoremodel.evaluation.metrics.base import ordered_metrics
+from scoremodel.io.files import write_text
 from tasks.files.hashes import content_hash, file_hash
 from tasks.files.layout import LEDGER, RESOLVED, Configuration
 from tasks.files.timing import read_timing
@@ -139,15 +139,18 @@ def read_resolved(path: str, md5: str) -> dict[str, Any]:
     """
     here = Path(path)
     if here.is_file() and file_hash(here) == md5:
-        content: dict[str, Any] = json.loads(here.read_text(encoding="utf-8"))
-        return content
+        return _json(here)
     from dvc.repo import Repo  # half a second that only other commits' rows need
 
     with Repo(".") as repo:
         cached = Path(repo.cache.local.oid_to_path(md5))
     if not cached.is_file():
         raise ValueError(f"{path}: as it was ({md5[:8]}) is not in DVC's cache; dvc fetch check")
-    content = json.loads(cached.read_text(encoding="utf-8"))
+    return _json(cached)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
 
 

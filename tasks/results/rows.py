@@ -9,7 +9,6 @@ import pandas as pd
 
 from scoremodel.evaluation.comparison import compare
 from tasks.results.history import commit_time, records_at
-from tasks.results.ledger import read_rows
 
 __all__ = [
     "PARTS",
@@ -29,7 +28,7 @@ PARTS = ("dataset", "model", "train_seed", "sampler")
 def rows() -> list[dict[str, Any]]:
     """Return every row of the ledger, with its name and its configuration's parts."""
     found = []
-    for name, row in readrows().items():
+    for name, row in read_rows().items():
         dataset, model, train_seed, sampler = row["configuration"].split("-")
         parts = {"dataset": dataset, "model": model, "train_seed": int(train_seed)}
         found.append({"name": name, **parts, "sampler": sampler, **row})

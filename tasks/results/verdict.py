@@ -214,9 +214,7 @@ def markdown(records: Sequence[dict[str, Any]], rows: pd.DataFrame) -> str:
             shown.append(
                 {"model": name, "to held-out": distance}
                 | {
-                    read[f"{metric}_mean"]: with_spread(
-                        side[metric]["mean"], side[metric]["std"]
-                    )
+                    read[f"{metric}_mean"]: with_spread(side[metric]["mean"], side[metric]["std"])
                     for metric in _COLUMNS
                     if metric in side
                 }

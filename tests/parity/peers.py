@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from scoremodel.oracles import GaussianMixture
-from scoremodel.samplers import Sampler
-from scoremodel.processes.sde import Process
+from scoremodel.processes.base import Process
+from scoremodel.samplers.base import Sampler
 
 SHAPE = (6, 3)
 MIXTURE = GaussianMixture([[-0.6, -0.6, 0.1], [0.5, 0.4, 0.0]], [0.2, 0.3], [0.7, 0.3])

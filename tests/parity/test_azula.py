@@ -6,9 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoremodel.samplers import DDIM, Ancestral, Euler, Heun, Sampler
-from scoremodel.samplers.base import time_grid
-from scoremodel.processes.sde import SDE, VE, VP, CosineVP, SubVP
+from scoremodel.processes.cosine import CosineVP
+from scoremodel.processes.sde import SDE
+from scoremodel.processes.ve import VE
+from scoremodel.processes.vp import VP, SubVP
+from scoremodel.samplers.base import Sampler
+from scoremodel.samplers.grid import time_grid
+from scoremodel.samplers.heun import Heun
+from scoremodel.samplers.probability_flow import Euler
+from scoremodel.samplers.reverse_sde import DDIM, Ancestral
 from tests.parity.peers import denoised, ours, standard_normal
 
 pytestmark = pytest.mark.parity

@@ -11,9 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoremodel.processes.chain import DDPM
-from scoremodel.denoiser import convert
-from scoremodel.samplers import DDIM, Ancestral, DPMSolver, Euler, Heun, Sampler, SDEDPMSolver
+from scoremodel.parametrisation import convert
+from scoremodel.processes.ddpm import DDPM
+from scoremodel.samplers.base import Sampler
+from scoremodel.samplers.heun import Heun
+from scoremodel.samplers.multistep import DPMSolver, SDEDPMSolver
+from scoremodel.samplers.probability_flow import Euler
+from scoremodel.samplers.reverse_sde import DDIM, Ancestral
 from tests.parity.peers import denoised, ours, standard_normal
 
 pytestmark = pytest.mark.parity

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from scoremodel.io.checkpoint import Checkpoints, Chunks, Stopped
 from scoremodel.denoiser import Denoiser
-from scoremodel.processes.sde import VP
-from scoremodel.training.loop import TrainingConfig, train
+from scoremodel.io.checkpoint import Checkpoints, Chunks, Stopped
+from scoremodel.processes.vp import VP
+from scoremodel.training.config import TrainingConfig
+from scoremodel.training.loop import train
 from tests.scoremodel.test_training import NETWORK, Witness, digest, images
 
 STEPS = 13

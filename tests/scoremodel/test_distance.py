@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from scoremodel.data.scale import dequantise, quantise
+from scoremodel.data.scale import quantise, to_unit
 from scoremodel.evaluation.distance import (
     frechet_distance,
     frechet_infinity,
@@ -57,7 +57,7 @@ def test_distance_equals_clean_fid_s_folder_route(tmp_path: Path) -> None:
             Image.fromarray(image).save(tmp_path / str(side) / f"{index:03}.png")
 
     def on_three_channels(x: torch.Tensor) -> torch.Tensor:
-        return extractor(dequantise(x[:, :1], 256))
+        return extractor(to_unit(x[:, :1], 256))
 
     theirs = fid.compute_fid(
         str(tmp_path / "0"),
@@ -203,7 +203,7 @@ def test_distances_order_as_the_damage_does(
     pixels, labels = digits
     real, other = pixels[:898], pixels[898:]
     draw = torch.Generator().manual_seed(0)
-    x = dequantise(other, 17)
+    x = to_unit(other, 17)
     damaged = [
         other,
         quantise(x + 0.1 * torch.randn(x.shape, generator=draw), 17),
@@ -224,8 +224,8 @@ def test_rotations_carry_their_number_of_quarter_turns() -> None:
     assert turned[2, 0].tolist() == [[1, 3], [0, 2]]  # a quarter turn, counter-clockwise
 
 
-def test_quantise_inverts_dequantise_for_every_level() -> None:
+def test_quantise_inverts_to_unit_for_every_level() -> None:
     for levels in (2, 17, 256):
         pixels = torch.arange(levels, dtype=torch.uint8)
-        assert torch.equal(quantise(dequantise(pixels, levels), levels), pixels)
+        assert torch.equal(quantise(to_unit(pixels, levels), levels), pixels)
     assert quantise(torch.tensor([-9.0, 9.0]), 17).tolist() == [0, 16]

@@ -8,13 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoremodel.processes.chain import DDPM
 from scoremodel.denoiser import Denoiser
 from scoremodel.flow import flow
 from scoremodel.latents import decode, encode, interpolate
-from scoremodel.likelihood import bits_per_dim, log_likelihood, uniform_dequantise
+from scoremodel.likelihood import bits_per_dim, dequantise, log_likelihood
 from scoremodel.oracles import Gaussian, GaussianMixture
-from scoremodel.processes.sde import SDE, VE, VP, SubVP
+from scoremodel.processes.ddpm import DDPM
+from scoremodel.processes.sde import SDE
+from scoremodel.processes.ve import VE
+from scoremodel.processes.vp import VP, SubVP
 
 MEAN, STD = [0.7, -0.2, 0.1], 0.25
 GAUSSIAN = GaussianMixture([MEAN], [STD], [1.0])
@@ -94,20 +96,20 @@ def test_uniform_data_take_the_logarithm_of_the_levels_in_bits(levels: int) -> N
 
 def test_dequantised_levels_fill_their_bins_and_know_their_level() -> None:
     pixels = torch.arange(17, dtype=torch.uint8).repeat(400, 1)
-    x = uniform_dequantise(pixels, 17, seed=3)
+    x = dequantise(pixels, 17, seed=3)
     back = (x + 1) * 8
     assert torch.equal(back.round().to(torch.uint8), pixels)
     inside = (back - pixels).flatten()
     assert abs(float(inside.mean())) < 4 / math.sqrt(12 * len(inside))
     assert float(inside.var()) == pytest.approx(1 / 12, rel=0.05)
-    assert torch.equal(uniform_dequantise(pixels[100:], 17, seed=3, start=100), x[100:])
+    assert torch.equal(dequantise(pixels[100:], 17, seed=3, start=100), x[100:])
 
 
 def test_data_without_levels_have_no_bits_and_chains_no_flow() -> None:
     with pytest.raises(ValueError, match="need the number of grey levels"):
         bits_per_dim(torch.zeros(1), 2, None)
     with pytest.raises(ValueError, match="need the number of grey levels"):
-        uniform_dequantise(torch.zeros(1, 2), None, 0)
+        dequantise(torch.zeros(1, 2), None, 0)
     with pytest.raises(ValueError, match="a likelihood needs a process with drift"):
         log_likelihood(lambda x, t: x, torch.zeros(1, 2), process=DDPM())
     with pytest.raises(ValueError, match="need probes, not None"):

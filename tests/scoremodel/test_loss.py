@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scoremodel.processes.chain import DDPM
-from scoremodel.training.loss import denoising_loss, denoising_weight
 from scoremodel.oracles import GaussianMixture
-from scoremodel.processes.sde import SDE, VE, VP, SubVP
+from scoremodel.processes.ddpm import DDPM
+from scoremodel.processes.sde import SDE
+from scoremodel.processes.ve import VE
+from scoremodel.processes.vp import VP, SubVP
+from scoremodel.training.loss import denoising_loss, denoising_weight
 
 PROCESSES = [VE(0.01, 50.0), VP(), SubVP()]
 

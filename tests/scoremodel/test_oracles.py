@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from scoremodel.oracles import GaussianMixture
-from scoremodel.processes.sde import SDE, VE, VP, SubVP
+from scoremodel.processes.sde import SDE
+from scoremodel.processes.ve import VE
+from scoremodel.processes.vp import VP, SubVP
 
 MIXTURE = GaussianMixture([[-2.0, 1.0], [1.5, 0.0], [0.0, -3.0]], [0.3, 0.5, 0.1], [0.6, 0.3, 0.1])
 

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from scoremodel.processes.chain import DDPM
 from scoremodel.denoiser import Denoiser
 from scoremodel.oracles import GaussianMixture
-from scoremodel.samplers import (
-    DPMSolver,
-    Euler,
-    EulerMaruyama,
-    Heun,
-    RungeKutta,
-    Sampler,
-    sample,
-)
-from scoremodel.samplers.base import time_grid
-from scoremodel.processes.sde import SDE, VE, VP, SubVP
+from scoremodel.processes.ddpm import DDPM
+from scoremodel.processes.sde import SDE
+from scoremodel.processes.ve import VE
+from scoremodel.processes.vp import VP, SubVP
+from scoremodel.samplers.base import SAMPLERS, Sampler
+from scoremodel.samplers.grid import time_grid
+from scoremodel.samplers.heun import Heun
+from scoremodel.samplers.probability_flow import Euler, RungeKutta
+from scoremodel.samplers.reverse_sde import EulerMaruyama
+from scoremodel.samplers.sampling import sample
+from tests.scoremodel.exact import MEAN, STD, ends
 
-MEAN, STD = 0.4, 0.25
 GAUSSIAN = GaussianMixture([[MEAN]], [STD], [1.0])
 PROCESSES = [VE(0.01, 50.0), VP(), SubVP()]
 
@@ -62,70 +58,29 @@ def test_edm_grid_is_the_published_formula() -> None:
     torch.testing.assert_close(sigma, published, rtol=1e-9, atol=0)
 
 
-@pytest.mark.parametrize(("cls", "order"), [(Euler, 1), (Heun, 2), (DPMSolver, 2)])
+@pytest.mark.parametrize(("name", "order"), [("euler", 1), ("heun", 2), ("dpm_solver", 2)])
 @pytest.mark.parametrize("grid", ["uniform", "log_snr", "edm"])
 @pytest.mark.parametrize("sde", PROCESSES, ids=str)
 def test_ode_samplers_converge_to_the_exact_map_at_their_order(
-    sde: SDE, grid: str, cls: type[Sampler], order: int
+    sde: SDE, grid: str, name: str, order: int
 ) -> None:
     """O3: x_0 = alpha_0 m + (x_T − alpha_T m) sqrt(v_0 / v_T), error ~ steps^−order."""
-    ends = torch.tensor([1.0, sde.t_min], dtype=torch.float64)
-    alpha, variance = sde.alpha(ends), sde.alpha(ends) ** 2 * STD**2 + sde.sigma(ends) ** 2
+    t = torch.tensor([1.0, sde.t_min], dtype=torch.float64)
+    alpha, variance = sde.alpha(t), sde.alpha(t) ** 2 * STD**2 + sde.sigma(t) ** 2
 
     # The uniform grid reaches its asymptotic order late: its last steps span a decade of noise.
     counts = [400, 800, 1600] if grid == "uniform" else [50, 100, 200]
     if grid == "uniform" and isinstance(sde, VP):
         counts = [4000, 8000]
+    z = torch.linspace(-3, 3, 8, dtype=torch.float64)
+    x = sde.prior_std() * z + (MEAN if sde.prior_keeps_mean else 0.0)
+    target = alpha[1] * MEAN + (x - alpha[0] * MEAN) * (variance[1] / variance[0]).sqrt()
     errors = []
     for steps in counts:
-        path = sample(
-            exact(sde),
-            cls(steps, grid=grid, denoise_last=False),  # type: ignore[call-arg, arg-type]
-            8,
-            0,
-            process=sde,
-            shape=(1,),
-            dtype=torch.float64,
-            mean=MEAN,
-            batch_size=8,
-            trajectory=True,
-        ).trajectory
-        assert path is not None
-        assert len(path) == steps + 1
-        start = path[0] - alpha[0] * MEAN
-        target = alpha[1] * MEAN + start * (variance[1] / variance[0]).sqrt()
-        errors.append(float((path[-1] - target).abs().max()))
+        end = ends(SAMPLERS.make(name, steps=steps, grid=grid, denoise_last=False), sde, x)
+        errors.append(float((end - target).abs().max()))
     slope = np.polyfit(np.log(counts), np.log(errors), 1)[0]
     assert slope == pytest.approx(-order, abs=0.15)
-
-
-@pytest.mark.parametrize("steps", [20, 100])
-@pytest.mark.parametrize("sde", PROCESSES, ids=str)
-def test_euler_maruyama_has_the_moments_of_its_own_recursion(sde: SDE, steps: int) -> None:
-    """O4: mean' = A mean + B and var' = A² var + C², written here from f, g and the exact score."""
-    t = torch.linspace(1, sde.t_min, steps + 1, dtype=torch.float64)
-    mean = MEAN if isinstance(sde, VE) else 0.0
-    variance = sde.prior_std() ** 2
-    for index in range(steps):
-        here, delta = t[index], float(t[index] - t[index + 1])
-        alpha, f, g2 = float(sde.alpha(here)), float(sde.f(here)), float(sde.g(here)) ** 2
-        v = alpha**2 * STD**2 + float(sde.sigma(here)) ** 2
-        a = 1 - delta * f - delta * g2 / v  # the score is −(x − alpha m) / v
-        mean = a * mean + delta * g2 * alpha * MEAN / v
-        variance = a**2 * variance + (delta * g2 if index < steps - 1 else 0.0)
-    count = 20_000
-    x = draw(EulerMaruyama(steps), sde, count)
-    assert abs(float(x.mean()) - mean) < 4 * math.sqrt(variance / count)
-    assert abs(float(x.var()) / variance - 1) < 4 * math.sqrt(2 / count)
-
-
-def test_the_prior_of_ve_is_centred_on_the_mean_of_the_data() -> None:
-    """With a zero mean the ODE's result would be off by −m s / sqrt(sigma_max² + s²)."""
-    sde, count = VE(0.01, 2.0), 40_000
-    x = draw(Heun(64), sde, count)
-    off = MEAN * STD / math.hypot(2.0, STD)
-    assert off > 8 * STD / math.sqrt(count)
-    assert abs(float(x.mean()) - MEAN) < 4 * STD / math.sqrt(count)
 
 
 @pytest.mark.parametrize(
@@ -158,18 +113,42 @@ def untrained() -> Denoiser:
 
 @pytest.mark.parametrize("sampler", [Heun(4), EulerMaruyama(6)], ids=str)
 def test_sample_i_is_a_function_of_seed_and_i(untrained: Denoiser, sampler: Sampler) -> None:
-    """O10: whatever the number of samples, the batch size and the first number.
+    """O10: bit for bit, whatever the number of samples, the batch size and the first number."""
+    whole = sample(untrained, sampler, 40, 7, batch_size=40).x
+    for batch_size in (1, 7, 16, 19, 21, 39):
+        assert torch.equal(sample(untrained, sampler, 40, 7, batch_size=batch_size).x, whole)
+    for start, count in ((33, 1), (20, 5), (3, 17)):
+        part = sample(untrained, sampler, count, 7, start=start).x
+        assert torch.equal(part, whole[start : start + count])
+    assert not torch.equal(sample(untrained, sampler, 40, 8).x, whole)
 
-    Bit for bit, but for batches under 16, where matrix products are rounded differently.
-    """
-    whole = sample(untrained, sampler, 64, 7, batch_size=32).x
-    for batch_size in (16, 33, 64):
-        assert torch.equal(sample(untrained, sampler, 64, 7, batch_size=batch_size).x, whole)
-    for batch_size in (1, 8):
-        x = sample(untrained, sampler, 64, 7, batch_size=batch_size).x
-        torch.testing.assert_close(x, whole, rtol=0, atol=2e-4)
-    assert torch.equal(sample(untrained, sampler, 5, 7, start=40, batch_size=32).x, whole[40:45])
-    assert not torch.equal(sample(untrained, sampler, 64, 8, batch_size=32).x, whole)
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "rows"),
+    [(448, 300, [224, 224]), (50, 20, [16, 17, 17]), (20, 3, [16] * 7), (5, 128, [16])],
+)
+def test_the_network_sees_no_rows_but_those_asked_for(
+    untrained: Denoiser, count: int, batch_size: int, rows: list[int]
+) -> None:
+    """And, on a CPU, those that fill a small batch up to 16, which nobody else sees."""
+    seen: list[int] = []
+    states: list[int] = []
+    hook = untrained.network.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    out = sample(
+        untrained,
+        Euler(1),
+        count,
+        0,
+        batch_size=batch_size,
+        trajectory=True,
+        callback=lambda _, x: states.append(len(x)),
+    )
+    hook.remove()
+    assert seen == rows
+    assert sum(states) == count
+    assert out.trajectory is not None
+    assert out.trajectory.shape == (2, count, 1, 8, 8)
+    assert out.nfe == 1
 
 
 def test_no_two_samples_share_their_noise() -> None:
@@ -232,5 +211,5 @@ def test_wrong_arguments_are_named(arguments: dict[str, object], words: str) -> 
     count = settings.pop("count")
     with pytest.raises(ValueError, match=words):
         sample(exact(VP()), Heun(4), count, 0, **settings)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="steps >= 1, got 0"):
+    with pytest.raises(ValueError, match="heun: steps: 0 is not allowed"):
         Heun(0)

@@ -9,6 +9,12 @@ import torch
 from torch import Tensor
 
 from scoremodel.denoiser import Denoiser
+from scoremodel.oracles import GaussianMixture
+from scoremodel.processes.sde import SDE
+from scoremodel.processes.ve import VE
+from scoremodel.processes.vp import VP
+from scoremodel.training.config import TrainingConfig
+from scoremodel.training.loop import train
 from scoremodel.training.loss import (
     Objective,
     Score,
@@ -18,10 +24,9 @@ from scoremodel.training.loss import (
     score_matching_loss,
     sliced_score_matching,
 )
-from scoremodel.oracles import GaussianMixture
-from scoremodel.processes.sde import SDE, VE, VP
-from scoremodel.training.times import LogNormal, Single, Stratified
-from scoremodel.training.loop import TrainingConfig, train
+from scoremodel.training.times.log_normal import LogNormal
+from scoremodel.training.times.single import Single
+from scoremodel.training.times.uniform import Stratified
 
 MEAN = torch.tensor([0.4, -1.0, 0.2], dtype=torch.float64)
 STD = 0.5

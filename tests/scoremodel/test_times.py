@@ -8,10 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from scoremodel.processes.chain import DDPM, NCSN
+from scoremodel.processes.cosine import CosineVP
+from scoremodel.processes.ddpm import DDPM
+from scoremodel.processes.ncsn import NCSN
+from scoremodel.processes.sde import SDE
+from scoremodel.processes.ve import VE
+from scoremodel.processes.vp import VP, SubVP
 from scoremodel.training.loss import denoising_weight
-from scoremodel.processes.sde import SDE, VE, VP, CosineVP, SubVP
-from scoremodel.training.times import Importance, LogNormal, Stratified, Uniform
+from scoremodel.training.times.importance import Importance
+from scoremodel.training.times.log_normal import LogNormal
+from scoremodel.training.times.uniform import Stratified, Uniform
 
 SDES = [VE(0.01, 50.0), VP(), SubVP(), CosineVP()]
 
@@ -94,5 +100,5 @@ def test_importance_factors_keep_the_expected_likelihood_loss_and_cut_its_varian
 def test_times_that_a_process_has_not_are_refused() -> None:
     with pytest.raises(ValueError, match="'importance' need g\\(t\\), which ncsn has not"):
         Importance().draw(4, NCSN(), draw(0))
-    with pytest.raises(ValueError, match="std > 0, got -1"):
+    with pytest.raises(ValueError, match="log_normal: std: -1 is not allowed"):
         LogNormal(std=-1)

@@ -12,11 +12,11 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 from scipy.stats import multivariate_normal
+from tasks.arrays import read_rows
 
 from scoremodel.denoiser import load
 from scoremodel.likelihood import uniform_dequantise
 from tasks.applications import build_operator
-from tasks.arrays import read_rows
 from tasks.params import BlurOperator, DownsampleOperator, MaskOperator
 from tests.workspace import Workspace
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from tasks.arrays import read_rows, write_rows
 
 TRAIN = r"""

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tasks.layout import Configuration
 from tasks.ledger import LedgerError, append, inputs, read_row, read_rows
 

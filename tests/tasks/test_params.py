@@ -8,19 +8,19 @@ from typing import Annotated, Any, get_args, get_origin
 
 import pytest
 import torch
-
-from scoremodel.processes.chain import CHAINS
-from scoremodel.denoiser import Preconditioning
-from scoremodel.inverse import Method
-from scoremodel.training.loss import Objective, Weighting
-from scoremodel.samplers import GRIDS, SAMPLERS
-from scoremodel.processes.sde import SDE, SDES
-from scoremodel.training.times import TIMES
-from scoremodel.training.loop import TrainingConfig
-from tasks import params
-from tasks.params import ParamsError, load_params
 from tasks.process import build_process
 from tasks.sampler import build_sampler
+
+from scoremodel.denoiser import Preconditioning
+from scoremodel.inverse import Method
+from scoremodel.processes.chain import CHAINS
+from scoremodel.processes.sde import SDE, SDES
+from scoremodel.samplers import GRIDS, SAMPLERS
+from scoremodel.training.loop import TrainingConfig
+from scoremodel.training.loss import Objective, Weighting
+from scoremodel.training.times import TIMES
+from tasks import params
+from tasks.params import ParamsError, load_params
 from tests.workspace import ROOT
 
 SHIPPED = (ROOT / "params.yaml").read_text()

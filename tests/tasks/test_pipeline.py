@@ -15,15 +15,15 @@ import pytest
 import torch
 from PIL import Image
 from ruamel.yaml import YAML
+from tasks.arrays import read_rows
+from tasks.hashes import content_hash
 
-from scoremodel.processes.chain import NCSN, ncsnv2_levels
 from scoremodel.data.scale import quantise
 from scoremodel.denoiser import load
 from scoremodel.evaluation.extractors.classifier import Classifier, accuracy, load_extractor
-from scoremodel.samplers import Heun, sample
+from scoremodel.processes.chain import NCSN, ncsnv2_levels
 from scoremodel.processes.sde import VE
-from tasks.arrays import read_rows
-from tasks.hashes import content_hash
+from scoremodel.samplers import Heun, sample
 from tasks.sample import draw_labels
 from tests.scoremodel.test_inception import StandIn
 from tests.workspace import ROOT, Workspace

@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
-
 from tasks.hashes import content_hash
-from tasks.results import changes
 from tasks.table import with_spread
+
+from tasks.results import changes
 from tests.workspace import Workspace
 
 

@@ -11,16 +11,16 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from tasks.watch import Watch
 
-from scoremodel.processes.chain import NCSN
 from scoremodel.data.scale import quantise
 from scoremodel.denoiser import Denoiser
-from scoremodel.samplers import DPMSolver, sample
+from scoremodel.processes.chain import NCSN
 from scoremodel.processes.sde import VP
+from scoremodel.samplers import DPMSolver, sample
 from tasks.params import ParamsError
 from tasks.params import Watch as Settings
 from tasks.pictures import picture
-from tasks.watch import Watch
 from tests.workspace import Workspace
 
 
