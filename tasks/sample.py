@@ -56,12 +56,12 @@ def draw_labels(counts: Sequence[int] | None, count: int, seed: int) -> Tensor |
 
 def build_sampler(chosen: Mapping[str, Any]) -> Sampler:
     """Return the sampler that a block describes, `check` having filled it in."""
-    own = {
+    own: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in chosen.items()
-        if key not in ("guidance", "path", "ema_half_life")
+        if key not in ("kind", "guidance", "path", "ema_half_life")
     }
-    made: Sampler = SAMPLERS.make(own.pop("kind"), **own)
+    made: Sampler = SAMPLERS.make(chosen["kind"], **own)
     return made
 
 

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from scoremodel.data.scale import to_unit
-from scoremodel.denoiser import Denoise, Denoiser
+from scoremodel.denoiser import Denoiser
 from scoremodel.io.checkpoint import Checkpoints
 from scoremodel.io.denoisers import save
 from scoremodel.io.files import atomic_path
+from scoremodel.parametrisation import Denoise
 from scoremodel.processes.base import Process, process_from_config
 from scoremodel.rng import derive_seed
 from scoremodel.training.config import TrainingConfig, resolve_precision

@@ -117,11 +117,9 @@ def block(
             raise PydanticCustomError("made", "{said}", {"said": str(error)}) from None
         return given
 
+    validators: dict[str, Any] = {"agrees": model_validator(mode="after")(agrees)} if check else {}
     model: type[BaseModel] = create_model(
-        cls.__name__,
-        __base__=base,
-        __validators__={"agrees": model_validator(mode="after")(agrees)} if check else {},
-        **fields,
+        cls.__name__, __base__=base, __validators__=validators, **fields
     )
     model.__doc__ = (inspect.getdoc(cls) or "").split("\n")[0]
     return model
@@ -149,16 +147,16 @@ def _converted(annotation: Any) -> Any:
         constraints: list[Any] = []
         for note in notes:
             if isinstance(note, Bounds):
-                given = {key: getattr(note, key) for key in ("gt", "ge", "lt", "le")}
                 number = _number(inner)
-                finite = {"allow_inf_nan": False} if number is float else {}
-                kept = {
-                    key: int(value) if number is int else value
-                    for key, value in given.items()
-                    if value is not None
+                given: dict[str, Any] = {
+                    key: number(getattr(note, key))
+                    for key in ("gt", "ge", "lt", "le")
+                    if getattr(note, key) is not None
                 }
-                if kept or finite:
-                    constraints.append(Field(**kept, **finite))
+                if number is float:
+                    given["allow_inf_nan"] = False
+                if given:
+                    constraints.append(Field(**given))
                 if note.above is not None:
                     constraints.append(_above(note.above))
             else:

@@ -171,8 +171,9 @@ def _fields(raw: Any, keys: tuple[int | str, ...]) -> list[str]:
         inside = schema.model_fields[key].annotation if _is_model(schema) else None
         schema = _choose(inside or typing.get_args(schema)[1], here)
     fields = list(schema.model_fields)
-    own = {("models",): "like", ("samplers",): "like"}.get(tuple(map(str, keys[:-1])))
-    return [*fields, own] if own else [*fields, "defaults"] if not keys else fields
+    if not keys:
+        return [*fields, "defaults"]
+    return [*fields, "like"] if keys[:-1] in (("models",), ("samplers",)) else fields
 
 
 def _choose(annotation: Any, value: Any) -> Any:

@@ -42,11 +42,11 @@ def source_of(raw: Path) -> tuple[str, str]:
     if not description.exists():
         return FOLDER, "images"
     content = read_yaml(description)
-    kind = content.get("kind") if isinstance(content, Mapping) else None
+    kind: Any = content.get("kind") if isinstance(content, Mapping) else None
     if kind not in SOURCES:
         allowed = ", ".join(SOURCES)
         raise ParamsError(f"{description}: kind: {kind!r} is unknown, allowed: {allowed}")
-    return kind, str(SOURCES[kind].gives)  # type: ignore[attr-defined]
+    return kind, str(SOURCES[kind].gives)
 
 
 def stages() -> dict[str, tuple[str, ...]]:
@@ -89,12 +89,12 @@ def _kinds(params: Params, files: Configuration, source: tuple[str, str] | None)
 def network_of(gives: str) -> str:
     """Return the network that images or vectors take."""
     dimensions = {"images": 3, "vectors": 1}[gives]
-    return next(kind for kind, cls in NETWORKS.items() if cls.dimensions == dimensions)  # type: ignore[attr-defined]
+    return next(kind for kind, cls in NETWORKS.items() if cls.dimensions == dimensions)
 
 
 def _configurations(params: Params, axes: tuple[str, ...]) -> Iterator[Configuration]:
     """Yield what the active runs of a stage are of."""
-    active = {
+    active: dict[str, list[Any]] = {
         "dataset": params.active.datasets,
         "model": params.active.models,
         "train_seed": params.active.train_seeds,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
 
@@ -100,7 +100,7 @@ def _process(kind: str, cls: type) -> type[BaseModel]:
     return block(cls, kind=kind, nullable=getattr(cls, "from_data_parameters", ()))
 
 
-Process = kinds(PROCESSES, _process)
+Process: TypeAlias = kinds(PROCESSES, _process)  # type: ignore[valid-type]
 
 
 def _levels_exist(value: list[int], info: ValidationInfo) -> list[int]:
@@ -168,7 +168,9 @@ class _AnySampler(Strict):
     )
 
 
-Sampler = kinds(SAMPLERS, lambda kind, cls: block(cls, _AnySampler, kind=kind))
+Sampler: TypeAlias = kinds(  # type: ignore[valid-type]
+    SAMPLERS, lambda kind, cls: block(cls, _AnySampler, kind=kind)
+)
 """One of the library's samplers, and on which model and path it is used."""
 
 
@@ -366,9 +368,8 @@ def mistakes(params: Params) -> Iterator[Located]:
     for name, model in params.models.items():
         yield from _mistakes_of_model(f"models.{name}", model)
     for model_name in params.active.models:
-        model = params.models.get(model_name)
-        if model is not None:
-            yield from _mistakes_of_pairs(params, model_name, model)
+        if model_name in params.models:
+            yield from _mistakes_of_pairs(params, model_name, params.models[model_name])
 
 
 def _is_chain(model: Model) -> bool:

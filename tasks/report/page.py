@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def _pedigree(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-_SENTENCES = {
+_SENTENCES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "likelihood": lambda found: (
         f"{with_spread(found['bits_per_dim'], found['std_error'])} bits/dim on "
         f"{found['count']} held-out images (± standard error); a Gaussian with the data's mean "

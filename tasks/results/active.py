@@ -25,7 +25,6 @@ def active_configurations(active: Active) -> Iterator[Configuration]:
 def active_models(active: Active, applications: bool = False) -> Iterator[Configuration]:
     """Yield every trained model, or each with everything that it is asked for besides."""
     asked = active["applications"] if applications else [""]
-    for *values, application in product(
-        active["datasets"], active["models"], active["train_seeds"], asked
-    ):
-        yield Configuration(*values, application=application)
+    models = product(active["datasets"], active["models"], active["train_seeds"])
+    for (dataset, model, seed), application in product(models, asked):
+        yield Configuration(dataset, model, seed, application=application)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from scoremodel.evaluation.comparison import compare
 from tasks.results.history import commit_time, records_at
+from tasks.results.ledger import read_rows
 
 __all__ = [
     "PARTS",
