@@ -29,13 +29,13 @@ define install
 	    uv pip install --quiet --python $(1)/bin/python --constraint requirements.lock $(2)
 endef
 
-.PHONY: setup repro docs tour flow demo-workers table test test-slow test-parity lint sweep seeds abilities failures fashion benchmark-train benchmark-equal-budget clean
+.PHONY: setup repro docs tour flow demo-workers table test test-slow test-kills test-parity lint sweep seeds abilities failures fashion benchmark-train benchmark-equal-budget clean
 
 setup: $(VENV)/.done
 
 $(VENV)/.done: pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; say which: make PYTHON=python3.12 ...")'
-	$(call install,$(VENV),$(if $(TORCH_INDEX),--index $(TORCH_INDEX)) --editable ".[pipeline$(comma)test]")
+	$(call install,$(VENV),$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --editable ".[pipeline$(comma)test]")
 	touch $@
 
 # In an environment of its own: its docstring parser goes by the name of another one's, which Prefect needs.
@@ -113,10 +113,14 @@ lint: setup $(VENV)-pydoclint/.done
 	$(VENV)-pydoclint/bin/pydoclint --quiet scoremodel tasks flows benchmarks
 
 test: setup lint
-	pytest -m "not slow and not parity"
+	pytest -m "not slow and not parity and not kills"
 
 test-slow: setup docs
 	pytest -m slow
+
+# Twenty kills of one training, at random moments.
+test-kills: setup
+	pytest -m kills
 
 # The same steps and noise through independent implementations, which are installed for it.
 test-parity: setup
