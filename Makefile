@@ -7,22 +7,40 @@ TORCH_INDEX ?=
 export PATH := $(abspath $(BIN)):$(PATH)
 export DVC_NO_ANALYTICS := true
 export DO_NOT_TRACK := 1
+comma := ,
+empty :=
 
-.PHONY: setup repro docs tour flow demo-workers table test test-slow test-parity lint sweep seeds abilities failures fashion benchmark-train benchmark-equal-budget clean
+# Installs $(2) into the environment $(1), in the versions of requirements.lock: by uv, which is brought by pip
+# where there is none. uv does not read pip's settings (indexes, folders of wheels, proxy, certificates), so it is
+# told them here; what it is told itself goes before them.
+define install
+	$(PYTHON) -m venv $(1)
+	@command -v uv > /dev/null || $(1)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    --constraint requirements.lock uv
+	@eval "$$($(1)/bin/python -m pip config list \
+	    | sed -nE -e 's/^:env:/1/p' -e 's/^install/2/p' -e 's/^global/3/p' | LC_ALL=C sort \
+	    | sed -nE -e 's/\\n/ /g' -e '/find-links/s/([^ =]) +([^ ])/\1,\2/g' \
+	        -e 's/^..index-url/UV_DEFAULT_INDEX/' -e 's/^..extra-index-url/UV_INDEX/' \
+	        -e 's/^..find-links/UV_FIND_LINKS/' -e 's/^..no-index/UV_NO_INDEX/' \
+	        -e 's/^..trusted-host/UV_INSECURE_HOST/' -e 's/^..proxy/ALL_PROXY/' \
+	        -e 's/^..cert/SSL_CERT_FILE/' -e 's/^..(default-)?timeout/UV_HTTP_TIMEOUT/' \
+	        -e 's/^([A-Z_]+)=(.*)$$/\1=$${\1:-\2}; export \1/p')"; \
+	PATH="$$PATH:$(abspath $(1))/bin" UV_INDEX_STRATEGY=$${UV_INDEX_STRATEGY:-unsafe-best-match} \
+	    uv pip install --quiet --python $(1)/bin/python --constraint requirements.lock $(2)
+endef
+
+.PHONY: setup repro docs tour flow demo-workers table test test-slow test-kills test-parity lint sweep seeds abilities failures fashion benchmark-train benchmark-equal-budget clean
 
 setup: $(VENV)/.done
 
 $(VENV)/.done: pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; say which: make PYTHON=python3.12 ...")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
-	    $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --editable ".[pipeline,test]"
+	$(call install,$(VENV),$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --editable ".[pipeline$(comma)test]")
 	touch $@
 
 # In an environment of its own: its docstring parser goes by the name of another one's, which Prefect needs.
 $(VENV)-pydoclint/.done: requirements.lock
-	$(PYTHON) -m venv $(VENV)-pydoclint
-	$(VENV)-pydoclint/bin/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock pydoclint
+	$(call install,$(VENV)-pydoclint,pydoclint)
 	touch $@
 
 repro: setup
@@ -40,8 +58,6 @@ SWEEP := heun heun_5 heun_9 heun_35 \
     sde_dpm_solver_9 sde_dpm_solver_18 sde_dpm_solver_35 sde_dpm_solver_70 \
     stochastic_heun_9 stochastic_heun_18 stochastic_heun_35 stochastic_heun_70 \
     predictor_corrector_18 predictor_corrector_35 predictor_corrector_70
-comma := ,
-empty :=
 
 sweep: setup
 	dvc exp run --set-param "active.samplers=[$(subst $(empty) ,$(comma),$(strip $(SWEEP)))]"
@@ -76,9 +92,7 @@ demo-workers: setup
 
 # The documentation's site in site/: needs its own tool only, no torch.
 $(VENV)-docs/.done: docs/requirements.txt requirements.lock
-	$(PYTHON) -m venv $(VENV)-docs
-	$(VENV)-docs/bin/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
-	    --requirement docs/requirements.txt
+	$(call install,$(VENV)-docs,--requirement docs/requirements.txt)
 	touch $@
 
 docs: $(VENV)-docs/.done
@@ -99,15 +113,18 @@ lint: setup $(VENV)-pydoclint/.done
 	$(VENV)-pydoclint/bin/pydoclint --quiet scoremodel tasks flows benchmarks
 
 test: setup lint
-	pytest -m "not slow and not parity"
+	pytest -m "not slow and not parity and not kills"
 
 test-slow: setup docs
 	pytest -m slow
 
+# Twenty kills of one training, at random moments.
+test-kills: setup
+	pytest -m kills
+
 # The same steps and noise through independent implementations, which are installed for it.
 test-parity: setup
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
-	    --editable ".[parity]"
+	$(call install,$(VENV),--editable ".[parity]")
 	pytest -m parity tests/parity
 
 # The other libraries, in an environment of their own on top of this one.
@@ -115,8 +132,7 @@ $(VENV)-benchmarks/.done: $(VENV)/.done benchmarks/requirements.txt requirements
 	$(PYTHON) -m venv $(VENV)-benchmarks
 	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
 	    > "$$($(VENV)-benchmarks/bin/python -c 'import site; print(site.getsitepackages()[0])')/scoremodel.pth"
-	$(VENV)-benchmarks/bin/python -m pip install --quiet --disable-pip-version-check \
-	    --constraint requirements.lock --requirement benchmarks/requirements.txt
+	$(call install,$(VENV)-benchmarks,--requirement benchmarks/requirements.txt)
 	touch $@
 
 benchmark-train: $(VENV)-benchmarks/.done
