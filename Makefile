@@ -29,7 +29,7 @@ define install
 	    uv pip install --quiet --python $(1)/bin/python --constraint requirements.lock $(2)
 endef
 
-.PHONY: setup repro docs tour flow demo-workers table test test-slow test-kills test-parity lint sweep seeds abilities failures fashion benchmark-train benchmark-equal-budget clean
+.PHONY: setup repro run undo show docs tour flow demo-workers table test test-slow test-kills test-parity lint sweep seeds abilities failures fashion benchmark-train benchmark-equal-budget clean
 
 setup: $(VENV)/.done
 
@@ -46,42 +46,43 @@ $(VENV)-pydoclint/.done: requirements.lock
 repro: setup
 	python -m tasks.check
 	dvc repro
-	@python -m tasks.table
+	@python -m tasks.results table
 
-# The longer configuration: sampler × NFE for VE and VP (docs/samplers.md). About half an hour on two cores;
-# `git restore . && dvc checkout` goes back.
-SWEEP := heun heun_5 heun_9 heun_35 \
-    euler_9 euler_18 euler_35 euler_70 \
-    dpm_solver_9 dpm_solver_18 dpm_solver_35 dpm_solver_70 \
-    euler_maruyama euler_maruyama_35 euler_maruyama_70 euler_maruyama_200 euler_maruyama_500 \
-    ancestral_18 ancestral_35 ancestral_70 ancestral ancestral_200 \
-    sde_dpm_solver_9 sde_dpm_solver_18 sde_dpm_solver_35 sde_dpm_solver_70 \
-    stochastic_heun_9 stochastic_heun_18 stochastic_heun_35 stochastic_heun_70 \
-    predictor_corrector_18 predictor_corrector_35 predictor_corrector_70
+# A configuration of presets/ as a DVC experiment: `make run PRESET=seeds`, or `make seeds`. What was there
+# before is kept, and `make undo` goes back to it: a commit's dvc.lock may name what only another machine has.
+BEFORE := .scoremodel/before
+KEPT = $(wildcard params.yaml dvc.lock results/table.csv results/verdict.md results/metrics.json results/records results/studies)
+EXPERIMENT = mkdir -p $(BEFORE) && python -m tasks.check --preset $(PRESET) > $(BEFORE)/arguments \
+    && tar -cf $(BEFORE)/files.tar $(KEPT) && xargs -0 dvc exp run < $(BEFORE)/arguments
 
-sweep: setup
-	dvc exp run --set-param "active.samplers=[$(subst $(empty) ,$(comma),$(strip $(SWEEP)))]"
-	python -m tasks.figures results/table.csv docs/distance-nfe.svg
+run: setup
+	@test -n "$(PRESET)" || { python -m tasks.check --preset; echo "error: say which: make run PRESET=NAME" >&2; exit 2; }
+	$(EXPERIMENT)
+	@python -m tasks.results table
 
-# Three trainings of VE and of VP: what can be said of the two, not of two checkpoints.
-seeds: setup
-	dvc exp run --set-param "active.train_seeds=[0,1,2]"
+seeds sweep abilities fashion: setup
+	$(MAKE) run PRESET=$@
 
-# What else a model can do, of one trained for it: bits/dim, images restored, latents (docs/evaluation.md).
-abilities: setup
-	dvc exp run --set-param "active.models=[vp_likelihood]" --set-param "active.samplers=[heun]" \
-	    --set-param "evaluation.likelihood={count:448,probes:4}" --set-param "evaluation.latents={count:100}" \
-	    --set-param "evaluation.inverse={operator:{kind:mask,hidden:lower_half},noise_std:0.05,method:mmps,count:100,draws:8}"
-
-# The three failures of plain score matching, measured over three seeds: four minutes on two cores.
+# The study alone, without the main job, and its figure in the tour.
+failures: PRESET = failures
 failures: setup
-	dvc exp run --set-param "active.studies=[failures]" study@failures
-	cp artifacts/studies/failures.svg docs/tour/failures.svg
+	$(EXPERIMENT) study@failures
+	python -m tasks.report.pictures artifacts/shown/failures.npz docs/tour/failures.svg
 
-# 28×28 images: two models of 20 minutes each on two cores, and their samples (docs/benchmarks.md).
-fashion: setup
-	dvc exp run --set-param "active.datasets=[fashion_mnist]" --set-param "active.models=[fashion_ve,fashion_vp]" \
-	    --set-param "active.samplers=[heun,sde_dpm_solver_35]" --set-param evaluation.count=1000
+undo: setup
+	@test -f $(BEFORE)/files.tar || { echo "error: there is no experiment of make run to undo" >&2; exit 2; }
+	rm -rf results/records results/studies
+	tar -xf $(BEFORE)/files.tar
+	dvc checkout --force --allow-missing
+	rm -rf $(BEFORE)
+
+# What there is: the graph, one box a stage, and the experiments beside each other with their headline metrics.
+show: setup
+	@dvc dag --mermaid --collapse-foreach-matrix
+	@dvc exp show --md --only-changed --drop '(artifacts|data|scoremodel|tasks|results).*|params.yaml'
+
+docs/distance-nfe.svg: results/table.csv
+	python -m tasks.report.figures $< $@
 
 flow: setup
 	python -m flows.pipeline
@@ -104,7 +105,7 @@ tour: setup
 	for script in $(filter-out docs/tour/drawing.py,$(wildcard docs/tour/*.py)); do python $$script || exit 1; done
 
 table: setup
-	@python -m tasks.table
+	@python -m tasks.results table
 
 lint: setup $(VENV)-pydoclint/.done
 	ruff check .

@@ -40,6 +40,7 @@ from flows.progress import Progress
 from flows.run import at_work, carry_out, finish, pedigree, run_name
 from tasks.files.hashes import content_hash
 from tasks.files.layout import LEDGER, TABLE, VERDICT
+from tasks.params.presets import overrides
 from tasks.results.gather import gather
 from tasks.results.history import experiments, records_at
 from tasks.results.verdict import verdicts
@@ -259,6 +260,7 @@ def compare(
 def sweep(
     grid: dict[str, list[Any]] = {},  # noqa: B006
     runs: Configurations = [],  # noqa: B006
+    presets: list[Name] = [],  # noqa: B006
     jobs: Annotated[int, Field(ge=1, le=64)] = 1,
     name: Name = "sweep",
     repository: Repository | None = None,
@@ -273,6 +275,7 @@ def sweep(
         grid: dotted key → values; every combination is run, such as
             {"models.ve.training.steps": [500, 1000]}.
         runs: further experiments, each a dictionary of dotted key → value.
+        presets: further experiments, each one of the files in `presets/` by its name.
         jobs: how many run side by side.
         name: what the experiments' names begin with.
         repository: work in a clone of it that is this deployment's own; by default in the folder in
@@ -288,7 +291,7 @@ def sweep(
 
     def act(root: Path, stop: threading.Event) -> list[str]:
         said = pedigree(root)
-        trials = _names(name, combinations(grid, runs), root)
+        trials = _names(name, combinations(grid, [*runs, *map(overrides, presets)]), root)
         _check(trials)
         with at_work():
             done, failed = _run(root, trials, jobs, said["revision"], stop)
@@ -346,6 +349,7 @@ def main() -> None:
     sweeping = commands.add_parser("sweep", help="a grid or a list of overrides")
     sweeping.add_argument("--grid", type=_json, default={}, help='{"a.b": [1, 2]}')
     sweeping.add_argument("--runs", type=_json, default=[], help='[{"a.b": 1, "c": 2}]')
+    sweeping.add_argument("--presets", nargs="+", default=[], help="names of files in presets/")
     sweeping.add_argument("--jobs", type=int, default=1, help="so many side by side")
     sweeping.add_argument("--name", default="sweep", help="what the experiments are called")
     given = vars(parser.parse_args())

@@ -118,7 +118,7 @@ def combinations(grid: dict[str, list[Any]], runs: Configurations) -> Configurat
 
 
 def as_overrides(values: dict[str, Any]) -> list[str]:
-    """Return overrides in the syntax of `dvc exp run --set-param`: ["active.train_seeds=[0,1]"].
+    """Return overrides in the syntax of `dvc exp run --set-param`: ["++active.train_seeds=[0,1]"].
 
     Args:
         values: dotted key → value.
@@ -133,6 +133,10 @@ def as_overrides(values: dict[str, Any]) -> list[str]:
     for key, value in values.items():
         if not _KEY.fullmatch(key):
             raise ValueError(f"{key!r} is not allowed, allowed: a key of params.yaml, a.b.c")
+        if "${" in f"{value}":
+            raise ValueError(
+                f"{key}: {value!r} is not allowed in a flow: DVC would look up what stands in ${{…}}"
+            )
         for inside, path in _paths(key, value):
             if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
                 raise ValueError(

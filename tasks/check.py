@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -117,7 +118,12 @@ def main(arguments: Sequence[str]) -> None:
     if given.preset is not None:
         sys.stdout.write(presets.arguments(given.preset) if given.preset else presets.listing())
         return
-    params = check()
+    try:
+        params = check()
+    except ParamsError as error:
+        if "DVC_EXP_NAME" in os.environ:  # DVC leaves what it was told to set in the file
+            raise ParamsError(f"{error}\nparams.yaml keeps that: git restore params.yaml") from None
+        raise
     if given.stage:
         put_away_leftovers(params)
         write(resolve(params))

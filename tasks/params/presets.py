@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from tasks.params.errors import ParamsError
-from tasks.params.load import read_yaml
+from tasks.params.filled import lay_over
+from tasks.params.load import checked, read_yaml
+from tasks.params.schema import Params
 
-__all__ = ["PRESETS", "arguments", "as_override", "listing", "overrides"]
+__all__ = ["PRESETS", "arguments", "as_override", "laid_over", "listing", "overrides"]
 
 PRESETS = Path("presets")
 
@@ -30,6 +32,32 @@ def listing() -> str:
     return "".join(lines)
 
 
+def _content(name: str) -> Mapping[str, Any]:
+    paths = _paths()
+    if name not in paths:
+        raise ParamsError(f"preset: {name!r} is not allowed, allowed: {', '.join(paths)}")
+    content = read_yaml(paths[name])
+    if not isinstance(content, Mapping):
+        raise ParamsError(f"{paths[name]}: {content!r} is not allowed, allowed: a block of keys")
+    return content
+
+
+def laid_over(name: str, params: Path = Path("params.yaml")) -> Params:
+    """Return the parameters with a preset laid over them, after checking them.
+
+    Args:
+        name: the preset's.
+        params: the file that it is laid over.
+
+    Returns:
+        All parameters.
+
+    Raises:
+        ParamsError: if there is no such preset, or one line for each mistake in it.
+    """
+    return checked(lay_over(read_yaml(params), _content(name)), PRESETS / f"{name}.yaml")
+
+
 def overrides(name: str) -> dict[str, Any]:
     """Return what a preset changes.
 
@@ -42,13 +70,7 @@ def overrides(name: str) -> dict[str, Any]:
     Raises:
         ParamsError: if there is no such preset, or it is no block of keys.
     """
-    paths = _paths()
-    if name not in paths:
-        raise ParamsError(f"preset: {name!r} is not allowed, allowed: {', '.join(paths)}")
-    content = read_yaml(paths[name])
-    if not isinstance(content, Mapping):
-        raise ParamsError(f"{paths[name]}: {content!r} is not allowed, allowed: a block of keys")
-    return dict(_leaves(content))
+    return dict(_leaves(_content(name)))
 
 
 def _leaves(block: Mapping[str, Any], key: str = "") -> Iterator[tuple[str, Any]]:
@@ -91,7 +113,18 @@ def _hydra(value: Any) -> str:
 
 
 def arguments(name: str) -> str:
-    """Return a preset as arguments of `dvc exp run`, each ended by a zero byte, for `xargs -0`."""
+    """Return a preset as arguments of `dvc exp run`, each ended by a zero byte, for `xargs -0`.
+
+    Args:
+        name: the preset's.
+
+    Returns:
+        The arguments.
+
+    Raises:
+        ParamsError: as `laid_over`, before anything runs.
+    """
+    laid_over(name)
     return "".join(
         f"--set-param\0{as_override(key, value)}\0" for key, value in overrides(name).items()
     )
