@@ -44,13 +44,12 @@ def _relaxed(schema: Any) -> Any:
         return [_relaxed(one) for one in schema]
     if not isinstance(schema, dict):
         return schema
-    found = {
+    return {
         "anyOf" if key == "oneOf" else key: _relaxed(value)
         for key, value in schema.items()
         if key not in ("required", "discriminator", "title", "default")
         or (isinstance(value, dict) and "type" in value)  # a parameter of that name
     }
-    return found
 
 
 def main(_: Sequence[str]) -> None:
