@@ -44,23 +44,12 @@ class NCSN(Chain):
 
     @classmethod
     def from_data(cls, x: Tensor, sigma_min: float = 0.02, sigma_max: float | None = None) -> NCSN:
-        """Return the ladder that NCSNv2's rules give for some data.
+        """Return the ladder that NCSNv2's rules give for data x with shape (N, *).
 
-        sigma_max is the largest distance between two data points, and the ratio of neighbouring
-        levels is such that they overlap in D dimensions (`ncsnv2_levels`).
+        sigma_max, unless given, is the largest distance between two data points, and the ratio of
+        neighbouring levels is such that they overlap in D dimensions (`ncsnv2_levels`).
 
         Song and Ermon 2020, arXiv:2006.09011, techniques 1 and 2.
-
-        Args:
-            x: data with shape (N, *).
-            sigma_min: the smallest level.
-            sigma_max: the largest level, None for the rule's.
-
-        Returns:
-            The ladder.
-
-        Raises:
-            ValueError: if the largest distance is not greater than sigma_min.
         """
         sigma_max = sigma_max or largest_distance(x)
         return cls(sigma_min, sigma_max, ncsnv2_levels(sigma_min, sigma_max, x[0].numel()))
@@ -73,18 +62,10 @@ def largest_distance(x: Tensor, chunk: int = 1024) -> float:
 
 
 def ncsnv2_levels(sigma_min: float, sigma_max: float, dimension: int) -> int:
-    """Return the number of geometric levels whose neighbours overlap as NCSNv2 asks.
+    """Return the number N of geometric levels whose neighbours overlap as NCSNv2 asks, at least 2.
 
     The ratio γ of neighbours solves Φ(√(2D)(γ − 1) + 3γ) − Φ(√(2D)(γ − 1) − 3γ) = ½ for data of D
-    dimensions. Song and Ermon 2020, arXiv:2006.09011, technique 2.
-
-    Args:
-        sigma_min: smallest level.
-        sigma_max: largest level.
-        dimension: D.
-
-    Returns:
-        N with sigma_min γ^(N − 1) ≈ sigma_max, at least 2.
+    dimensions, and sigma_min γ^(N − 1) ≈ sigma_max. Song and Ermon 2020, arXiv:2006.09011, technique 2.
     """
     low, high = 1.0, 4.0
 
@@ -101,21 +82,15 @@ def ncsnv2_levels(sigma_min: float, sigma_max: float, dimension: int) -> int:
 
 
 def langevin_step_size(sigma_min: float, gamma: float, steps_per_level: int) -> float:
-    """Return ε of annealed Langevin, so that each level ends with the next level's variance.
+    """Return ε of annealed Langevin at the smallest level, so that each ends with the next one's variance.
 
-    With q = (1 − ε / sigma_min²)² the ratio of the variance reached to the level's own is
+    With q = (1 − ε / sigma_min²)², the ratio γ of neighbouring levels and T steps at each, the ratio
+    of the variance reached to the level's own is
 
         q^T (γ² − v) + v,        v = 2 ε / (sigma_min² (1 − q)),
 
-    and ε makes it closest to 1. Song and Ermon 2020, arXiv:2006.09011, proposition 3, technique 4.
-
-    Args:
-        sigma_min: smallest level.
-        gamma: ratio of neighbouring levels.
-        steps_per_level: T.
-
-    Returns:
-        The step size ε at the smallest level, in (0, sigma_min²).
+    and ε in (0, sigma_min²) makes it closest to 1. Song and Ermon 2020, arXiv:2006.09011,
+    proposition 3, technique 4.
     """
     epsilon = sigma_min**2 * np.geomspace(1e-6, 0.999, 4_000)
     q = (1 - epsilon / sigma_min**2) ** 2

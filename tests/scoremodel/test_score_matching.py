@@ -212,10 +212,10 @@ def relative_error(model: Denoiser, time: float) -> float:
 @pytest.mark.parametrize(
     ("objective", "steps", "allowed"),
     [
-        ("denoising", 300, 0.01),
+        ("denoising", 250, 0.01),
         ("explicit", 500, 0.001),
         pytest.param("implicit", 700, 0.15, marks=pytest.mark.slow),
-        ("sliced", 300, 0.15),
+        ("sliced", 250, 0.15),
     ],
 )
 def test_networks_learn_a_mixture_s_score_by_every_objective(
