@@ -99,20 +99,10 @@ class Denoiser(nn.Module):
         return self.get_buffer("mean")
 
     def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return the denoised mean D(x_t, t).
+        """Return the denoised mean E[x_0 | x_t], or E[x_0 | x_t, class], with the shape of x_t.
 
-        Args:
-            x_t: noisy data with shape (B, *shape).
-            t: times in [0, 1] with shape (B,).
-            labels: class numbers 0 … classes − 1 with shape (B,), −1 for no class; None is −1 for
-                all.
-
-        Returns:
-            E[x_0 | x_t], or E[x_0 | x_t, class], with shape (B, *shape).
-
-        Raises:
-            ValueError: if the shapes do not fit, a time is outside [0, 1], or the model knows no
-                classes.
+        Data x_t have shape (B, *shape), times shape (B,), and labels, class numbers 0 … classes − 1 or
+        −1 for no class, shape (B,); None is no class for all. What does not fit gets a ValueError.
         """
         return self.along(self.process, labels)(x_t, t)
 
@@ -167,14 +157,7 @@ class Denoiser(nn.Module):
     ) -> Callable[[Tensor, float, Tensor | None], Tensor]:
         """Return `along`'s function for one time of the whole batch, its coefficients as floats.
 
-        Args:
-            process: as for `along`.
-            times: the times at which the function will be called.
-            guidance: as for `along`.
-
-        Returns:
-            A function (x_t with shape (B, *shape), t, labels as `checked` returns them) → D with
-            shape (B, *shape).
+        It is called with x_t (B, *shape), one of `times`, and labels as `checked` returns them.
         """
         t = torch.tensor(times, dtype=torch.float64)
         ratio = process.ratio(t)
@@ -190,17 +173,9 @@ class Denoiser(nn.Module):
         return denoise
 
     def checked(self, labels: Tensor | None, guidance: float) -> Tensor | None:
-        """Return the labels on this model's device, None for no class at all.
+        """Return the labels (int64) on this model's device, None for no class at all.
 
-        Args:
-            labels: see `forward`.
-            guidance: see `along`.
-
-        Returns:
-            The labels (int64), or None.
-
-        Raises:
-            ValueError: if the model knows no classes, or a label or the guidance is out of range.
+        Raises ValueError if the model knows no classes, or a label or the guidance is out of range.
         """
         if not guidance >= 0:
             raise ValueError(f"guidance must be at least 0, got {guidance}")
@@ -251,40 +226,18 @@ class Denoiser(nn.Module):
         return denoised
 
     def score(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return the score ∇ log p_t(x_t) = (alpha_t D − x_t) / sigma_t².
-
-        Args:
-            x_t: noisy data with shape (B, *shape).
-            t: times in [0, 1] with shape (B,).
-            labels: see `forward`.
-
-        Returns:
-            The score with shape (B, *shape).
-
-        Raises:
-            ValueError: as `forward`.
-        """
+        """Return the score ∇ log p_t(x_t) = (alpha_t D − x_t) / sigma_t², arguments as `forward`."""
         return convert(self(x_t, t, labels), x_t, t, self.process, "denoised", "score")
 
     def energy(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return the energy f(x_t, t) = −ln p_t(x_t) up to a constant of t; the score is −∇ f.
+        """Return the energy f(x_t, t) = −ln p_t(x_t) up to a constant of t (B,); the score is −∇ f.
 
         With y = x_t / alpha_t − m, r = sigma_t / alpha_t and the network's scalar ψ:
 
             f = (1 − c_skip) |y|² / (2 r²) − c_out / (c_in r²) ψ(c_in y, c_noise)
 
-        Song and Kingma, How to Train Your Energy-Based Models, 2021, arXiv:2101.03288.
-
-        Args:
-            x_t: noisy data with shape (B, *shape).
-            t: times in [0, 1] with shape (B,).
-            labels: see `forward`.
-
-        Returns:
-            Energies with shape (B,).
-
-        Raises:
-            ValueError: if the model was not made with `energy=True`, or as `forward`.
+        Arguments as `forward`, of a model made with `energy=True`. Song and Kingma, How to Train Your
+        Energy-Based Models, 2021, arXiv:2101.03288.
         """
         if not isinstance(self.network, Energy):
             raise ValueError("this model has a score but no energy; make it with energy=True")

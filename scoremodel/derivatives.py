@@ -11,17 +11,7 @@ __all__ = ["basis", "pull_back"]
 
 
 def basis(x: Tensor) -> Tensor:
-    """Return the unit vectors with shape (D, B, D) for vectors x with shape (B, D).
-
-    Args:
-        x: gives shape, type and device.
-
-    Returns:
-        The directions whose `pull_back` is the whole Jacobian.
-
-    Raises:
-        ValueError: if x are not vectors.
-    """
+    """Return the unit vectors with shape (D, B, D) for vectors x (B, D), which pull the Jacobian back."""
     if x.ndim != 2:
         raise ValueError(f"an exact trace is for vectors of shape (B, D), got {tuple(x.shape)}")
     return torch.eye(x.shape[1], dtype=x.dtype, device=x.device)[:, None].expand(-1, len(x), -1)
@@ -30,16 +20,10 @@ def basis(x: Tensor) -> Tensor:
 def pull_back(
     function: Callable[[Tensor], Tensor], x: Tensor, directions: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return function(x), and (∂function/∂x)ᵀ v for each direction v: a backward pass for each.
+    """Return function(x), and (∂function/∂x)ᵀ v for each direction v of (P, B, *): a backward pass for each.
 
-    Args:
-        function: from shape (B, *) to shape (B, *), each row a function of its own row.
-        x: where, with shape (B, *).
-        directions: v with shape (P, B, *).
-
-    Returns:
-        The value with shape (B, *), and the products with shape (P, B, *); both differentiable where
-        gradients are on.
+    Each row of function(x) must be a function of its own row of x (B, *). Both results are
+    differentiable where gradients are on.
     """
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():

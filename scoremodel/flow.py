@@ -129,29 +129,16 @@ def flow(
 
 
 def exact_trace(function: Callable[[Tensor], Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return D(y) and tr ∂D/∂y with one backward pass a dimension: for vectors of a few dimensions.
-
-    Args:
-        function: D, from shape (B, d) to shape (B, d).
-        y: with shape (B, d).
-
-    Returns:
-        D(y) with shape (B, d), and the trace with shape (B, 1).
-    """
+    """Return D(y) and tr ∂D/∂y (B, 1) for vectors y (B, d), with one backward pass a dimension."""
     value, pulled = pull_back(function, y, basis(y))
     return value, pulled.diagonal(dim1=0, dim2=2).sum(-1, keepdim=True)
 
 
 def hutchinson(probes: Tensor) -> Trace:
-    """Return the estimator vᵀ (∂D/∂y) v of the trace, one for each probe, unbiased if E[v vᵀ] = I.
+    """Return the estimator vᵀ (∂D/∂y) v of the trace, one for each probe v of shape (P, B, d).
 
-    Hutchinson 1989; Grathwohl et al. 2019, arXiv:1810.01367, who keep v along the whole path.
-
-    Args:
-        probes: random signs or normal numbers with shape (P, B, d).
-
-    Returns:
-        The estimator.
+    It is unbiased if E[v vᵀ] = I, as of random signs or normal numbers. Hutchinson 1989; Grathwohl et
+    al. 2019, arXiv:1810.01367, who keep v along the whole path.
     """
 
     def trace(function: Callable[[Tensor], Tensor], y: Tensor) -> tuple[Tensor, Tensor]:

@@ -39,14 +39,7 @@ Operator = Callable[[Tensor], Tensor]
 
 
 def mask(known: Tensor) -> Operator:
-    """Return the operator that keeps what is known and sets the rest to zero.
-
-    Args:
-        known: booleans with the shape of one data point, or one that broadcasts to it.
-
-    Returns:
-        x → known · x.
-    """
+    """Return x → known · x, which sets to zero what is not known; `known` are booleans for one data point."""
     return lambda x: x * known.to(x)
 
 
@@ -56,13 +49,9 @@ def downsample(factor: int) -> Operator:
 
 
 def blur(std: float) -> Operator:
-    """Return convolution of images (B, C, H, W) with a Gaussian, with zeros beyond the edges.
+    """Return convolution of images (B, C, H, W) with a Gaussian of this many pixels, zeros beyond the edges.
 
-    Args:
-        std: the Gaussian's standard deviation in pixels, cut at three of them.
-
-    Returns:
-        The operator.
+    It is cut at three standard deviations.
     """
     reach = max(1, round(3 * std))
     line = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / std) ** 2)

@@ -57,23 +57,7 @@ def decode(
     rtol: float = 1e-5,
     atol: float = 1e-5,
 ) -> Tensor:
-    """Return the data x_{t_min} that latents z belong to, the inverse of `encode`.
-
-    Args:
-        model: the model.
-        z: latents with shape (N, *).
-        labels: class numbers with shape (N,), of a class-conditional model.
-        process: an SDE; the model's own if None.
-        rtol: relative tolerance of the ODE.
-        atol: absolute tolerance of the ODE.
-
-    Returns:
-        Data with shape (N, *).
-
-    Raises:
-        ValueError: if the process is a chain.
-        FloatingPointError: if the model's output is not finite.
-    """
+    """Return the data x_{t_min} of latents z (N, *), the inverse of `encode`; arguments as there."""
     sde = as_sde(process or model.process, "decoding")
     with torch.no_grad():
         return flow(model.along(sde, labels), sde, z, 1.0, sde.t_min, rtol=rtol, atol=atol).x

@@ -151,18 +151,8 @@ def dequantise(pixels: Tensor, levels: int | None, seed: int, start: int = 0) ->
 def bits_per_dim(log_prob: Tensor, dimensions: int, levels: int | None) -> Tensor:
     """Return −(log₂ p(x) / D + log₂ Δ), the bits that a grey level takes, Δ = 2 / (levels − 1).
 
-    For 256 levels log₂ (1/Δ) = 6.99; it is 7 where data are scaled so that bins cover [−1, 1].
-
-    Args:
-        log_prob: ln p of dequantised data in nats with any shape.
-        dimensions: number D of a data point's dimensions.
-        levels: number of grey levels.
-
-    Returns:
-        Bits per dimension with the same shape.
-
-    Raises:
-        ValueError: if the number of grey levels is not known.
+    `log_prob` is ln p of dequantised data of D dimensions in nats. For 256 levels log₂ (1/Δ) = 6.99; it
+    is 7 where data are scaled so that bins cover [−1, 1].
     """
     return -log_prob / (dimensions * math.log(2)) - math.log2(bin_width(_known(levels)))
 

@@ -72,16 +72,7 @@ class GaussianMixture:
         return self._log_joint(x_t, t, process)[0].logsumexp(1)
 
     def denoised(self, x_t: Tensor, t: Tensor, process: Process) -> Tensor:
-        """Return E[x_0 | x_t] = Σ_k p(k | x_t) (m_k + alpha s_k² (x_t − alpha m_k) / v_k).
-
-        Args:
-            x_t: noisy points with shape (B, D).
-            t: times with shape (B,).
-            process: the process that made x_t.
-
-        Returns:
-            The denoised mean with shape (B, D).
-        """
+        """Return E[x_0 | x_t] = Σ_k p(k | x_t) (m_k + alpha s_k² (x_t − alpha m_k) / v_k), for x_t (B, D)."""
         log_joint, offset, variance = self._log_joint(x_t, t, process)
         shrink = process.alpha(t)[:, None] * self.stds**2 / variance
         component_mean = self.means + shrink[:, :, None] * offset
@@ -118,16 +109,7 @@ class Gaussian:
             )
 
     def denoised(self, x_t: Tensor, t: Tensor, process: Process) -> Tensor:
-        """Return E[x_0 | x_t] = m + alpha C (alpha² C + sigma² I)⁻¹ (x_t − alpha m).
-
-        Args:
-            x_t: noisy points with shape (B, D).
-            t: times with shape (B,).
-            process: the process that made x_t.
-
-        Returns:
-            The denoised mean with shape (B, D).
-        """
+        """Return E[x_0 | x_t] = m + alpha C (alpha² C + sigma² I)⁻¹ (x_t − alpha m), for x_t (B, D)."""
         alpha, sigma = process.alpha(t)[:, None], process.sigma(t)[:, None]
         gain = alpha * self.variances / (alpha**2 * self.variances + sigma**2)
         denoised: Tensor = (
@@ -142,17 +124,9 @@ class Gaussian:
         return log_prob
 
     def posterior(self, operator: Tensor, y: Tensor, noise_std: float) -> tuple[Tensor, Tensor]:
-        """Return mean and covariance of x given y = A x + n, n ~ N(0, noise_std² I).
+        """Return means (B, D) and covariance (D, D) of x given y = A x + n (B, M), n ~ N(0, noise_std² I).
 
         The mean is the best linear estimate for any distribution with these two moments.
-
-        Args:
-            operator: A with shape (M, D).
-            y: what is known with shape (B, M).
-            noise_std: standard deviation of n, positive.
-
-        Returns:
-            Means with shape (B, D), and the one covariance with shape (D, D).
         """
         across = self.covariance @ operator.T
         noise = noise_std**2 * torch.eye(len(operator)).to(operator)

@@ -49,15 +49,9 @@ def generators(seed: int, purpose: str, indices: Sequence[int]) -> list[torch.Ge
 
 
 def randn_rows(rows: Sequence[torch.Generator], shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Return standard normal noise whose row i comes from generator i alone.
+    """Return noise (len(rows), *shape) whose row i comes from CPU generator i alone.
 
-    Args:
-        rows: one CPU generator for each row.
-        shape: shape of one row.
-        dtype: floating-point type of the result.
-
-    Returns:
-        Noise with shape (len(rows), *shape), on the CPU so that every device sees the same noise.
+    It is made on the CPU, so that every device sees the same noise.
     """
     out = torch.empty((len(rows), *shape), dtype=dtype)
     for row, row_generator in zip(out, rows, strict=True):

@@ -14,30 +14,14 @@ def bin_width(levels: int) -> float:
 
 
 def to_unit(pixels: Tensor, levels: int | None) -> Tensor:
-    """Return x = 2 v / (levels − 1) − 1 as float32; real-valued data (levels None) pass unchanged.
-
-    Args:
-        pixels: grey levels v with any shape.
-        levels: number of grey levels L, or None.
-
-    Returns:
-        The data in [−1, 1] with the shape of `pixels`.
-    """
+    """Return x = 2 v / (levels − 1) − 1 as float32; real-valued data (levels None) pass unchanged."""
     if levels is None:
         return pixels.float()
     return pixels.float() * bin_width(levels) - 1
 
 
 def quantise(x: Tensor, levels: int | None) -> Tensor:
-    """Return the nearest grey level v of x in [−1, 1] as uint8; real-valued data pass unchanged.
-
-    Args:
-        x: data with any shape.
-        levels: number of grey levels L ≤ 256, or None.
-
-    Returns:
-        uint8 levels (or float32, if levels is None) with the shape of x.
-    """
+    """Return the nearest of L ≤ 256 grey levels of x in [−1, 1] as uint8; real-valued data pass unchanged."""
     if levels is None:
         return x.float()
     return ((x + 1) * ((levels - 1) / 2)).round().clamp(0, levels - 1).to(torch.uint8)

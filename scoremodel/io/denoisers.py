@@ -22,12 +22,9 @@ def save(
     path: str | os.PathLike[str],
     info: dict[str, Any] | None = None,
 ) -> None:
-    """Write weights and configuration as one safetensors file, whole or not at all.
+    """Write a model, or the averages of one by their half-life, as one safetensors file, whole or not at all.
 
-    Args:
-        denoiser: the model, or the averages of one model by their half-life.
-        path: file to write.
-        info: anything else worth keeping with the weights, as JSON; must repeat from run to run.
+    `info` is anything else worth keeping with the weights, as JSON; it must repeat from run to run.
     """
     if isinstance(denoiser, Denoiser):
         state, config, half_lives = denoiser.state_dict(), denoiser.config(), []

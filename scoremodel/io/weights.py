@@ -28,15 +28,9 @@ def write_weights(path: str | os.PathLike[str], state: Mapping[str, Tensor], met
 def write_tensors(
     path: str | os.PathLike[str], tensors: dict[str, Tensor], header: dict[str, str]
 ) -> None:
-    """Write contiguous tensors on the CPU, and `header`, as one safetensors file.
+    """Write contiguous tensors on the CPU as one safetensors file, whole or not at all.
 
-    Args:
-        path: file to write, whole or not at all.
-        tensors: the tensors by name.
-        header: text by name; of one name only the bytes repeat, several come in any order.
-
-    Raises:
-        OSError: if the file cannot be written, naming it.
+    Of a header with one name only the bytes repeat; several come in any order.
     """
     # In memory first: of a full disk safetensors' own writer says so in an error that is no OSError.
     content = serialise(tensors, header)

@@ -20,18 +20,9 @@ the number of the data's dimensions."""
 def build_network(
     config: dict[str, Any], shape: Sequence[int], classes: int | None = None
 ) -> nn.Module:
-    """Return the network that `config` describes for data of `shape`.
+    """Return a new network for data of this shape: `config` is its "kind" and its keyword arguments.
 
-    Args:
-        config: "kind" (one of `NETWORKS`) and that network's keyword arguments.
-        shape: shape of one data point, such as (C, H, W) or (D,).
-        classes: number of classes of a conditional network, None for an unconditional one.
-
-    Returns:
-        A network F(x, c_noise, labels) with freshly initialised weights.
-
-    Raises:
-        ValueError: if the kind is unknown or does not fit the shape, or an argument is not allowed.
+    Raises ValueError if the kind is unknown or does not fit the shape, or an argument is not allowed.
     """
     parameters = dict(config)
     kind = parameters.pop("kind", None)
@@ -47,13 +38,10 @@ def build_network(
 
 
 def allow_second_derivatives(network: nn.Module) -> None:
-    """Have every layer computed in a way whose derivative has a derivative.
+    """Have every layer computed in a way whose derivative has a derivative; results differ by rounding.
 
     A layer for which that is not so by itself, such as attention with its fast kernels, has a method
     of this name.
-
-    Args:
-        network: a network, which is changed in place; its results differ by rounding.
     """
     for layer in network.modules():
         allow = getattr(layer, "allow_second_derivatives", None)

@@ -65,17 +65,7 @@ class Process(ABC):
         """Return the times of this process that u in [0, 1) stands for, all equally likely."""
 
     def uniform_grid(self, points: int) -> Tensor:
-        """Return times that fall from 1 to t_min, equally spaced.
-
-        Args:
-            points: how many.
-
-        Returns:
-            Falling times (float64) with shape (points,).
-
-        Raises:
-            ValueError: if the process has fewer times than that.
-        """
+        """Return so many times (float64) that fall from 1 to t_min, equally spaced."""
         return 1 + torch.linspace(0, 1, points, dtype=torch.float64) * (self.t_min - 1)
 
     def prior_std(self) -> float:
@@ -87,18 +77,9 @@ class Process(ABC):
         return self.sigma(t) / self.alpha(t)
 
     def perturb(self, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """Return x_t = alpha_t x_0 + sigma_t noise.
+        """Return x_t = alpha_t x_0 + sigma_t noise with shape (B, *).
 
-        Args:
-            x_0: data with shape (B, *).
-            t: times with shape (B,).
-            noise: standard normal noise with shape (B, *).
-
-        Returns:
-            The noisy data with shape (B, *).
-
-        Raises:
-            ValueError: if the shapes do not fit, or a time is outside [0, 1].
+        Data and standard normal noise have shape (B, *), times shape (B,); others get a ValueError.
         """
         check_shape(noise, x_0, "noise")
         return column(self.alpha(t), x_0) * x_0 + column(self.sigma(t), x_0) * noise
@@ -146,14 +127,7 @@ def process_from_config(
 
 
 def check_saveable(process: Process) -> None:
-    """Refuse a process that its `config` would not make again.
-
-    Args:
-        process: any process.
-
-    Raises:
-        ValueError: with what to write above its class.
-    """
+    """Refuse a process that its `config` would not make again, and say what to write above its class."""
     cls = type(process)
     if not (
         "__dataclass_params__" in vars(cls)
@@ -171,12 +145,6 @@ def check_times(t: Tensor) -> None:
     """Refuse times outside [0, 1], up to rounding.
 
     Times on another device than the CPU are not looked at: that would wait for the device.
-
-    Args:
-        t: times with any shape.
-
-    Raises:
-        ValueError: with the smallest and the largest time given.
     """
     if t.device.type != "cpu" or torch.compiler.is_compiling() or not t.numel():
         return
@@ -194,18 +162,7 @@ def check_shape(x: Tensor, like: Tensor, name: str) -> None:
 
 
 def column(t: Tensor, x: Tensor) -> Tensor:
-    """Return t, one number for each data point, in a shape that multiplies x.
-
-    Args:
-        t: numbers with shape (B,).
-        x: data with shape (B, *).
-
-    Returns:
-        t with shape (B, 1, …, 1), as many dimensions as x.
-
-    Raises:
-        ValueError: if t is not of shape (B,).
-    """
+    """Return t with shape (B,), one number for each data point of x, in a shape that multiplies x (B, *)."""
     if t.shape != x.shape[:1]:
         raise ValueError(
             f"data of shape {tuple(x.shape)} need times of shape {tuple(x.shape[:1])}, "

@@ -63,16 +63,10 @@ class Chain(Process):
         return ((u * self.levels).floor().clamp(max=self.levels - 1) + 1) / self.levels
 
     def distinct(self, t: Tensor) -> Tensor:
-        """Return the times of the levels nearest to the times t, no level twice.
+        """Return the times of the levels nearest to the falling times t, no level twice.
 
         Where the levels are too sparse for that the next free one above is taken, from the lowest
         time up.
-
-        Args:
-            t: falling times with shape (M,), M <= N.
-
-        Returns:
-            Strictly falling times with shape (M,).
         """
         index = self.index(t)
         lowest = torch.arange(len(t)).flip(0)

@@ -52,8 +52,8 @@ class NCSN(Chain):
     ) -> NCSN:
         """Return the ladder that NCSNv2's rules give for some data.
 
-        sigma_max is the largest distance between two data points, and the ratio of neighbouring
-        levels is such that they overlap in D dimensions (`ncsnv2_levels`).
+        sigma_max, unless given, is the largest distance between two data points, and the ratio of
+        neighbouring levels is such that they overlap in D dimensions (`ncsnv2_levels`).
 
         Song and Ermon 2020, arXiv:2006.09011, techniques 1 and 2.
 
@@ -81,18 +81,10 @@ def largest_distance(x: Tensor, chunk: int = 1024) -> float:
 
 
 def ncsnv2_levels(sigma_min: float, sigma_max: float, dimension: int) -> int:
-    """Return the number of geometric levels whose neighbours overlap as NCSNv2 asks.
+    """Return the number N of geometric levels whose neighbours overlap as NCSNv2 asks, at least 2.
 
     The ratio γ of neighbours solves Φ(√(2D)(γ − 1) + 3γ) − Φ(√(2D)(γ − 1) − 3γ) = ½ for data of D
-    dimensions. Song and Ermon 2020, arXiv:2006.09011, technique 2.
-
-    Args:
-        sigma_min: smallest level.
-        sigma_max: largest level.
-        dimension: D.
-
-    Returns:
-        N with sigma_min γ^(N − 1) ≈ sigma_max, at least 2.
+    dimensions, and sigma_min γ^(N − 1) ≈ sigma_max. Song and Ermon 2020, arXiv:2006.09011, technique 2.
     """
     low, high = 1.0, 4.0
 
@@ -109,21 +101,15 @@ def ncsnv2_levels(sigma_min: float, sigma_max: float, dimension: int) -> int:
 
 
 def langevin_step_size(sigma_min: float, gamma: float, steps_per_level: int) -> float:
-    """Return ε of annealed Langevin, so that each level ends with the next level's variance.
+    """Return ε of annealed Langevin at the smallest level, so that each ends with the next one's variance.
 
-    With q = (1 − ε / sigma_min²)² the ratio of the variance reached to the level's own is
+    With q = (1 − ε / sigma_min²)², the ratio γ of neighbouring levels and T steps at each, the ratio
+    of the variance reached to the level's own is
 
         q^T (γ² − v) + v,        v = 2 ε / (sigma_min² (1 − q)),
 
-    and ε makes it closest to 1. Song and Ermon 2020, arXiv:2006.09011, proposition 3, technique 4.
-
-    Args:
-        sigma_min: smallest level.
-        gamma: ratio of neighbouring levels.
-        steps_per_level: T.
-
-    Returns:
-        The step size ε at the smallest level, in (0, sigma_min²).
+    and ε in (0, sigma_min²) makes it closest to 1. Song and Ermon 2020, arXiv:2006.09011,
+    proposition 3, technique 4.
     """
     epsilon = sigma_min**2 * np.geomspace(1e-6, 0.999, 4_000)
     q = (1 - epsilon / sigma_min**2) ** 2

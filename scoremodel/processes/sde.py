@@ -82,16 +82,8 @@ class SDE(Process):
     def reverse_drift(self, x_t: Tensor, t: Tensor, score: Tensor) -> Tensor:
         """Return f x − g² s, the drift of the reverse-time SDE dx = [f x − g² s] dt + g dw̄.
 
-        Args:
-            x_t: state with shape (B, *).
-            t: times with shape (B,).
-            score: ∇ log p_t(x_t) with shape (B, *).
-
-        Returns:
-            The drift with shape (B, *) (Anderson 1982; Song et al. 2021, eq. 6).
-
-        Raises:
-            ValueError: if the shapes do not fit, or a time is outside [0, 1].
+        For states and scores with shape (B, *), and times with shape (B,) (Anderson 1982; Song et al.
+        2021, eq. 6).
         """
         check_shape(score, x_t, "scores")
         return column(self.f(t), x_t) * x_t - column(self.g(t), x_t) ** 2 * score
@@ -99,33 +91,13 @@ class SDE(Process):
     def probability_flow(self, x_t: Tensor, t: Tensor, score: Tensor) -> Tensor:
         """Return f x − ½ g² s = dx/dt, the ODE with the same marginals (Song et al. 2021, eq. 13).
 
-        Args:
-            x_t: state with shape (B, *).
-            t: times with shape (B,).
-            score: ∇ log p_t(x_t) with shape (B, *).
-
-        Returns:
-            The velocity with shape (B, *).
-
-        Raises:
-            ValueError: if the shapes do not fit, or a time is outside [0, 1].
+        Arguments as for `reverse_drift`.
         """
         return self.reverse_drift(x_t, t, score / 2)
 
 
 def as_sde(process: Process, who: str) -> SDE:
-    """Return `process` if it has drift and diffusion.
-
-    Args:
-        process: an SDE or a chain.
-        who: who asks, for the message.
-
-    Returns:
-        The SDE.
-
-    Raises:
-        ValueError: if it is a chain.
-    """
+    """Return `process` if it has drift and diffusion, and else refuse it with a line that says who asks."""
     if not isinstance(process, SDE):
         raise ValueError(
             f"{who} needs a process with drift and diffusion, {process.kind} has only levels; "

@@ -113,16 +113,9 @@ class Kernel(NamedTuple):
 def kernel_steps(
     process: Process, steps: int, grid: Grid, denoise_last: bool = True
 ) -> list[Kernel]:
-    """Return the steps over the grid.
+    """Return the steps over the grid, their coefficients as floats.
 
-    Args:
-        process: the process to be reversed.
-        steps: number of steps.
-        grid: how the times are spaced.
-        denoise_last: whether the last step goes from t_min to alpha = 1, sigma = 0.
-
-    Returns:
-        The steps with their coefficients as floats.
+    With `denoise_last` the last of them goes from t_min to alpha = 1, sigma = 0.
     """
     times = time_grid(process, steps if denoise_last else steps + 1, grid)
     t = torch.tensor(times, dtype=torch.float64)

@@ -88,56 +88,25 @@ def denoising_weight(t: Tensor, process: Process, weighting: Weighting, std: flo
 def denoising_loss(
     denoise: Denoise, x_0: Tensor, t: Tensor, noise: Tensor, process: Process, weight: Tensor
 ) -> Tensor:
-    """Return w |D(x_t, t) − x_0|², averaged over the dimensions, for each data point.
+    """Return w |D(x_t, t) − x_0|², averaged over the dimensions, for each data point: shape (B,).
 
-    Args:
-        denoise: the model D(x_t, t).
-        x_0: data with shape (B, *).
-        t: times with shape (B,).
-        noise: standard normal noise with shape (B, *).
-        process: the forward process.
-        weight: weights w with shape (B,), see `denoising_weight`.
-
-    Returns:
-        Losses with shape (B,).
-
-    Raises:
-        ValueError: if the shapes do not fit, or a time is outside [0, 1].
+    Arguments as `score_matching_loss`.
     """
     error = denoise(process.perturb(x_0, t, noise), t) - x_0
     return weight * error.square().flatten(1).mean(1)
 
 
 def explicit_score_matching(score: Score, true_score: Score, x: Tensor) -> Tensor:
-    """Return ½ |s(x) − ∇ ln p(x)|², whose mean over the data is the Fisher divergence.
-
-    Args:
-        score: the model s.
-        true_score: ∇ ln p.
-        x: data with shape (B, *).
-
-    Returns:
-        One value for each data point with shape (B,).
-    """
+    """Return ½ |s(x) − ∇ ln p(x)|² for each data point, whose mean over the data is the Fisher divergence."""
     return (score(x) - true_score(x)).square().flatten(1).sum(1) / 2
 
 
 def implicit_score_matching(score: Score, x: Tensor) -> Tensor:
-    """Return tr ∇s(x) + ½ |s(x)|², with one backward pass a dimension: for vectors of a few.
+    """Return tr ∇s(x) + ½ |s(x)|² for each of the vectors x (B, D), with one backward pass a dimension.
 
     Its mean over the data is the Fisher divergence less the constant ½ E |∇ ln p|².
 
     Hyvärinen, Estimation of Non-Normalized Statistical Models by Score Matching, 2005, theorem 1.
-
-    Args:
-        score: the model s.
-        x: data with shape (B, D).
-
-    Returns:
-        One value for each data point with shape (B,).
-
-    Raises:
-        ValueError: if x are not vectors.
     """
     s, rows = pull_back(score, x, basis(x))
     trace = rows.diagonal(dim1=0, dim2=2).sum(1)
@@ -145,20 +114,12 @@ def implicit_score_matching(score: Score, x: Tensor) -> Tensor:
 
 
 def sliced_score_matching(score: Score, x: Tensor, probes: Tensor) -> Tensor:
-    """Return vᵀ ∇s(x) v + ½ |s(x)|², averaged over the probes: one backward pass for each.
+    """Return vᵀ ∇s(x) v + ½ |s(x)|² for each data point, averaged over the probes v (P, B, *).
 
-    Its mean over v with E[v vᵀ] = I is `implicit_score_matching`'s value (the form that the paper
-    calls SSM-VR).
+    It takes a backward pass for each probe. Its mean over v with E[v vᵀ] = I is
+    `implicit_score_matching`'s value (the form that the paper calls SSM-VR).
 
     Song, Garg, Shi and Ermon, Sliced Score Matching, 2019, arXiv:1905.07088.
-
-    Args:
-        score: the model s.
-        x: data with shape (B, *).
-        probes: random directions v with shape (P, B, *), such as signs.
-
-    Returns:
-        One value for each data point with shape (B,).
     """
     s, rows = pull_back(score, x, probes)
     return (rows * probes).flatten(2).sum(2).mean(0) + s.square().flatten(1).sum(1) / 2

@@ -13,7 +13,7 @@ _COOLDOWN = 0.2
 
 
 def schedule_factor(schedule: Schedule, step: int, steps: int, warmup_steps: int) -> float:
-    """Return the learning rate of `step` relative to its largest: linear warm-up × the schedule.
+    """Return the learning rate of `step` (0-based) relative to its largest: linear warm-up × the schedule.
 
     With u = step / steps:
 
@@ -24,18 +24,6 @@ def schedule_factor(schedule: Schedule, step: int, steps: int, warmup_steps: int
                                                        (Vaswani et al. 2017, arXiv:1706.03762)
         trapezoid     1, and linearly to zero over the last fifth
                                                        (Hägele et al. 2024, arXiv:2405.18392)
-
-    Args:
-        schedule: the schedule's name.
-        step: number of the step, from 0.
-        steps: number of all steps.
-        warmup_steps: steps over which the rate rises.
-
-    Returns:
-        A factor in [0, 1].
-
-    Raises:
-        ValueError: if there is no such schedule.
     """
     left = 1 - step / steps
     match schedule:

@@ -281,7 +281,7 @@ def test_a_trained_denoiser_approaches_the_exact_score_of_a_mixture(sde: VE | VP
 
     before = excess(denoiser)
     config = TrainingConfig(
-        steps=600, learning_rate=5e-3, schedule="cosine", ema_half_lives=(9_000,), weighting="edm"
+        steps=250, learning_rate=5e-3, schedule="cosine", ema_half_lives=(4_000,), weighting="edm"
     )
     trained = train(denoiser, data, config, 0)
     assert excess(trained.denoiser) < before / 10
@@ -349,10 +349,10 @@ def test_a_class_conditional_model_learns_its_classes_and_what_no_class_means(
     network = {"kind": "mlp", "width": 64, "depth": 2}
     denoiser = Denoiser(network, VP(), (2,), mean.tolist(), std, classes=2)
     config = TrainingConfig(
-        steps=500,
+        steps=250,
         learning_rate=5e-3,
         schedule="cosine",
-        ema_half_lives=(9_000,),
+        ema_half_lives=(4_000,),
         times=LogNormal(),
         weighting="edm",
         label_dropout=0.2,
