@@ -62,6 +62,20 @@ class Site:
             text=True,
         )
 
+    def python(self, *arguments: str, status: int = 0) -> str:
+        """Run Python in the workspace, with the server; fail unless it exits with `status`."""
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=self.workspace.root,
+            env=self.workspace.environment() | self.cluster.environment(SCOREMODEL_PULSE=PULSE),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == status, done.stdout
+        return done.stdout
+
     def api(self, path: str, **content: Any) -> Any:
         """Ask the server."""
         answer = httpx.post(f"{self.cluster.url}/{path}", json=content, timeout=30)
