@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from ruamel.yaml import YAML
 
 from tests.workspace import Workspace
 
@@ -63,6 +64,13 @@ def with_mixture(root: Path) -> Workspace:
     workspace.git("add", "-A")
     workspace.git("commit", "-qm", "a mixture")
     return workspace
+
+
+def first_out(workspace: Workspace, stage: str) -> str:
+    """Return the path of a stage's first output, for a stage of a test's own that comes after it."""
+    stages = YAML(typ="safe", pure=True).load(workspace.root / "dvc.yaml")["stages"]
+    (first, *_) = stages[stage]["outs"]
+    return str(next(iter(first)) if isinstance(first, dict) else first)
 
 
 def train_for(workspace: Workspace, steps: int, every_steps: int, **training: object) -> None:

@@ -15,10 +15,11 @@ import psutil
 import pytest
 
 from flows.cluster import Cluster
+from tests import shared
 from tests.workspace import Workspace
 
-WEIGHTS = "artifacts/models/digits-vp-0.safetensors"
-TRAIN = "train@digits-vp-0"
+WEIGHTS = shared.MIXTURE_WEIGHTS
+TRAIN = shared.MIXTURE_TRAIN
 PULSE = "1"  # seconds between a stage's signs of life, so that a dead one is noticed soon
 
 
@@ -32,10 +33,7 @@ class Site:
 
     def train_for(self, steps: int, every_steps: int, **training: Any) -> None:
         """Give the model a training to do, and commit that."""
-        params = self.workspace.params()
-        params["models"]["vp"]["training"] |= {"steps": steps, "log_every": 50, **training}
-        params["checkpoints"] |= {"every_steps": every_steps, "every_seconds": 0}
-        self.workspace.write_params(params)
+        shared.train_for(self.workspace, steps, every_steps, **training)
         self.commit("another training")
 
     def commit(self, message: str) -> None:
@@ -63,6 +61,20 @@ class Site:
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+    def python(self, *arguments: str, status: int = 0) -> str:
+        """Run Python in the workspace, with the server; fail unless it exits with `status`."""
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=self.workspace.root,
+            env=self.workspace.environment() | self.cluster.environment(SCOREMODEL_PULSE=PULSE),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == status, done.stdout
+        return done.stdout
 
     def api(self, path: str, **content: Any) -> Any:
         """Ask the server."""
@@ -108,14 +120,10 @@ class Site:
         return hashlib.sha256((self.workspace.root / WEIGHTS).read_bytes()).hexdigest()
 
     def undisturbed(self) -> str:
-        """Return the hash of the weights that plain DVC makes in a clone of its own."""
-        clone = self.folder / "undisturbed"
-        self.workspace.git("clone", "-q", ".", str(clone))
-        other = Workspace(clone)
-        other.spied = self.workspace.spied
-        for stage in ("check", "prepare@digits", TRAIN):
-            other.dvc("repro", "--single-item", stage)
-        return hashlib.sha256((clone / WEIGHTS).read_bytes()).hexdigest()
+        """Return the hash of the weights that plain DVC makes in a copy of its own."""
+        other = shared.copy(self.workspace, self.folder / "undisturbed")
+        other.dvc("repro", TRAIN)
+        return hashlib.sha256((other.root / WEIGHTS).read_bytes()).hexdigest()
 
 
 def until(what: Callable[[], Any], seconds: float = 60.0) -> Any:
@@ -129,21 +137,38 @@ def until(what: Callable[[], Any], seconds: float = 60.0) -> Any:
 
 
 @pytest.fixture(scope="session")
-def cluster(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Return a workspace with a training of points in the plane to do; tests may not change it."""
+    return shared.once(tmp_path_factory, "mixture", shared.with_mixture)
+
+
+@pytest.fixture(scope="session")
+def cluster(untrained: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Return a server with its own database, on which the project is deployed."""
-    with Cluster(tmp_path_factory.mktemp("cluster"), finished.root) as running:
+    with Cluster(tmp_path_factory.mktemp("cluster"), untrained.root) as running:
         running.deploy()
         yield running
 
 
-@pytest.fixture
-def site(cluster: Cluster, copied: Workspace, tmp_path: Path) -> Iterator[Site]:
-    """Return a project with a DVC remote and a server; what a test starts on it ends with it."""
-    made = Site(cluster, copied, tmp_path)
-    copied.git("branch", "-M", "main")
-    copied.dvc("remote", "add", "--local", "--default", "storage", str(made.storage))
+def opened(cluster: Cluster, workspace: Workspace, folder: Path) -> Iterator[Site]:
+    """Yield a project with a DVC remote and a server; what a test starts on it ends with it."""
+    made = Site(cluster, workspace, folder)
+    workspace.git("branch", "-M", "main")
+    workspace.dvc("remote", "add", "--local", "--default", "storage", str(made.storage))
     yield made
     for process in made.started:
         cluster.end(process)
     for process in made.trainers():
         process.kill()
+
+
+@pytest.fixture
+def site(cluster: Cluster, copied: Workspace, tmp_path: Path) -> Iterator[Site]:
+    """Return a project in which everything has run once."""
+    yield from opened(cluster, copied, tmp_path)
+
+
+@pytest.fixture
+def training_site(cluster: Cluster, untrained: Workspace, tmp_path: Path) -> Iterator[Site]:
+    """Return a project with a training to do."""
+    yield from opened(cluster, shared.copy(untrained, tmp_path), tmp_path)

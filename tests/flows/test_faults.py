@@ -11,9 +11,16 @@ import time
 import psutil
 import pytest
 
-from tests.flows.conftest import TRAIN, Site, until
+from tests.flows.conftest import TRAIN, WEIGHTS, Site, until
+from tests.shared import first_out
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def site(training_site: Site) -> Site:
+    return training_site
+
 
 WORKERS = ("train", "--executor", "workers")
 
@@ -102,7 +109,7 @@ def test_a_new_flow_waits_for_what_a_killed_one_has_handed_to_a_worker(site: Sit
     assert f"{TRAIN}: is under way as" in said
     assert "goes on from" not in said  # the one training was never interrupted
     assert not trainer.is_running()
-    assert (site.workspace.root / "artifacts/models/digits-vp-0.safetensors").exists()
+    assert (site.workspace.root / WEIGHTS).exists()
 
 
 @pytest.mark.parametrize("executor", ["local", "workers"])
@@ -123,7 +130,7 @@ def test_a_restart_of_the_server_disturbs_no_stage(site: Site, executor: str) ->
     assert "goes on from" not in said
     newest = site.runs("pipeline")[0]
     assert newest["state_type"] == "COMPLETED", newest
-    assert (site.workspace.root / "artifacts/models/digits-vp-0.safetensors").exists()
+    assert (site.workspace.root / WEIGHTS).exists()
 
 
 @pytest.mark.parametrize("executor", ["local", "workers"])
@@ -158,7 +165,8 @@ def test_a_stage_past_its_deadline_is_stopped_on_the_worker_too(site: Site) -> N
     text = (site.workspace.root / "dvc.yaml").read_text()
     extra = (
         "  endless:\n    cmd: python -c 'import time; time.sleep(3600)' deadline-at-a-worker\n"
-        "    deps: [artifacts/checked.txt]\n    meta: {pool: cpu, timeout: 4}\n\nplots:"
+        f"    deps: [{first_out(site.workspace, 'check')}]\n"
+        "    meta: {pool: cpu, timeout: 4}\n\nplots:"
     )
     (site.workspace.root / "dvc.yaml").write_text(text.replace("\nplots:", "\n" + extra, 1))
     site.commit("a stage without an end")
@@ -194,7 +202,7 @@ def test_a_corrupted_object_is_not_taken_for_a_good_one(site: Site) -> None:
     said, _ = flow.communicate(timeout=180)
     assert flow.returncode == 0, said
     good = site.digest()
-    md5 = site.workspace.lock().split("digits-vp-0.safetensors\n")[1].split("md5: ")[1][:32]
+    md5 = site.workspace.lock().split(f"{WEIGHTS}\n")[1].split("md5: ")[1][:32]
     stored = site.storage / "files/md5" / md5[:2] / md5[2:]
     stored.chmod(0o644)
     stored.write_bytes(b"damaged" + stored.read_bytes()[7:])
@@ -207,7 +215,7 @@ def test_a_corrupted_object_is_not_taken_for_a_good_one(site: Site) -> None:
     said, _ = other.communicate(timeout=180)
     site.workspace.root = original
     assert site.digest() == good
-    weights = clone / "artifacts/models/digits-vp-0.safetensors"
+    weights = clone / WEIGHTS
     assert other.returncode == 0, said
     assert hashlib.sha256(weights.read_bytes()).hexdigest() == good
 

@@ -7,13 +7,17 @@ import threading
 import time
 from contextlib import chdir
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from prefect.logging import disable_run_logger
 
 from flows.graph import StageNode, changed, select, stage_graph
 from flows.local import Done
-from flows.pipeline import schedule
+from flows.pipeline import pipeline, schedule
+from tests.flows.conftest import Site
+from tests.shared import first_out
 from tests.workspace import Workspace
 
 
@@ -114,6 +118,29 @@ def test_after_a_failure_only_what_depends_on_it_is_left_out() -> None:
     assert set(ran) == {"a", "b0", "b2", "b3", "b4", "b5", "d"}
 
 
+def test_after_a_repro_the_flow_runs_nothing_and_publishes_the_table(
+    copied: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The flow's function, without a server: what it would put there is recorded."""
+    published: dict[str, Any] = {}
+    for kind, content in (("markdown", "markdown"), ("table", "table"), ("image", "image_url")):
+
+        def record(*given: Any, key: str, content: str = content, **named: Any) -> None:
+            published[key] = given[0] if given else named[content]
+
+        monkeypatch.setattr(f"flows.artifacts.create_{kind}_artifact", record)
+    before = copied.lock()
+    with chdir(copied.root), disable_run_logger():
+        state = pipeline.fn()
+    count = len(stage_graph(copied.root))
+    assert state.is_completed()
+    assert f"0 of {count} stages were run" in published["stages"]
+    assert any("FD (classifier" in column for column in published["results"][0])
+    assert {"verdict", "samples-digits-vp-0-heun"} <= published.keys()
+    assert copied.lock() == before
+
+
+@pytest.mark.slow
 def test_after_a_repro_the_flow_runs_nothing_and_shows_the_table(copied: Workspace) -> None:
     before = copied.lock()
     said = copied.python("-m", "flows.pipeline")
@@ -124,32 +151,32 @@ def test_after_a_repro_the_flow_runs_nothing_and_shows_the_table(copied: Workspa
 
 
 @pytest.mark.slow
-def test_the_flow_s_forced_run_gives_dvc_s_bytes(copied: Workspace) -> None:
-    before = copied.lock()
-    said = copied.python("-m", "flows.pipeline", "--force")
-    count = len(stage_graph(copied.root))
+def test_the_flow_s_forced_run_gives_dvc_s_bytes(site: Site) -> None:
+    before = site.workspace.lock()
+    said = site.python("-m", "flows.pipeline", "--force")
+    count = len(stage_graph(site.workspace.root))
     assert f"{count} of {count} stages were run" in said
-    assert "up to date" in copied.dvc("status")
-    assert copied.lock() == before
+    assert "up to date" in site.workspace.dvc("status")
+    assert site.workspace.lock() == before
 
 
 @pytest.mark.slow
-def test_a_broken_stage_fails_the_flow_with_its_line(copied: Workspace) -> None:
-    Path(copied.root / "data/raw/digits/source.yaml").write_text("kind: digit\n")
-    said = copied.python("-m", "flows.pipeline", status=1)
+def test_a_broken_stage_fails_the_flow_with_its_line(site: Site) -> None:
+    Path(site.workspace.root / "data/raw/digits/source.yaml").write_text("kind: digit\n")
+    said = site.python("-m", "flows.pipeline", status=1)
     assert "data/raw/digits/source.yaml: kind: 'digit' is unknown, allowed: digits" in said
 
 
 @pytest.mark.slow
-def test_a_stage_past_its_deadline_is_stopped_with_its_children(copied: Workspace) -> None:
-    text = (copied.root / "dvc.yaml").read_text()
+def test_a_stage_past_its_deadline_is_stopped_with_its_children(site: Site) -> None:
+    text = (site.workspace.root / "dvc.yaml").read_text()
     extra = (
         "  endless:\n    cmd: python -c 'import time; time.sleep(3600)' deadline-test\n"
-        "    deps: [artifacts/checked.txt]\n    meta: {timeout: 4}\n\nplots:"
+        f"    deps: [{first_out(site.workspace, 'check')}]\n    meta: {{timeout: 4}}\n\nplots:"
     )
-    (copied.root / "dvc.yaml").write_text(text.replace("\nplots:", "\n" + extra, 1))
+    (site.workspace.root / "dvc.yaml").write_text(text.replace("\nplots:", "\n" + extra, 1))
     began = time.monotonic()
-    said = copied.python("-m", "flows.pipeline", "endless", status=1)
+    said = site.python("-m", "flows.pipeline", "endless", status=1)
     assert "endless: stopped after its deadline of 4 s" in said
     assert time.monotonic() - began < 120
     commands = [" ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])]

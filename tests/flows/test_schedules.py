@@ -80,7 +80,7 @@ def test_a_sweep_brings_its_rows_into_the_ledger_and_leaves_params_alone(site: S
     rows = set(ledger.glob("*.json"))
     grid = {"samplers.heun.steps": [2, 4]}
     command = ("-m", "flows.experiments", "sweep", "--jobs", "2", "--grid", json.dumps(grid))
-    said = site.workspace.python(*command)
+    said = site.python(*command)
     assert (site.workspace.root / "params.yaml").read_text() == before
     new = [json.loads(path.read_text()) for path in set(ledger.glob("*.json")) - rows]
     nfe = sorted(row["values"]["nfe"] for row in new if row["configuration"].endswith("heun"))
@@ -89,19 +89,19 @@ def test_a_sweep_brings_its_rows_into_the_ledger_and_leaves_params_alone(site: S
     assert {row["revision"] for row in new} == {f"{head}+"}
     assert "2 of 2 stages were run" in said
     # Given again it runs nothing.
-    again = site.workspace.python(*command)
+    again = site.python(*command)
     assert "0 of 2 stages were run" in again
 
 
 def test_a_comparison_ends_with_the_verdict_and_leaves_params_alone(site: Site) -> None:
     params = site.workspace.params()
     vp = params["models"]["vp"]
-    params["models"]["ve"] |= {"network": vp["network"], "training": vp["training"]}
+    params["models"]["ve"] |= {key: vp[key] for key in ("network", "training") if key in vp}
     site.workspace.write_params(params)
     site.commit("a small VE")
     before = (site.workspace.root / "params.yaml").read_text()
     command = ("-m", "flows.experiments", "compare", "--train-seeds", "0", "1", "2")
-    said = site.workspace.python(*command, "--samplers", "heun")
+    said = site.python(*command, "--samplers", "heun")
     assert (site.workspace.root / "params.yaml").read_text() == before
     (sentence,) = {line for line in said.splitlines() if line.startswith("digits, heun, FD")}
     assert "over 3 training seeds of each" in sentence

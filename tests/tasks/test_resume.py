@@ -210,14 +210,13 @@ def test_a_kill_during_a_checkpoint_s_write_leaves_the_one_before(
         (workspace.root / WEIGHTS).unlink()
 
 
-def test_another_run_does_not_go_on_from_this_one_s_state(workspace: Workspace) -> None:
-    dvc, trainer = started(workspace)
-    trainer.kill()
-    dvc.communicate(timeout=60)
+def test_another_run_does_not_go_on_from_this_one_s_state(
+    workspace: Workspace, stages: Nursery
+) -> None:
+    stages.run(*TRAIN, before=STOP_AFTER_TWO, where=workspace, status=128 + signal.SIGTERM)
     (folder,) = {path.parent for path in states(workspace)}
     train_for(workspace, 40, every_steps=20)
-    said = workspace.dvc("repro", "--single-item", STAGE)
-    assert "goes on from" not in said
+    assert "goes on from" not in stages.run(*TRAIN, where=workspace)
     assert {path.parent for path in states(workspace)} == {folder}
 
 
@@ -256,8 +255,11 @@ def test_sampling_and_features_go_on_by_finished_chunk(
     with (copied.root / f"tasks/{stage}.py").open("a") as code:
         code.write("EDITED = True\n")
     copied.dvc("repro", "--single-item", "check")
-    with nursery(copied) as edited:
-        assert parts(edited.run(*command, before=counted)) == 12
+    edited = (
+        f"{counted}\nimport runpy\nsys.argv[:] = {list(command)}\n"
+        f"runpy.run_module('tasks.{stage}', run_name='__main__', alter_sys=True)"
+    )
+    assert parts(copied.python("-c", edited)) == 12
 
 
 @pytest.mark.parametrize("trouble", ["full", pytest.param("read-only", marks=pytest.mark.slow)])
