@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
+from tests import shared
 from tests.workspace import Workspace
 
 ROOT = Path(__file__).parents[1]
+
+# One thread: tests' tensors are tiny, and two threads wait for each other beside other work.
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -22,19 +28,19 @@ def real_images() -> Path:
     return folder
 
 
+def _finished(root: Path) -> Workspace:
+    workspace = Workspace.create(root)
+    workspace.dvc("repro")
+    return workspace
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Return a workspace in which `dvc repro` has run once; tests may read it, not change it."""
-    workspace = Workspace.create(tmp_path_factory.mktemp("workspace") / "project")
-    workspace.dvc("repro")
-    return workspace
+    return shared.once(tmp_path_factory, "finished", _finished)
 
 
 @pytest.fixture
 def copied(finished: Workspace, tmp_path: Path) -> Workspace:
     """Return a copy of the finished workspace that a test may change."""
-    shutil.copytree(finished.root, tmp_path / "project", symlinks=True)
-    shutil.copytree(finished.root.parent / "spy", tmp_path / "spy")
-    workspace = Workspace(tmp_path / "project")
-    workspace.spied.mkdir()
-    return workspace
+    return shared.copy(finished, tmp_path)
