@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tasks.params.schema import Located
+from tasks.params.errors import Located
 
 __all__ = ["Path", "filled", "lay_over", "walk"]
 

@@ -14,8 +14,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from tasks.params import filled
-from tasks.params.errors import ParamsError
-from tasks.params.schema import Located, Params, mistakes
+from tasks.params.errors import Located, ParamsError
+from tasks.params.mistakes import mistakes
+from tasks.params.schema import Params
 
 __all__ = ["checked", "load_params", "read_yaml"]
 
