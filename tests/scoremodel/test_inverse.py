@@ -55,7 +55,7 @@ def reached(
         )
         x = sampling.sample(
             denoise,
-            Heun(150),
+            Heun(70),
             5,
             0,
             process=sde,
@@ -74,7 +74,7 @@ def reached(
     ids=["isotropic-pigdm", "isotropic-mmps", "correlated-mmps"],
 )
 def test_the_posterior_of_gaussian_data_is_exact(data: Gaussian, method: Method, sde: SDE) -> None:
-    """Mean and covariance, but for the error of 150 steps."""
+    """Mean and covariance, but for the error of 70 steps."""
     y = torch.tensor([[0.7, -0.4]], dtype=torch.float64)
     mean, covariance = data.posterior(matrix(), y, 0.1)
     found, spread = reached(data, sde, method, y, 0.1)

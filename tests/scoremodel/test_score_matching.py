@@ -228,7 +228,7 @@ def test_networks_learn_a_mixture_s_score_by_every_objective(
 
 @pytest.mark.parametrize(
     ("objective", "steps", "allowed"),
-    [("denoising", 350, 0.06), pytest.param("sliced", 700, 0.3, marks=pytest.mark.slow)],
+    [("denoising", 250, 0.06), pytest.param("sliced", 700, 0.3, marks=pytest.mark.slow)],
 )
 def test_an_energy_is_learned_and_its_gradient_is_the_score(
     objective: Objective, steps: int, allowed: float
