@@ -16,6 +16,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ Kinds = Mapping[str, list[str]]
 """Package with a registry → the kinds that a stage is run with; a package that is not named: all."""
 
 _ROOMS = ("scoremodel", "tasks")
-_BESIDE = (".j2",)  # files that a package's modules read
+_BESIDE = (".j2",)  # files that lie beside the module that reads and names them
 _ROOT = Path(__file__).parents[2]
 
 
@@ -119,23 +120,24 @@ def _module(name: str) -> _Module | None:
     if path is None:
         return None
     tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-    imports, registries = [], []
+    imports, registries, beside = [], [], []
     for node in _visible(tree):
         match node:
             case ast.Import(names=aliases):
                 imports += [alias.name for alias in aliases]
-            case ast.ImportFrom(module=str(base), level=0, names=aliases):
+            case ast.ImportFrom(module=given, level=level, names=aliases):
+                package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+                base = resolve_name("." * level + (given or ""), package)
                 imports += [base, *(_resolved(base, alias.name) for alias in aliases)]
             case ast.Call(func=func, args=[ast.Constant(value=str(package)), *_]) if (
                 _called(func) == "Registry"
             ):
                 registries.append(package)
-    beside = []
-    if path.name == "__init__.py":
-        for other in sorted(path.parent.iterdir()):
-            if other.suffix in _BESIDE:
-                digest = hashlib.sha256(other.read_bytes()).hexdigest()[:16]
-                beside.append((str(other.relative_to(_ROOT)), digest))
+            case ast.Constant(value=str(text)) if text.endswith(_BESIDE):
+                other = path.parent / text
+                if other.is_file():
+                    digest = hashlib.sha256(other.read_bytes()).hexdigest()[:16]
+                    beside.append((str(other.relative_to(_ROOT)), digest))
     plain = repr(_plain(_stripped(tree)))
     return _Module(
         path,
@@ -176,7 +178,9 @@ def _exported(package: str) -> dict[str, str]:
 
 
 def _for_type_checkers(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    return (
+        isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not node.orelse
+    )
 
 
 def _visible(tree: ast.AST) -> Iterator[ast.AST]:

@@ -20,6 +20,8 @@ from tasks.params.schema import Params
 
 __all__ = ["checked", "load_params", "read_yaml"]
 
+_NO_BLOCK = ("model_type", "model_attributes_type", "dict_type")
+
 
 def read_yaml(path: Path) -> Any:
     """Return the content of a YAML file by the rules of YAML 1.2, under which 1e-05 is a number.
@@ -79,7 +81,7 @@ def checked(raw: Any, path: Path) -> Params:
         try:
             params = Params.model_validate(whole)
         except ValidationError as error:
-            lines += _lines(path, whole, error.errors(), origins)
+            lines += _lines(path, whole, error.errors(), origins, bool(lines))
         else:
             if wrong := next(mistakes(params), None):
                 raise wrong
@@ -108,26 +110,47 @@ def _of_defaults(raw: Any, path: Path) -> typing.Iterator[str]:
 
 
 def _lines(
-    path: Path, raw: Any, errors: list[ErrorDetails], origins: dict[filled.Path, filled.Path]
+    path: Path,
+    raw: Any,
+    errors: list[ErrorDetails],
+    origins: dict[filled.Path, filled.Path],
+    without_defaults: bool,
 ) -> list[str]:
     """Return "file: dotted.key: value is not allowed, allowed: …", one line for each wrong key."""
     at: dict[filled.Path, list[ErrorDetails]] = {}
     for error in errors:
-        at.setdefault(tuple(_keys(raw, error["loc"])), []).append(error)
+        at.setdefault(tuple(_keys(raw, error)), []).append(error)
     misspelt = {keys[:-1] for keys, here in at.items() if here[0]["type"] == "extra_forbidden"}
+    without_defaults |= () in misspelt or any(error["type"] in _NO_BLOCK for error in errors)
+    kindless = {
+        origins.get(keys, keys)
+        for keys, here in at.items()
+        if here[0]["type"] == "union_tag_not_found"
+    }
     lines = []
     for keys, here in at.items():
-        dotted = _dotted(origins.get(keys, keys))
-        where = f"{path}: {dotted}" if dotted else f"{path}"
+        here = [error for error in here if error["loc"][-1:] == ("[key]",)] or here
+        origin = origins.get(keys, keys)
+        if origin and origin[:-1] in kindless:  # which keys it may have is not known
+            continue
+        where = f"{path}: {_dotted(origin)}" if origin else f"{path}"
         kind = here[0]["type"]
-        if kind == "extra_forbidden":
-            lines.append(f"{where}: unknown key, allowed: {', '.join(_fields(raw, keys[:-1]))}")
-        elif kind == "union_tag_not_found" or kind == "missing":
-            if keys[:-1] not in misspelt:
-                lines.append(f"{where}: missing" + (" key: kind" if kind != "missing" else ""))
+        if origin[:2] == ("active", "samplers") and keys[0] == "samplers":  # NAME_N
+            name, stepless = str(keys[1]).rpartition("_")[0], kind == "extra_forbidden"
+            allowed = ", which has no steps" if stepless else f"_N, N {_allowed(here[0])}"
+            lines.append(f"{where}: {keys[1]!r} is not allowed, allowed: {name}{allowed}")
+        elif kind == "extra_forbidden":
+            lines.append(f"{where}: unknown key, allowed: {', '.join(_known(raw, keys, origin))}")
+        elif kind == "union_tag_not_found":
+            lines.append(f"{where}: missing key: kind")
+        elif kind == "missing":  # for want of another key, or of the defaults as a whole?
+            of_defaults = without_defaults and keys[0] in ("models", "samplers")
+            if keys[:-1] not in misspelt and not of_defaults:
+                lines.append(f"{where}: missing")
         elif kind == "union_tag_invalid":
+            chosen = _dotted(origins.get((*keys, "kind"), (*keys, "kind")))
             tag, tags = here[0]["ctx"]["tag"], here[0]["ctx"]["expected_tags"]
-            lines.append(f"{where}.kind: {tag!r} is not allowed, allowed: {tags}")
+            lines.append(f"{path}: {chosen}: {tag!r} is not allowed, allowed: {tags}")
         elif kind == "made":
             lines.append(f"{where}: {here[0]['msg']}")
         else:
@@ -141,19 +164,20 @@ def _dotted(keys: filled.Path) -> str:
 
 
 def _allowed(error: ErrorDetails) -> str:
-    if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
+    if error["type"] in _NO_BLOCK:
         return "a block of keys"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return message.removeprefix("a valid ")
 
 
-def _keys(raw: Any, loc: tuple[int | str, ...]) -> list[int | str]:
-    """Return `loc` without the tags that pydantic adds for unions and for a mapping's own keys."""
+def _keys(raw: Any, error: ErrorDetails) -> list[int | str]:
+    """Return a mistake's place without the tags that pydantic adds for unions and a mapping's keys."""
+    loc = error["loc"]
     keys: list[int | str] = []
     here = raw
     for index, part in enumerate(loc):
-        last = index == len(loc) - 1
-        if isinstance(here, dict) and (part in here or last) and part != "[key]":
+        missing = error["type"] == "missing" and index == len(loc) - 1
+        if isinstance(here, dict) and (part in here or missing) and part != "[key]":
             here = here.get(part)
         elif isinstance(here, list) and isinstance(part, int):
             here = here[part] if part < len(here) else None
@@ -161,6 +185,18 @@ def _keys(raw: Any, loc: tuple[int | str, ...]) -> list[int | str]:
             continue
         keys.append(part)
     return keys
+
+
+def _known(raw: Any, keys: filled.Path, origin: filled.Path) -> list[str]:
+    """Return the keys that may stand beside the last of `keys`, where `origin` says it stands."""
+    if origin[0] != "defaults" or len(origin) > 3:
+        return _fields(raw, keys[:-1])
+    kinds = [_fields(raw, (keys[0], name)) for name in raw[keys[0]]]
+    return [
+        key
+        for key in kinds[0]
+        if key not in ("kind", "like") and all(key in kind for kind in kinds)
+    ]
 
 
 def _fields(raw: Any, keys: tuple[int | str, ...]) -> list[str]:

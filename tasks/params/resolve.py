@@ -22,6 +22,14 @@ from tasks.params.schema import Params
 
 __all__ = ["FOLDER", "resolve", "source_of", "stages", "write"]
 
+_CHOSEN = (
+    "scoremodel.networks",
+    "scoremodel.processes",
+    "scoremodel.samplers",
+    "scoremodel.training.times",
+)
+"""Packages of whose kinds a run has those that params.yaml names for it."""
+
 FOLDER = "folder"
 """The kind of a source that is a folder of images."""
 
@@ -63,8 +71,12 @@ def stages() -> dict[str, tuple[str, ...]]:
 
 
 def _kinds(params: Params, files: Configuration, source: tuple[str, str] | None) -> Kinds:
-    """Return the kinds that one run of a stage is with, as far as what it is of says them."""
-    found: dict[str, list[str]] = {}
+    """Return the kinds that one run of a stage is with: what it is of says them.
+
+    Of what a run is not of it has no kinds but those that its modules import, so that a new sampler
+    makes neither an application nor a study run again.
+    """
+    found: dict[str, list[str]] = {package: [] for package in _CHOSEN}
     if source is not None:
         kind, gives = source
         found["scoremodel.data.sources"] = [kind]

@@ -53,7 +53,10 @@ _KEYS = {
     "extractors": "evaluation.extractor",
     "judge": "evaluation",
 }
-_TOP = ("seed",)  # stands at the top of params.yaml, whichever file has it
+_SEEDED = (
+    "datasets",
+    "judge",
+)  # have the `seed` that stands at the top of params.yaml beside their own
 _WHOLE = ("models", "samplers", "datasets", "extractors")  # blocks, where others are single keys
 
 
@@ -82,7 +85,8 @@ def inputs(stage: str, lock: dict[str, Any], read: Read | None = None) -> dict[s
     maker = {out["path"]: name for name, entry in stages.items() for out in entry.get("outs", [])}
     made = {out["path"]: out["md5"] for entry in stages.values() for out in entry.get("outs", [])}
     files: dict[str, str] = {}
-    params: dict[str, Any] = {"resolved": {}}
+    said: dict[str, Any] = {}
+    params: dict[str, Any] = {}
     waiting = [stage]
     while waiting:
         name = waiting.pop()
@@ -91,7 +95,8 @@ def inputs(stage: str, lock: dict[str, Any], read: Read | None = None) -> dict[s
         if name not in stages:
             raise ValueError(f"dvc.lock: has no stage {name!r}; run dvc repro")
         entry = stages[name]
-        params[name] = {"cmd": entry["cmd"]}
+        # Before there were resolved files a stage's parameters stood here.
+        params[name] = {"cmd": entry["cmd"], **entry.get("params", {}).get("params.yaml", {})}
         for dependency in entry.get("deps", []):
             path, digest = dependency["path"], dependency["md5"]
             found = {path: digest}
@@ -101,23 +106,31 @@ def inputs(stage: str, lock: dict[str, Any], read: Read | None = None) -> dict[s
                 if "modules" in content:
                     found = content["modules"]
                 else:
-                    params["resolved"] |= _keyed(Path(path).relative_to(RESOLVED), content)
+                    _put(said, _keyed(Path(path).relative_to(RESOLVED), content), stage, "values")
             elif (made_by := maker.get(path)) is not None:
+                if made_by == "check":  # constant, before there were resolved files
+                    continue
                 if made[path] != digest:
                     raise ValueError(f"dvc.lock: {name} was made before {made_by}; run dvc repro")
                 waiting.append(made_by)
                 continue
-            for one, hashed in found.items():
-                if files.setdefault(one, hashed) != hashed:
-                    raise ValueError(f"dvc.lock: {stage} was made with two versions of {one}")
-    return {"files": files, "params": params}
+            _put(files, found, stage, "versions")
+    return {"files": files, "params": params | ({"resolved": said} if said else {})}
+
+
+def _put(known: dict[str, Any], found: dict[str, Any], stage: str, what: str) -> None:
+    """Add to what is known, of which nothing can be of two kinds at once."""
+    for key, value in found.items():
+        if known.setdefault(key, value) != value:
+            raise ValueError(f"dvc.lock: {stage} was made with two {what} of {key}; run dvc repro")
 
 
 def _keyed(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     """Return a resolved file's content by the keys of params.yaml: "models.ve" → its block."""
     folder = path.parent.name
-    found = {key: content[key] for key in _TOP if key in content}
-    rest = {key: value for key, value in content.items() if key not in (*_TOP, "gives")}
+    above = ("seed",) if folder in _SEEDED else ()
+    found = {key: content[key] for key in above if key in content}
+    rest = {key: value for key, value in content.items() if key not in (*above, "gives")}
     prefix = _KEYS.get(folder, "").format(name=path.stem.split("-")[-1])
     if folder in _WHOLE:
         return found | {prefix: rest}
