@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tasks.layout import Configuration
-from tasks.ledger import LedgerError, append, inputs, read_row, read_rows
+from tasks.files.layout import Configuration
+from tasks.results.ledger import LedgerError, append, inputs, read_row, read_rows
 
 CONFIGURATION = Configuration("digits", "vp", 0, "heun")
 LOCK: dict[str, Any] = {
@@ -86,7 +86,7 @@ def test_an_edited_row_is_found_by_its_checksum(tmp_path: Path) -> None:
 WRITER = (
     "import sys; from pathlib import Path\n"
     "from tests.tasks.test_ledger import CONFIGURATION, LOCK, record\n"
-    "from tasks.ledger import LedgerError, append\n"
+    "from tasks.results.ledger import LedgerError, append\n"
     "sys.stdin.readline()\n"
     "row = record(float(sys.argv[2]))\n"
     "try: append(row, CONFIGURATION, LOCK, Path(sys.argv[1])); print('written')\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tasks.verdict import headlines, notes, verdicts
+from tasks.results.verdict import headlines, notes, verdicts
 
 from scoremodel.evaluation.comparison import compare
 
