@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from tasks.files.arrays import read_rows, write_rows
 
 TRAIN = r"""

@@ -231,7 +231,7 @@ def edit(workspace: Workspace, path: str, old: str, new: str) -> None:
 
 def say_otherwise(workspace: Workspace) -> None:
     """Edit comments, docstrings and layout, and nothing else."""
-    edit(workspace, "scoremodel/training/loop.py", "import", "# another comment\nimport")
+    edit(workspace, "scoremodel/training/loop.py", "BANDS =", "# another comment\nBANDS =")
     edit(workspace, "tasks/report/page.py", '"""', '"""Another docstring. ')
     path = workspace.root / "scoremodel/denoiser.py"
     path.write_text(ruff(path.read_text(), "--line-length", "60"))
@@ -273,11 +273,11 @@ def test_an_interrupted_training_goes_on_after_an_edit_of_words(copied: Workspac
 
     copied.python("-m", "tasks.check", "--stage")
     assert "can be watched in" in train()
-    (folder,) = state.iterdir()
+    (folder,) = state.glob("digits-vp-0-*/")
     say_otherwise(copied)
     copied.python("-m", "tasks.check", "--stage")
     assert f"goes on from {folder.relative_to(copied.root)}" in train()
     edit(copied, "scoremodel/training/loop.py", "BANDS = 4", "BANDS = 2 * 2")
     copied.python("-m", "tasks.check", "--stage")
     assert "can be watched in" in train()
-    assert len(list(state.iterdir())) == 2
+    assert len(list(state.glob("digits-vp-0-*/"))) == 2
