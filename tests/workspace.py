@@ -26,7 +26,8 @@ def _note():
     inside = sorted(f[len(here):] for f in files if f.startswith(here) and ".venv" not in f)
     name = os.path.join(os.environ["SPY_FOLDER"], uuid.uuid4().hex)
     with open(name, "w") as out:
-        json.dump({"stage": spec.name.removeprefix("tasks."), "files": inside}, out)
+        stage = spec.name.removeprefix("tasks.").removesuffix(".__main__")
+        json.dump({"run": "@".join(filter(None, [stage, "-".join(sys.argv[1:])])), "files": inside}, out)
 
 if "SPY_FOLDER" in os.environ:
     atexit.register(_note)
@@ -144,9 +145,9 @@ class Workspace:
         return (self.root / "dvc.lock").read_text()
 
     def imports(self) -> dict[str, set[str]]:
-        """Return, for each stage that has run here, the project's files that it imported."""
+        """Return, for each run of a stage here ("sample@digits-vp-0-heun"), what it imported of ours."""
         found: dict[str, set[str]] = {}
         for note in self.spied.iterdir():
             content = json.loads(note.read_text())
-            found.setdefault(content["stage"], set()).update(content["files"])
+            found.setdefault(content["run"], set()).update(content["files"])
         return found

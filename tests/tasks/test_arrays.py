@@ -9,14 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tasks.arrays import read_rows, write_rows
+
+from tasks.files.arrays import read_rows, write_rows
 
 TRAIN = r"""
 import re, sys, torch
 from pathlib import Path
-from scoremodel import VP, Denoiser
-from scoremodel.training.loop import TrainingConfig, train
-from tasks.arrays import read_rows
+from scoremodel.denoiser import Denoiser
+from scoremodel.processes.vp import VP
+from scoremodel.training.config import TrainingConfig
+from scoremodel.training.loop import train
+from tasks.files.arrays import read_rows
 data = torch.from_numpy(read_rows(Path(sys.argv[1]))["train"])
 denoiser = Denoiser({"kind": "unet", "width": 8}, VP(), data.shape[1:], [0.0] * 3, 0.5, 256)
 train(denoiser, data, TrainingConfig(steps=3, batch_size=8), 0)

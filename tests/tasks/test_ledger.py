@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tasks.layout import Configuration
-from tasks.ledger import LedgerError, append, inputs, read_row, read_rows
+
+from tasks.files.layout import Configuration
+from tasks.results.ledger import LedgerError, append, inputs, read_row, read_rows
+from tests.workspace import ROOT
 
 CONFIGURATION = Configuration("digits", "vp", 0, "heun")
 LOCK: dict[str, Any] = {
@@ -86,7 +88,7 @@ def test_an_edited_row_is_found_by_its_checksum(tmp_path: Path) -> None:
 WRITER = (
     "import sys; from pathlib import Path\n"
     "from tests.tasks.test_ledger import CONFIGURATION, LOCK, record\n"
-    "from tasks.ledger import LedgerError, append\n"
+    "from tasks.results.ledger import LedgerError, append\n"
     "sys.stdin.readline()\n"
     "row = record(float(sys.argv[2]))\n"
     "try: append(row, CONFIGURATION, LOCK, Path(sys.argv[1])); print('written')\n"
@@ -188,3 +190,99 @@ def test_a_lock_file_that_is_not_of_one_piece_is_no_pedigree() -> None:
     stages["train"]["outs"] = [{"path": "w", "md5": "2"}]
     with pytest.raises(ValueError, match=r"evaluate was made before train; run dvc repro"):
         inputs("evaluate", {"stages": stages})
+
+
+RESOLVED: dict[str, dict[str, Any]] = {
+    "machine": {"threads": 2, "device": "auto"},
+    "datasets/digits": {"held_out": 0.5, "seed": 0, "gives": "images"},
+    "extractors/digits": {"kind": "classifier", "epochs": 20, "seed": 7},
+    "models/digits-vp": {"sde": {"kind": "vp"}, "training": {"steps": 9}},
+    "samplers/heun_9": {"kind": "heun", "steps": 9},
+    "judge/draws": {"count": 8, "sampling_seeds": [0]},
+    "judge/metrics": {"count": 8, "sampling_seeds": [0], "neighbours": 5, "seed": 0},
+    "code/train@digits-vp-0": {"entry": "tasks.train", "kinds": {}, "modules": {"a.py": "1"}},
+    "code/evaluate@x": {
+        "entry": "tasks.evaluate",
+        "kinds": {},
+        "modules": {"a.py": "1", "b.py": "2"},
+    },
+}
+
+
+def lock_of(**stages: list[str]) -> dict[str, Any]:
+    """Return a lock file whose stages, one after the other, depend on resolved files."""
+    found: dict[str, Any] = {
+        "check": {"cmd": "c", "deps": [{"path": "params.yaml", "md5": "9"}],
+                  "outs": [{"path": "artifacts/resolved", "md5": "9.dir"}]},
+    }  # fmt: skip
+    before: list[dict[str, str]] = [{"path": "data/raw/digits", "md5": "5.dir"}]
+    for number, (stage, names) in enumerate(stages.items()):
+        deps = [{"path": f"artifacts/resolved/{name}.json", "md5": name} for name in names]
+        outs = [{"path": f"made/{stage}", "md5": str(number)}]
+        found[stage] = {"cmd": f"run {stage}", "deps": [*before, *deps], "outs": outs}
+        before = outs
+    return {"stages": found}
+
+
+def test_a_row_s_inputs_are_the_keys_of_params_yaml_and_the_hashes_of_modules() -> None:
+    names = list(RESOLVED)
+    found = inputs(
+        "evaluate", lock_of(train=names[:4], evaluate=names[4:]), lambda _, md5: RESOLVED[md5]
+    )
+    assert found["files"] == {"data/raw/digits": "5.dir", "a.py": "1", "b.py": "2"}
+    assert found["params"] == {
+        "evaluate": {"cmd": "run evaluate"},
+        "train": {"cmd": "run train"},
+        "resolved": {
+            "threads": 2,
+            "device": "auto",
+            "seed": 0,
+            "datasets.digits": {"held_out": 0.5},
+            "evaluation.extractor": {"kind": "classifier", "epochs": 20, "seed": 7},
+            "models.vp": {"sde": {"kind": "vp"}, "training": {"steps": 9}},
+            "samplers.heun_9": {"kind": "heun", "steps": 9},
+            "evaluation.count": 8,
+            "evaluation.sampling_seeds": [0],
+            "evaluation.neighbours": 5,
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "said"),
+    [
+        ("judge/metrics", {"count": 9}, r"two values of evaluation\.count; run dvc repro"),
+        ("code/evaluate@x", {"modules": {"a.py": "3"}}, r"two versions of a\.py"),
+    ],
+)
+def test_what_was_made_with_two_values_is_no_pedigree(
+    name: str, other: dict[str, Any], said: str
+) -> None:
+    """As after a key's or a module's change, and `dvc repro` of the first stage alone."""
+    names = ["judge/draws", "code/train@digits-vp-0"]
+    contents = RESOLVED | {name: RESOLVED[name] | other}
+    lock = lock_of(train=names, evaluate=["judge/metrics", "code/evaluate@x"])
+    inputs("evaluate", lock, lambda _, md5: RESOLVED[md5])
+    with pytest.raises(ValueError, match=said):
+        inputs("evaluate", lock, lambda _, md5: contents[md5])
+
+
+def test_a_lock_file_from_before_there_were_resolved_files_gives_the_key_that_it_gave() -> None:
+    params = {"seed": 0, "samplers.heun": {"steps": 18}}
+    lock = {
+        "stages": {
+            "check": {"cmd": "c", "deps": [{"path": "params.yaml", "md5": "1"}],
+                      "outs": [{"path": "artifacts/checked", "md5": "2"}]},
+            "evaluate": {"cmd": "e", "params": {"params.yaml": params},
+                         "deps": [{"path": "artifacts/checked", "md5": "2"},
+                                  {"path": "tasks/evaluate.py", "md5": "3"}]},
+        }
+    }  # fmt: skip
+    assert inputs("evaluate", lock) == {
+        "files": {"tasks/evaluate.py": "3"},
+        "params": {"evaluate": {"cmd": "e", **params}},
+    }
+
+
+def test_the_project_s_own_rows_are_as_they_were_written() -> None:
+    assert len(read_rows(ROOT / "results/ledger")) > 0

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
-from ruamel.yaml import YAML
-from tasks.arrays import read_rows
-from tasks.hashes import content_hash
 
 from scoremodel.data.scale import quantise
-from scoremodel.denoiser import load
-from scoremodel.evaluation.extractors.classifier import Classifier, accuracy, load_extractor
-from scoremodel.processes.chain import NCSN, ncsnv2_levels
-from scoremodel.processes.sde import VE
-from scoremodel.samplers import Heun, sample
-from tasks.sample import draw_labels
-from tests.scoremodel.test_inception import StandIn
+from scoremodel.io.denoisers import load
+from scoremodel.processes.ve import VE
+from scoremodel.samplers.heun import Heun
+from scoremodel.samplers.sampling import sample
+from tasks.files.arrays import read_rows
+from tasks.files.hashes import content_hash
 from tests.workspace import ROOT, Workspace
 
 
@@ -84,48 +77,18 @@ def test_a_forced_repro_gives_the_same_bytes(copied: Workspace) -> None:
     assert sorted(path.name for path in (copied.root / "results/ledger").iterdir()) == ledger
 
 
-def test_declared_code_is_what_the_stages_import(finished: Workspace) -> None:
-    graph = YAML(typ="safe", pure=True).load(finished.root / "dvc.yaml")["stages"]
-    del graph["study"]  # not active: tests/tasks/test_applications.py
-    imported = finished.imports()
-    assert set(imported) >= set(graph)
-    for stage, definition in graph.items():
-        declared = {path for path in definition["deps"] if path.endswith((".py", ".j2"))}
-        unseen = {path for path in declared if path.endswith(".j2")}  # a template is no import
-        unseen |= {"scoremodel/evaluation/inception.py"}  # not with a classifier
-        assert imported[stage] <= declared, stage
-        assert declared - imported[stage] <= unseen, stage
-
-
-def changed_stages(workspace: Workspace) -> set[str]:
-    return set(json.loads(workspace.dvc("status", "--json", "--quiet", status=None) or "{}"))
-
-
-@pytest.mark.parametrize(
-    ("place", "value", "changed"),
-    [
-        (
-            ["samplers", "heun", "steps"],
-            5,
-            {"sample@digits-vp-0-heun", "evaluate@digits-vp-0-heun"},
-        ),
-        (["models", "vp", "training", "steps"], 7, {"train@digits-vp-0"}),
-        (["models", "ve", "training", "steps"], 7, set()),
-        (["datasets", "digits", "held_out"], 0.4, {"prepare@digits"}),
-        (["samplers", "euler_18", "steps"], 9, set()),
-    ],
-)
-def test_a_changed_key_touches_only_what_depends_on_it(
-    copied: Workspace, place: list[str], value: float, changed: set[str]
-) -> None:
+def test_changed_keys_touch_only_what_depends_on_them(copied: Workspace) -> None:
+    """Which files of artifacts/resolved a key changes: tests/tasks/test_resolved.py."""
     params = copied.params()
-    block = params
-    for key in place[:-1]:
-        block = block[key]
-    block[place[-1]] = value
+    params["samplers"]["heun"]["steps"] = 5
+    params["models"]["vp"]["training"]["steps"] = 7
+    params["models"]["ve"]["training"] = {"steps": 7}
+    params["samplers"]["euler"]["steps"] = 9
     copied.write_params(params)
-    status = copied.run("dvc", "status", "--json").stdout
-    assert set(json.loads(status)) == changed | {"check"}
+    copied.python("-m", "tasks.check", "--stage")
+    status = json.loads(copied.run("dvc", "status", "--json").stdout)
+    runs = {"train@digits-vp-0", "sample@digits-vp-0-heun", "evaluate@digits-vp-0-heun"}
+    assert set(status) == runs | {"check"}
 
 
 def test_an_inactive_configuration_s_leftovers_do_not_appear(copied: Workspace) -> None:
@@ -164,8 +127,10 @@ def test_a_clone_restores_everything_from_the_remote_and_trains_nothing(
 
 def test_dvc_shows_metrics_params_and_plots(finished: Workspace) -> None:
     shown = json.loads(finished.run("dvc", "metrics", "show", "--json").stdout)
-    records = shown[""]["data"]
-    assert records["results/records/digits-vp-0-heun.json"]["data"]["nfe"] == 5
+    headline = shown[""]["data"]["results/metrics.json"]["data"]["digits"]["vp"]["heun"]
+    record = json.loads((finished.root / "results/records/digits-vp-0-heun.json").read_text())
+    assert headline["held_out"] == pytest.approx(record["held_out"]["mean"], rel=1e-5)
+    assert headline["ratio_to_floor"] == pytest.approx(record["ratio_to_floor"], rel=1e-4)
     plots = json.loads(finished.run("dvc", "plots", "show", "--json").stdout)
     assert "errors" not in plots
     curve, bands = (
@@ -239,90 +204,11 @@ def test_another_extractor_s_file_is_checked_before_anything_runs(copied: Worksp
     assert "evaluation.extractor.sha256: None is not allowed, allowed: a path and its" in said
 
 
-@pytest.mark.slow
-def test_inception_from_a_file_judges_and_is_reproduced(copied: Workspace) -> None:
-    """A stand-in with Inception's calls: only its distances are called FID."""
-    net = copied.root / "weights/net.pt"
-    net.parent.mkdir()
-    torch.jit.script(StandIn().eval()).save(net)
-    (copied.root / ".gitignore").open("a").write("/weights/\n")
-    params = copied.params()
-    params["active"]["samplers"] = ["heun"]
-    params["evaluation"]["extractor"] = {
-        "kind": "inception",
-        "mode": "clean",
-        "path": "weights/net.pt",
-        "sha256": hashlib.sha256(net.read_bytes()).hexdigest(),
-    }
-    copied.write_params(params)
-    copied.git("add", "-A")
-    copied.git("commit", "-qm", "inception")
-    copied.dvc("repro")
-    record = json.loads((copied.root / "results/records/digits-vp-0-heun.json").read_text())
-    assert record["metric"].startswith("FID (clean-fid clean, ")
-    real = load_extractor(copied.root / "artifacts/extractors/digits.safetensors")
-    held_out = read_rows(copied.root / "artifacts/data/digits/arrays")["held_out"]
-    features = np.load(copied.root / "artifacts/features/digits.npz")["held_out"]
-    again = real.features(torch.from_numpy(np.array(held_out[:4]))).numpy()
-    np.testing.assert_allclose(features[:4], again, rtol=1e-5)
-    assert record["warnings"][0] == "100 samples do not determine the covariance of 2048 features"
-    rows = json.loads(copied.python("-m", "tasks.results", "list", "--format", "json"))
-    (key,) = [row["key"] for row in rows if row["metric"] == record["metric"]]
-    said = copied.python("-m", "tasks.results", "reproduce", key)
-    assert f"the same: {record['held_out']['mean']:g}, seed by seed" in said
-
-
-@pytest.mark.slow
-def test_chains_and_classes_go_through_the_pipeline(copied: Workspace) -> None:
-    """NCSN with annealed Langevin, DDPM with ancestral sampling, and a model of classes."""
-    params = copied.params()
-    params["active"] |= {
-        "models": ["ncsn", "ddpm", "vp_classes"],
-        "samplers": ["annealed_langevin", "ancestral"],
-    }
-    for name in params["active"]["models"]:
-        params["models"][name]["training"] |= params["models"]["vp"]["training"] | {
-            "label_dropout": 0.2 if name == "vp_classes" else None
-        }
-        params["models"][name]["network"] = params["models"]["vp"]["network"]
-    params["samplers"]["annealed_langevin"] |= {"steps": 4, "steps_per_level": 2}
-    params["samplers"]["ancestral"] |= {"steps": 3}
-    params["evaluation"]["sampling_seeds"] = [0]
-    copied.write_params(params)
-    pairs = {"ncsn": "annealed_langevin", "ddpm": "ancestral", "vp_classes": "ancestral"}
-    copied.dvc("repro", *(f"evaluate@digits-{model}-0-{name}" for model, name in pairs.items()))
-
-    arrays = read_rows(copied.root / "artifacts/data/digits/arrays")
-    train = torch.from_numpy(arrays["train"]).float() / 8 - 1
-    ladder = load(copied.root / "artifacts/models/digits-ncsn-0.safetensors").process
-    farthest = float(torch.cdist(train.flatten(1), train.flatten(1)).max())
-    assert isinstance(ladder, NCSN)
-    assert ladder.sigma_max == pytest.approx(farthest, rel=1e-5)
-    assert ladder.levels == ncsnv2_levels(0.02, ladder.sigma_max, 64)
-    records = {
-        model: json.loads(
-            (copied.root / f"results/records/digits-{model}-0-{name}.json").read_text()
-        )
-        for model, name in pairs.items()
-    }
-    nfe = {model: record["nfe"] for model, record in records.items()}
-    assert nfe == {"ncsn": 4 * 2 + 1, "ddpm": 3, "vp_classes": 3}
-
-    assert records["ncsn"]["agreement"] is None
-    classifier = load_extractor(copied.root / "artifacts/extractors/digits.safetensors")
-    assert isinstance(classifier, Classifier)
-    counts = np.bincount(arrays["train_labels"]).tolist()
-    labels = draw_labels(counts, 100, 0)
-    assert labels is not None
-    expected = torch.tensor(counts) / len(train) * 100
-    assert float(((labels.bincount(minlength=10) - expected) ** 2 / expected).sum()) < 27.9  # 0.1 %
-    samples = np.load(copied.root / "artifacts/samples/digits-vp_classes-0-ancestral.npz")
-    features = classifier.features(torch.from_numpy(samples["seed_0"]))
-    said = accuracy(classifier, features, labels)
-    assert records["vp_classes"]["agreement"]["mean"] == pytest.approx(said, abs=1e-5)
-
-
 def test_a_sampler_s_path_is_the_process_it_samples_along(copied: Workspace) -> None:
+    params = copied.params()
+    params["active"]["samplers"] = ["heun_on_ve"]
+    copied.write_params(params)
+    copied.python("-m", "tasks.check", "--stage")
     copied.python("-m", "tasks.sample", "digits", "vp", "0", "heun_on_ve")
     drawn = np.load(copied.root / "artifacts/samples/digits-vp-0-heun_on_ve.npz")["seed_0"]
     model = load(copied.root / "artifacts/models/digits-vp-0.safetensors")
@@ -357,53 +243,3 @@ def test_pairs_that_do_not_go_together_are_refused_before_any_work(
     said = copied.dvc("repro", status=255)
     assert line in said
     assert "Running stage 'train" not in said
-
-
-@pytest.mark.slow
-def test_digits_of_an_asked_class_are_of_that_class(tmp_path: Path) -> None:
-    """The shipped class-conditional model, with guidance: 97 % of more than 1,000 samples."""
-    workspace = Workspace.create(tmp_path / "project")
-    params = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
-    params["active"] |= {"models": ["vp_classes"], "samplers": ["heun_guided"]}
-    workspace.write_params(params)
-    workspace.dvc("repro")
-    record = json.loads(
-        (workspace.root / "results/records/digits-vp_classes-0-heun_guided.json").read_text()
-    )
-    assert record["count"] * len(record["sampling_seeds"]) >= 1000
-    assert record["nfe"] == 2 * 35
-    assert record["agreement"]["mean"] >= 0.97
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("dataset", ["mixture", "two_moons", "fashion_mnist", "folder"])
-def test_other_data_sets_run_through_the_same_commands(
-    dataset: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    workspace = Workspace.create(tmp_path / "project")
-    params = workspace.params()
-    params["active"]["datasets"] = [dataset]
-    if dataset == "fashion_mnist":
-        real_images = request.getfixturevalue("real_images")
-        shutil.copytree(
-            real_images / "FashionMNIST", workspace.root / "data/torchvision/FashionMNIST"
-        )
-        params["datasets"][dataset]["limit"] = 1000
-    if dataset == "folder":  # unlabelled colour images, as a person would add them
-        folder = workspace.root / "data/raw/folder"
-        folder.mkdir()
-        draw = np.random.default_rng(0)
-        for index in range(300):
-            pixels = np.linspace(0, 200, 12)[:, None, None] + draw.integers(0, 55, (12, 12, 3))
-            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index:03}.png")
-        workspace.dvc("add", "data/raw/folder")
-        params["datasets"]["folder"] = {"held_out": 0.4}
-        params["models"]["vp"]["training"]["flip"] = True
-    workspace.write_params(params)
-    workspace.dvc("repro")
-    rows = pd.read_csv(workspace.root / "results/table.csv")
-    assert list(rows["dataset"]) == [dataset, dataset]
-    extractor = "identity" if dataset in ("mixture", "two_moons") else "classifier"
-    assert rows["metric"].str.startswith(f"FD ({extractor} ").all()
-    assert (rows["held_out_mean"] > 0).all()
-    assert "up to date" in workspace.dvc("status")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from io import StringIO
 from typing import Any
 
 import pandas as pd
 import pytest
-from tasks.hashes import content_hash
-from tasks.table import with_spread
 
-from tasks.results import changes
-from tests.workspace import Workspace
+from tasks.files.code import syntax_hash
+from tasks.files.hashes import content_hash
+from tasks.results.ledger import read_rows
+from tasks.results.rows import changes
+from tasks.results.table import with_spread
+from tests.workspace import ROOT, Workspace
 
 
 def results(workspace: Workspace, *arguments: str, status: int = 0) -> str:
@@ -40,6 +43,51 @@ def test_changes_name_parameters_once_and_files() -> None:
     }
     assert changes(before, after) == ["a.py", "b.py", "c.py", "x.y: 1 → 3"]
     assert changes(before, before) == []
+
+
+def test_a_new_row_s_inputs_are_what_params_yaml_and_the_modules_say(finished: Workspace) -> None:
+    (row,) = (
+        row
+        for row in read_rows(finished.root / "results/ledger").values()
+        if row["configuration"] == "digits-vp-0-heun"
+    )
+    said, params = row["inputs"]["params"]["resolved"], finished.params()
+    judged = ("batch_size", "count", "extractor", "floor_repeats", "neighbours", "sampling_seeds")
+    machine = {"threads", "device", "tf32", "deterministic", "seed"}
+    blocks = {"datasets.digits", "models.vp", "samplers.heun"}
+    assert set(said) == machine | blocks | {f"evaluation.{key}" for key in judged}
+    for key in judged:
+        assert said[f"evaluation.{key}"] == params["evaluation"][key]
+    assert said["models.vp"]["training"]["steps"] == 6
+    assert set(said["models.vp"]["network"]) == {"unet"}
+    assert said["samplers.heun"] == {"kind": "heun", "steps": 3, **params["defaults"]["sampler"]}
+    files = dict(row["inputs"]["files"])
+    assert files.pop("data/raw/digits").endswith(".dir")
+    assert "scoremodel/samplers/heun.py" in files
+    assert "scoremodel/samplers/reverse_sde.py" not in files
+    for path, digest in files.items():
+        assert syntax_hash((finished.root / path).read_text()) == digest, path
+
+
+def test_rows_of_the_old_form_stand_beside_new_ones(copied: Workspace) -> None:
+    """Their inputs were parameters by stage, and files by MD5."""
+    old = {
+        path: row
+        for path in (ROOT / "results/ledger").glob("*.json")
+        if (row := json.loads(path.read_text()))["configuration"] == "digits-vp-0-heun"
+        and "resolved" not in row["inputs"]["params"]
+    }
+    assert len(old) > 1
+    for path in old:
+        shutil.copy(path, copied.root / "results/ledger")
+    rows = json.loads(results(copied, "list", "--sampler", "heun", "--format", "json"))
+    assert len(rows) == len(old) + 1
+    history = csv(results(copied, "history", "digits-vp-0-heun", "--format", "csv"))
+    assert len(history) == len(rows)
+    last = history["changed"].iloc[-1].split("; ")
+    assert {"samplers.heun.steps: 18 → 3", "evaluation.count: 448 → 100"} <= set(last)
+    assert "scoremodel/samplers/heun.py" in last
+    assert not [line for line in last if line.startswith("seed:")]  # which is the same
 
 
 @pytest.mark.slow

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tasks.verdict import headlines, notes, verdicts
 
 from scoremodel.evaluation.comparison import compare
+from tasks.results.verdict import headlines, notes, verdicts
 
 
 def record(model: str, values: list[float], train_seed: int = 0, **more: Any) -> dict[str, Any]:

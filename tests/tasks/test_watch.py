@@ -11,16 +11,16 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from tasks.watch import Watch
 
 from scoremodel.data.scale import quantise
 from scoremodel.denoiser import Denoiser
-from scoremodel.processes.chain import NCSN
-from scoremodel.processes.sde import VP
-from scoremodel.samplers import DPMSolver, sample
-from tasks.params import ParamsError
-from tasks.params import Watch as Settings
-from tasks.pictures import picture
+from scoremodel.processes.ncsn import NCSN
+from scoremodel.processes.vp import VP
+from scoremodel.samplers.multistep import DPMSolver
+from scoremodel.samplers.sampling import sample
+from tasks.files.watch import Watch
+from tasks.params.errors import ParamsError
+from tasks.report.pictures.grid import picture
 from tests.workspace import Workspace
 
 
@@ -29,13 +29,12 @@ def point(step: int) -> dict[str, float]:
 
 
 def test_points_after_the_step_that_a_run_goes_on_from_are_forgotten(tmp_path: Path) -> None:
-    settings = Settings(grid_every_seconds=0, tensorboard=False)
-    watch = Watch(tmp_path, settings)
+    watch = Watch(tmp_path, 0, tensorboard=False)
     watch.begin(0)
     for step in (50, 100, 150):
         watch.point(point(step))
     assert pd.read_csv(watch.curves)["step"].tolist() == [50, 100, 150]
-    again = Watch(tmp_path, settings)
+    again = Watch(tmp_path, 0, tensorboard=False)
     again.begin(120)  # the checkpoint is from before the last point
     for step in (150, 200):
         again.point(point(step))
@@ -45,9 +44,8 @@ def test_points_after_the_step_that_a_run_goes_on_from_are_forgotten(tmp_path: P
 
 
 def test_what_a_full_disk_left_of_the_curves_is_in_nobody_s_way(tmp_path: Path) -> None:
-    settings = Settings(grid_every_seconds=0, tensorboard=False)
     for content in ("", "step,loss,images_per_second\n50,0.02,100\n10"):
-        watch = Watch(tmp_path, settings)
+        watch = Watch(tmp_path, 0, tensorboard=False)
         watch.curves.write_text(content)
         watch.begin(50)
         watch.point(point(100))
@@ -60,7 +58,7 @@ def test_a_watch_that_fails_says_so_once_and_stops_nothing(
 ) -> None:
     """A chain of so few levels that the grid's sampler cannot have its steps."""
     denoiser = Denoiser({"kind": "mlp"}, NCSN(0.02, 10.0, 5), (2,), [0.0, 0.0], 1.0).eval()
-    watch = Watch(tmp_path, Settings(grid_every_seconds=1e-9, tensorboard=False))
+    watch = Watch(tmp_path, 1e-9, tensorboard=False)
     watch.begin(0)
     watch.step(1, denoiser)
     watch.step(2, denoiser)
@@ -77,9 +75,9 @@ def test_the_grid_shows_the_average_s_samples_and_leaves_the_run_s_randomness(
     network = {"kind": "unet", "width": 8, "multipliers": [1, 2]}
     denoiser = Denoiser(network, VP(), (1, 8, 8), [0.0], 0.6, 17).eval()
     before = torch.get_rng_state()
-    Watch(tmp_path, Settings(grid_every_seconds=0, tensorboard=False)).step(1, denoiser)
+    Watch(tmp_path, 0, tensorboard=False).step(1, denoiser)
     assert list(tmp_path.iterdir()) == []
-    Watch(tmp_path, Settings(grid_every_seconds=1e-9, tensorboard=False)).step(7, denoiser)
+    Watch(tmp_path, 1e-9, tensorboard=False).step(7, denoiser)
     assert torch.equal(torch.get_rng_state(), before)
     (path,) = tmp_path.iterdir()
     assert path.name == "samples-0000000007.png"
@@ -92,12 +90,12 @@ def test_tensorboard_is_asked_for_in_one_line_where_it_is_missing(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ParamsError, match=r"watch\.tensorboard: true is not allowed without"):
-        Watch(tmp_path, Settings(grid_every_seconds=0, tensorboard=True))
+        Watch(tmp_path, 0, tensorboard=True)
 
 
 def test_dvc_plots_the_curves_of_a_training_that_runs(copied: Workspace) -> None:
     curves = copied.root / ".scoremodel/state/digits-vp-0-0123/curves.csv"
-    watch = Watch(curves.parent, Settings(grid_every_seconds=0, tensorboard=False))
+    watch = Watch(curves.parent, 0, tensorboard=False)
     curves.parent.mkdir(parents=True)
     for step, loss in ((50, 0.5), (100, 0.25)):
         watch.point({"step": step, "loss": loss})
