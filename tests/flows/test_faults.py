@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import signal
+import subprocess
 import time
 
 import psutil
@@ -37,6 +38,17 @@ def at_work(site: Site) -> psutil.Process:
 
     trainer: psutil.Process = until(found, 120)
     return trainer
+
+
+def read_until(flow: subprocess.Popen[str], text: str) -> str:
+    """Return what a flow says until it has said the text, or ends."""
+    assert flow.stdout is not None
+    lines: list[str] = []
+    for line in flow.stdout:
+        lines.append(line)
+        if text in line:
+            break
+    return "".join(lines)
 
 
 def test_a_killed_trainer_is_tried_again_and_goes_on(site: Site) -> None:
@@ -103,8 +115,11 @@ def test_a_new_flow_waits_for_what_a_killed_one_has_handed_to_a_worker(site: Sit
     trainer = at_work(site)
     flow.kill()
     flow.wait()
+    trainer.suspend()  # until the second flow has found it
     second = site.flow(*WORKERS)
-    said, _ = second.communicate(timeout=180)
+    said = read_until(second, f"{TRAIN}: is under way as")
+    trainer.resume()
+    said += second.communicate(timeout=180)[0]
     assert second.returncode == 0, said
     assert f"{TRAIN}: is under way as" in said
     assert "goes on from" not in said  # the one training was never interrupted
@@ -114,7 +129,7 @@ def test_a_new_flow_waits_for_what_a_killed_one_has_handed_to_a_worker(site: Sit
 
 @pytest.mark.parametrize("executor", ["local", "workers"])
 def test_a_restart_of_the_server_disturbs_no_stage(site: Site, executor: str) -> None:
-    site.train_for(3000, every_steps=20)
+    site.train_for(6000, every_steps=20)
     if executor == "workers":
         site.worker("cpu", "cpu0")
         site.worker("gpu", "gpu0")
@@ -137,7 +152,7 @@ def test_a_restart_of_the_server_disturbs_no_stage(site: Site, executor: str) ->
 def test_a_cancelled_run_leaves_no_process_and_the_next_one_goes_on(
     site: Site, executor: str
 ) -> None:
-    site.train_for(3000, every_steps=20)
+    site.train_for(20000, every_steps=20)
     if executor == "workers":
         site.worker("cpu", "cpu0")
         site.worker("gpu", "gpu0")
@@ -224,9 +239,12 @@ def test_a_flow_waits_for_a_person_s_own_repro(site: Site) -> None:
     site.train_for(800, every_steps=20)
     site.workspace.dvc("repro", "--single-item", "check")
     person = site.workspace.start("dvc", "repro", "--single-item", TRAIN)
-    at_work(site)
+    trainer = at_work(site)
+    trainer.suspend()  # until the flow waits for it
     flow = site.flow("train")
-    said, _ = flow.communicate(timeout=180)
+    said = read_until(flow, f"waits for process {person.pid} (")
+    trainer.resume()
+    said += flow.communicate(timeout=180)[0]
     assert person.wait(timeout=60) == 0, person.communicate()
     assert flow.returncode == 0, said
     assert f"waits for process {person.pid} (" in said
