@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from io import StringIO
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from tasks.files.code import syntax_hash
 from tasks.files.hashes import content_hash
+from tasks.results.__main__ import main
 from tasks.results.ledger import read_rows
 from tasks.results.rows import changes
 from tasks.results.table import with_spread
@@ -21,6 +23,18 @@ from tests.workspace import ROOT, Workspace
 
 def results(workspace: Workspace, *arguments: str, status: int = 0) -> str:
     return workspace.python("-m", "tasks.results", *arguments, status=status)
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Return `results` without a process for each command."""
+
+    def run(workspace: Workspace, *arguments: str) -> str:
+        monkeypatch.chdir(workspace.root)
+        main(arguments)
+        return capsys.readouterr().out
+
+    return run
 
 
 def record(workspace: Workspace, sampler: str) -> Any:
@@ -69,7 +83,9 @@ def test_a_new_row_s_inputs_are_what_params_yaml_and_the_modules_say(finished: W
         assert syntax_hash((finished.root / path).read_text()) == digest, path
 
 
-def test_rows_of_the_old_form_stand_beside_new_ones(copied: Workspace) -> None:
+def test_rows_of_the_old_form_stand_beside_new_ones(
+    copied: Workspace, here: Callable[..., str]
+) -> None:
     """Their inputs were parameters by stage, and files by MD5."""
     old = {
         path: row
@@ -80,9 +96,9 @@ def test_rows_of_the_old_form_stand_beside_new_ones(copied: Workspace) -> None:
     assert len(old) > 1
     for path in old:
         shutil.copy(path, copied.root / "results/ledger")
-    rows = json.loads(results(copied, "list", "--sampler", "heun", "--format", "json"))
+    rows = json.loads(here(copied, "list", "--sampler", "heun", "--format", "json"))
     assert len(rows) == len(old) + 1
-    history = csv(results(copied, "history", "digits-vp-0-heun", "--format", "csv"))
+    history = csv(here(copied, "history", "digits-vp-0-heun", "--format", "csv"))
     assert len(history) == len(rows)
     last = history["changed"].iloc[-1].split("; ")
     assert {"samplers.heun.steps: 18 → 3", "evaluation.count: 448 → 100"} <= set(last)
@@ -108,23 +124,26 @@ def test_one_sampling_seed_of_few_samples_is_said_to_be_so(copied: Workspace) ->
     assert "no record of ve, there are: vp" in results(copied, "verdict", "ve", "vp", status=2)
 
 
-def test_the_ledger_is_listed_filtered_and_in_every_format(finished: Workspace) -> None:
-    rows = csv(results(finished, "list", "--format", "csv"))
+def test_the_ledger_is_listed_filtered_and_in_every_format(
+    finished: Workspace, here: Callable[..., str]
+) -> None:
+    rows = csv(here(finished, "list", "--format", "csv"))
     files = sorted(
         path.stem.rsplit("-", 1)[0] for path in (finished.root / "results/ledger").glob("*.json")
     )
     assert sorted(rows["key"] + "-" + rows["environment"]) == files
-    (heun,) = json.loads(results(finished, "list", "--sampler", "heun", "--format", "json"))
+    (heun,) = json.loads(here(finished, "list", "--sampler", "heun", "--format", "json"))
     known = record(finished, "heun")
     assert heun["to held-out"] == known["held_out"]["mean"]
     assert heun["KID"] == known["kid"]["mean"]
-    assert "no rows" in results(finished, "list", "--model", "ve")
+    assert "no rows" in here(finished, "list", "--model", "ve")
     head = finished.run("git", "rev-parse", "HEAD").stdout[:9]
     assert heun["revision"].startswith(head)
     for form, mark in (("table", "to held-out"), ("markdown", "| key")):
-        assert mark in results(finished, "list", "--format", form)
+        assert mark in here(finished, "list", "--format", form)
     assert "no such configuration" in results(finished, "history", "digits-vp-0-x", status=2)
-    assert "stands for several rows" in results(finished, "reproduce", "", status=2)
+    with pytest.raises(ValueError, match="stands for several rows"):
+        here(finished, "reproduce", "")
 
 
 def test_the_verdict_and_the_table_are_the_records_own(finished: Workspace) -> None:
