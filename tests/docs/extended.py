@@ -221,6 +221,7 @@ def test_the_figure_is_drawn_in_its_place() -> None:
     (drawing,) = FIGURES["fidelity"](Results(rows, {}, {}))
     assert drawing.startswith("<svg")
     assert "vp, heun" in drawing
+    assert "tasks/report/figures/fidelity.py" in resolve(params())["code/report"]["modules"]
 
 
 def test_the_picture_is_drawn(tmp_path: Path) -> None:
@@ -229,6 +230,7 @@ def test_the_picture_is_drawn(tmp_path: Path) -> None:
     made = draw(tmp_path / "shown.npz", tmp_path / "picture")
     assert made == tmp_path / "picture.svg"
     assert "held-out" in made.read_text(encoding="utf-8")
+    assert "tasks/report/pictures/histogram.py" in resolve(params())["code/pictures"]["modules"]
 
 
 def test_the_column_has_its_value() -> None:
