@@ -1,9 +1,11 @@
 # `make repro`: set-up and the main job. `make test`: set-up (if needed) and the tests.
+# WORKERS=N: so many processes run the tests.
 # TORCH_INDEX=<address of an index of torch builds>: take torch from there, such as CPU-only wheels.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH_INDEX ?=
+WORKERS ?= 2
 export PATH := $(abspath $(BIN)):$(PATH)
 export DVC_NO_ANALYTICS := true
 export DO_NOT_TRACK := 1
@@ -114,10 +116,12 @@ lint: setup $(VENV)-pydoclint/.done
 	$(VENV)-pydoclint/bin/pydoclint --quiet scoremodel tasks flows benchmarks
 
 test: setup lint
-	pytest -m "not slow and not parity and not kills"
+	pytest -n $(WORKERS) --dist loadfile -m "not slow and not parity and not kills"
 
+# Those of the flows one after the other: their servers and workers have deadlines of their own.
 test-slow: setup docs
-	pytest -m slow
+	pytest -n $(WORKERS) --dist loadfile -m slow --ignore tests/flows
+	pytest -m slow tests/flows
 
 # Twenty kills of one training, at random moments.
 test-kills: setup
