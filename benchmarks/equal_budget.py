@@ -21,10 +21,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from tasks.device import device_name
-from tasks.hashes import content_hash, file_hash
-from tasks.process import build_process
-from tasks.sampler import build_sampler
 from torch import Tensor
 
 from benchmarks.peers import PEERS
@@ -39,19 +35,29 @@ from scoremodel.evaluation.extractors.classifier import (
     train_classifier,
 )
 from scoremodel.io.files import atomic_path, write_text
+from scoremodel.processes.base import process_from_config
 from scoremodel.rng import generator
 from scoremodel.samplers.sampling import sample
 from scoremodel.training.loop import train
-from tasks.params import load_params
-from tasks.pictures import save_picture
+from tasks.files.device import device_name
+from tasks.files.hashes import content_hash, file_hash
+from tasks.params.load import load_params
+from tasks.sample import build_sampler
 from tasks.train import build_denoiser, training_config
 
 OURS = {"scoremodel VE": "fashion_ve", "scoremodel VP": "fashion_vp"}
 THEIRS = ("smalldiffusion", "torchcfm", "azula")
-SAMPLER = "sde_dpm_solver_35"
+SAMPLER = "sde_dpm_solver"
 COUNT = 1000
 LEVELS = 256
 SEED = 20  # of the extractors, used nowhere else
+
+
+def _said(key: str, name: str) -> dict[str, Any]:
+    """Return a block of `params.yaml`, its defaults filled in."""
+    blocks: dict[str, Any] = load_params().model_dump(exclude_unset=True)[key]
+    block: dict[str, Any] = blocks[name]
+    return block
 
 
 def train_ours(model: str, pixels: Tensor, seconds: float) -> tuple[Denoiser, dict[str, Any]]:
@@ -60,7 +66,8 @@ def train_ours(model: str, pixels: Tensor, seconds: float) -> tuple[Denoiser, di
     The number of steps, on which the learning rate depends, follows from the speed of the first few,
     which count too.
     """
-    block = load_params().models[model]
+    block = _said("models", model)
+    block["network"] = {"unet": block["network"]["unet"]}
     scaled = to_unit(pixels, LEVELS)
     mean = float(scaled.mean())
     card = {
@@ -70,12 +77,11 @@ def train_ours(model: str, pixels: Tensor, seconds: float) -> tuple[Denoiser, di
         "levels": LEVELS,
         "class_counts": None,
     }
-    process = build_process(block.sde)
-    assert process is not None
+    process = process_from_config(block["sde"])
 
     def run(steps: int) -> tuple[Denoiser, float]:
         began = time.perf_counter()
-        training = block.training.model_copy(update={"steps": steps})
+        training = block["training"] | {"steps": steps}
         denoiser = build_denoiser(block, card, process, 0)
         trained = train(denoiser, pixels, training_config(training), 0, progress=True).denoiser
         return trained, time.perf_counter() - began
@@ -87,7 +93,7 @@ def train_ours(model: str, pixels: Tensor, seconds: float) -> tuple[Denoiser, di
     return denoiser, {
         "parameters": sum(p.numel() for p in denoiser.parameters()),
         "steps": steps,
-        "images": steps * block.training.batch_size,
+        "images": steps * block["training"]["batch_size"],
         "seconds": spent + taken,
     }
 
@@ -95,7 +101,7 @@ def train_ours(model: str, pixels: Tensor, seconds: float) -> tuple[Denoiser, di
 def ours(model: str, pixels: Tensor, seconds: float) -> tuple[Tensor, dict[str, Any]]:
     """Train and sample one of ours."""
     denoiser, said = train_ours(model, pixels, seconds)
-    sampler = build_sampler(load_params().samplers[SAMPLER])
+    sampler = build_sampler(_said("samplers", SAMPLER))
     drawn = sample(denoiser, sampler, COUNT, 0, batch_size=100, progress=True)
     return drawn.x, said | {"NFE": drawn.nfe}
 
@@ -153,8 +159,8 @@ def main() -> None:
     conditions = {
         "minutes": given.minutes,
         "threads": given.threads,
-        "ours": [load_params().models[model].model_dump() for model in OURS.values()],
-        "sampler": load_params().samplers[SAMPLER].model_dump(),
+        "ours": [_said("models", model) for model in OURS.values()],
+        "sampler": _said("samplers", SAMPLER),
         "torch": torch.__version__,
         "code": [file_hash(path) for path in sorted(Path("scoremodel").rglob("*.py"))],
     }
@@ -178,7 +184,8 @@ def main() -> None:
             drawn, numbers = run[0](run[1], pixels, 60 * given.minutes)
             with atomic_path(images) as temporary, temporary.open("wb") as file:
                 np.save(file, quantise(drawn, LEVELS).numpy())
-            save_picture(np.load(images), LEVELS, state / f"{stem}.png")
+            with atomic_path(state / f"{stem}.png") as temporary:
+                picture(np.load(images), LEVELS).save(temporary, format="PNG")
             write_text(said, json.dumps(numbers) + "\n")
         rows.append({"": name, **json.loads(said.read_text())})
     table = pd.DataFrame(rows).set_index("")

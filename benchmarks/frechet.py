@@ -13,10 +13,10 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-from tasks.device import device_name
 from threadpoolctl import threadpool_limits
 
 from scoremodel.evaluation.distance import frechet_distance, moments
+from tasks.files.device import device_name
 
 
 def timed(distance: Callable[[], float]) -> tuple[float, float]:

@@ -221,7 +221,7 @@ def main() -> None:
             print(f"{name}: left out ({error or 'not installed'})", file=sys.stderr)
     with torch.inference_mode():
         table = measure(cases, repetitions)
-    from tasks.device import device_name
+    from tasks.files.device import device_name
 
     print(
         f"{device_name('cpu')}, 1 thread, torch {torch.__version__}, {STEPS} steps, batch 1, 1×28×28\n"

@@ -19,7 +19,6 @@ from statistics import median
 
 import pandas as pd
 import torch
-from tasks.device import device_name
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -28,6 +27,7 @@ from scoremodel.denoiser import Denoiser
 from scoremodel.processes.vp import VP
 from scoremodel.training.config import TrainingConfig
 from scoremodel.training.loop import train
+from tasks.files.device import device_name
 
 NETWORK = {"kind": "unet", "width": 32, "multipliers": [1, 2, 2, 4]}
 

@@ -34,9 +34,10 @@ def _shorten(root: Path, steps: int) -> None:
     yaml = YAML()
     path = root / "params.yaml"
     params = yaml.load(path)
-    for model in params["active"]["models"]:
-        params["models"][model]["training"]["steps"] = steps
-        params["models"][model]["training"]["warmup_steps"] = min(100, steps // 3)
+    params["defaults"]["model"]["training"] |= {
+        "steps": steps,
+        "warmup_steps": min(100, steps // 3),
+    }
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as out:
         yaml.dump(params, out)
     identity = ("-c", "user.name=demo", "-c", "user.email=demo@localhost")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -18,6 +19,7 @@ from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.artifacts import publish_results, publish_summary
+from flows.child import run_dvc
 from flows.clones import commit_results, default_remote, head, require_unmodified, verify_remote
 from flows.dispatch import Hand, hand_over, require_pools
 from flows.graph import StageNode, changed, select, stage_graph
@@ -30,6 +32,10 @@ from tasks.check import check, put_away_leftovers
 from tasks.params.schema import Params
 
 __all__ = ["main", "pipeline", "schedule"]
+
+
+CHECK = "check"
+"""The stage that says what all others depend on."""
 
 
 class _Result(Protocol):
@@ -198,10 +204,10 @@ def _first_done(futures: list[PrefectFuture[Done]]) -> PrefectFuture[Done]:
 
 
 class _Known:
-    """The future of a stage that needs nothing."""
+    """The future of a stage that needs nothing more."""
 
-    def __init__(self, stage: str) -> None:
-        self.done = Done(stage, "up to date")
+    def __init__(self, done: Done) -> None:
+        self.done = done
 
     def result(self) -> Done:
         return self.done
@@ -226,6 +232,24 @@ def _run(
     return prepared.submit(node.name, revision, Job(root, node, stop, force, pull))
 
 
+def _stale(
+    root: Path, nodes: list[StageNode], force: bool, stop: threading.Event
+) -> tuple[set[str], dict[str, Done]]:
+    """Return the stages to look at, and what has become of `check`, on which all others depend.
+
+    What it makes says which of them have changed at all, so it goes first.
+    """
+    if force:
+        return {node.name for node in nodes}, {}
+    stale = changed(root)
+    if CHECK not in stale:
+        return stale, {}
+    began = time.monotonic()
+    run_dvc(["repro", "--single-item", CHECK], root, get_run_logger().info, stop=stop)
+    done = Done(CHECK, "ran", time.monotonic() - began)
+    return changed(root) - {CHECK}, {CHECK: done}
+
+
 def _here(
     root: Path,
     nodes: list[StageNode],
@@ -234,11 +258,11 @@ def _here(
     revision: str,
     stop: threading.Event,
 ) -> tuple[dict[str, Done], dict[str, str]]:
-    to_run = {node.name for node in nodes} if force else changed(root)
+    to_run, known = _stale(root, nodes, force, stop)
 
     def submit(node: StageNode) -> Any:
         if node.name not in to_run:
-            return _Known(node.name)
+            return _Known(known.get(node.name, Done(node.name, "up to date")))
         return _run(root, node, revision, stop, force, pull)
 
     return schedule(nodes, cores(), submit, _first, len(gpus(root)), halt=stop.set)
@@ -293,7 +317,7 @@ def _by_workers(
     logger = get_run_logger()
     if verify_remote(root):
         logger.info("what comes from the DVC remote is verified from now on (.dvc/config.local)")
-    to_run = {node.name for node in nodes} if hand.force else changed(root)
+    to_run, known = _stale(root, nodes, hand.force, hand.stop)
     if any(node.pool is not None and node.name in to_run for node in nodes):
         # What was made here before is what workers will ask the remote for.
         push_stages(root, logger.info, hand.stop, [])
@@ -301,7 +325,7 @@ def _by_workers(
 
     def submit(node: StageNode) -> Any:
         if node.name not in to_run:
-            return _Known(node.name)
+            return _Known(known.get(node.name, Done(node.name, "up to date")))
         if node.pool is None:
             return _run(root, node, revision, hand.stop, hand.force, pull=False)
         return hand_over.submit(node.name, revision, node, hand)

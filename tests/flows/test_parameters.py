@@ -21,7 +21,7 @@ from flows.parameters import (
 )
 from flows.pipeline import pipeline
 from flows.worker import stage
-from tasks.params import ParamsError
+from tasks.params.errors import ParamsError
 from tests.workspace import ROOT
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -125,7 +125,8 @@ def test_overrides_mean_to_dvc_what_they_mean_here(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"models.ve.training.step": 5}, "has no key 'models.ve.training.step' to set"),
+        ({"modles.ve.training.steps": 5}, "has no key 'modles.ve.training.steps' to set"),
+        ({"seed": "${oc.env:HOME}"}, "DVC would look up"),
         ({"checkpoints.folder": "/etc"}, "allowed: a path in the workspace"),
         ({"checkpoints.folder": "../x"}, "allowed: a path in the workspace"),
         (
@@ -136,7 +137,7 @@ def test_overrides_mean_to_dvc_what_they_mean_here(tmp_path: Path) -> None:
             {"evaluation.extractor": {"kind": "torchscript", "path": "/x", "sha256": "0" * 64}},
             r"evaluation\.extractor\.path: '/x' is not allowed in a flow",
         ),
-        ({"a b; c": 1}, "has no key"),
+        ({"a b; c": 1}, "allowed: a key of params.yaml"),
     ],
 )
 def test_overrides_that_are_refused(values: dict[str, Any], message: str) -> None:
@@ -148,6 +149,10 @@ def test_overrides_are_checked_by_the_parameters_own_schema() -> None:
     before = (ROOT / "params.yaml").read_text()
     params = overridden({"models.ve.training.steps": 7}, ROOT / "params.yaml")
     assert params.models["ve"].training.steps == 7
+    with pytest.raises(
+        ParamsError, match=r"models\.ve\.training\.step: unknown key, allowed: steps,"
+    ):
+        overridden({"models.ve.training.step": 5}, ROOT / "params.yaml")
     with pytest.raises(ParamsError, match=r"params\.yaml: models\.ve\.training\.steps: -1"):
         overridden({"models.ve.training.steps": -1}, ROOT / "params.yaml")
     assert (ROOT / "params.yaml").read_text() == before
