@@ -42,6 +42,7 @@ from scoremodel.training.loop import train
 from tasks.files.device import device_name
 from tasks.files.hashes import content_hash, file_hash
 from tasks.params.load import load_params
+from tasks.report.pictures.grid import picture
 from tasks.sample import build_sampler
 from tasks.train import build_denoiser, training_config
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,8 +20,7 @@ from tasks.params import presets
 from tasks.params.errors import ParamsError
 from tasks.params.load import load_params
 from tasks.params.resolve import resolve, write
-from tasks.params.schema import Params
-from tasks.results.active import active_configurations, active_models
+from tasks.params.schema import Applications, Params
 from tasks.sample import build_sampler
 
 __all__ = ["check", "main", "put_away_leftovers"]
@@ -72,18 +72,25 @@ def put_away_leftovers(params: Params) -> None:
     Other stages depend on these folders as a whole, so a clone, which has no leftovers, would see
     other dependencies. DVC's cache and git keep what was made.
     """
-    active = params.active.model_dump()
-    kept = {Configuration(name).shown for name in (*active["datasets"], *active["studies"])}
-    for model in active_models(active):
-        kept |= {model.curves, model.bands}
-    for files in active_configurations(active):
-        kept |= {files.shown, files.shown_neighbours, files.record}
-    for files in active_models(active, applications=True):
-        kept |= {files.shown, files.record}
     for folder in (CURVES, SHOWN, RECORDS):
-        for path in folder.glob("*.*"):
-            if path not in kept and path.name != ".gitignore":
+        for path in folder.glob("[!.]*.*"):
+            if _is_inactive(path.stem.split("-"), params):
                 path.unlink()
+
+
+def _is_inactive(parts: list[str], params: Params) -> bool:
+    """Return whether a file's name is of a data set, model, seed, sampler … that is not active."""
+    active = params.active
+    dataset, model, seed, last = [*parts, "", "", "", ""][:4]
+    if dataset not in (*active.datasets, *active.studies):
+        return True
+    if seed and (model not in active.models or seed not in map(str, active.train_seeds)):
+        return True
+    if last in (*active.samplers, *active.applications):
+        return False
+    # What else follows a model's name, such as a picture of a stage of one's own, is no leftover.
+    known = {*params.samplers, *Applications.model_fields}
+    return last in known or re.sub(r"_\d+$", "", last) in known
 
 
 def say_of_git() -> str | None:

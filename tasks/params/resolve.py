@@ -18,7 +18,7 @@ from tasks.files.layout import AXES, RESOLVED, Configuration
 from tasks.files.resolved import resolved_path
 from tasks.params.errors import ParamsError
 from tasks.params.load import read_yaml
-from tasks.params.schema import Params
+from tasks.params.schema import Network, Params
 
 __all__ = ["FOLDER", "resolve", "source_of", "stages", "write"]
 
@@ -99,9 +99,9 @@ def _kinds(params: Params, files: Configuration, source: tuple[str, str] | None)
 
 
 def network_of(gives: str) -> str:
-    """Return the network that images or vectors take."""
+    """Return which of a model's networks images or vectors take."""
     dimensions = {"images": 3, "vectors": 1}[gives]
-    return next(kind for kind, cls in NETWORKS.items() if cls.dimensions == dimensions)
+    return next(kind for kind in Network.model_fields if NETWORKS[kind].dimensions == dimensions)
 
 
 def _configurations(params: Params, axes: tuple[str, ...]) -> Iterator[Configuration]:

@@ -199,7 +199,7 @@ def test_what_has_changed_is_seen_from_another_folder_too(
     with chdir(tmp_path):
         seen = changed(copied.root)
     assert after <= seen == {node.name for node in stage_graph(copied.root)}
-    (copied.root / "artifacts/grids/digits-vp-0-heun.png").unlink()
+    (copied.root / "artifacts/shown/digits-vp-0-heun.npz").unlink()
     copied.dvc("repro", "check")
     with chdir(tmp_path):
-        assert changed(copied.root) == {*after - {"check"}, "report"}
+        assert changed(copied.root) == {*after - {"check"}, "pictures", "report"}
