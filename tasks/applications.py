@@ -31,7 +31,7 @@ from tasks.files.layout import Configuration
 from tasks.files.resolved import resolved
 from tasks.files.stage import run_stage
 from tasks.params.errors import ParamsError
-from tasks.results.scoring import rounded
+from tasks.results.spread import rounded
 
 __all__ = ["build_operator", "main"]
 

@@ -18,7 +18,8 @@ from tasks.files.layout import Configuration
 from tasks.files.machine import cpu_name
 from tasks.files.resolved import resolved
 from tasks.files.stage import run_stage
-from tasks.results.scoring import reference, rounded, spread, spreads
+from tasks.results.scoring import reference, spreads
+from tasks.results.spread import rounded, spread
 
 __all__ = ["main"]
 

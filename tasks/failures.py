@@ -43,7 +43,7 @@ from tasks.files.device import Machine, environment, set_up_device
 from tasks.files.layout import STUDIES, Configuration
 from tasks.files.resolved import resolved
 from tasks.files.stage import run_stage
-from tasks.results.scoring import rounded, spread
+from tasks.results.spread import rounded, spread
 
 __all__ = ["main"]
 

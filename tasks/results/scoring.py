@@ -1,4 +1,4 @@
-"""What the stages that judge samples share: the real data's side, and how numbers are summed up."""
+"""What the stages that judge samples share: the real data's side, and every metric's spread."""
 
 from __future__ import annotations
 
@@ -12,22 +12,9 @@ from scoremodel.evaluation.scores import Scores
 from tasks.files.arrays import read_arrays, read_rows
 from tasks.files.layout import Configuration
 from tasks.params.errors import ParamsError
+from tasks.results.spread import spread
 
-__all__ = ["reference", "rounded", "spread", "spreads"]
-
-
-def rounded(value: float) -> float:
-    """Return `value` with six significant digits: more would be the order of a sum."""
-    return float(f"{value:.6g}")
-
-
-def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Return mean, standard deviation (None of one value) and the values themselves, rounded."""
-    return {
-        "mean": rounded(float(np.mean(values))),
-        "std": rounded(float(np.std(values, ddof=1))) if len(values) > 1 else None,
-        "by_seed": [rounded(value) for value in values],
-    }
+__all__ = ["reference", "spreads"]
 
 
 def spreads(scores: Sequence[Scores]) -> dict[str, dict[str, Any]]:

@@ -122,7 +122,7 @@ def before(runs: dict[str, Any]) -> dict[str, dict[str, str]]:
 
 
 TRAIN = {"train@digits-ve-0", "train@digits-vp-0"}
-HEUN = {f"{stage}@digits-{model}-0-heun" for stage in ("sample",) for model in ("ve", "vp")}
+HEUN = {f"sample@digits-{model}-0-heun" for model in ("ve", "vp")}
 EULER = {name.replace("heun", "euler_maruyama") for name in HEUN}
 INVERSE = {"applications@digits-ve-0-inverse", "applications@digits-vp-0-inverse"}
 MINE = (
@@ -149,6 +149,8 @@ MINE = (
          {name for name in TRAIN | HEUN | EULER | INVERSE if "-ve-" in name} | {"failures"}),
         ("scoremodel/evaluation/extractors/torchscript.py", "import torch", "import torch, sys",
          {"extractor@digits"}),
+        ("scoremodel/evaluation/metrics/mine.py", None, MINE.format("evaluation.metrics", "METRICS", ""),
+         {"report", "baselines@digits", *(name.replace("sample", "evaluate") for name in HEUN | EULER)}),
         ("tasks/report/pictures/grid.py", "_SIDE = 10", "_SIDE = 11", {"pictures"}),
         ("tasks/report/report.html.j2", "<", " <", {"report"}),
         ("tasks/report/page.py", "import Path", "import Path, PurePath", {"report"}),
