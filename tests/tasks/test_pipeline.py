@@ -96,7 +96,9 @@ def test_changed_keys_touch_only_what_depends_on_them(copied: Workspace) -> None
     assert set(status) == runs | {"check"}
 
 
-def test_an_inactive_configuration_s_leftovers_do_not_appear(copied: Workspace) -> None:
+def test_an_inactive_configuration_s_leftovers_do_not_appear_and_a_clone_trains_nothing(
+    copied: Workspace, tmp_path: Path
+) -> None:
     params = copied.params()
     params["active"]["samplers"] = ["heun"]
     copied.write_params(params)
@@ -107,15 +109,9 @@ def test_an_inactive_configuration_s_leftovers_do_not_appear(copied: Workspace) 
     left.write_text((copied.root / "results/records/digits-vp-0-heun.json").read_text())
     copied.dvc("repro", "--force", "--single-item", "report")
     assert list(pd.read_csv(copied.root / "results/table.csv")["sampler"]) == ["heun"]
-
-
-def test_a_clone_restores_everything_from_the_remote_and_trains_nothing(
-    copied: Workspace, tmp_path: Path
-) -> None:
-    params = copied.params()
-    params["active"]["samplers"] = ["heun"]  # what the other sampler left behind must not matter
-    copied.write_params(params)
+    left.unlink()
     copied.dvc("repro")
+    # A clone, which has no leftovers, restores everything from the remote.
     copied.dvc("remote", "add", "--default", "shared", str(tmp_path / "remote"))
     copied.git("add", "-A")
     copied.git("commit", "-qm", "results")
@@ -155,12 +151,20 @@ def test_a_wrong_key_is_said_by_check_and_by_bare_dvc(copied: Workspace) -> None
         "params.yaml: samplers.heun.step: unknown key, allowed: guidance, path, ema_half_life, kind"
     )
     assert line in copied.python("-m", "tasks.check", status=2)
-    assert line in copied.python("-m", "flows.pipeline", status=2)
     before = (copied.root / "artifacts/models/digits-vp-0.safetensors").read_bytes()
     said = copied.dvc("repro", status=255)
     assert line in said
     assert "Running stage 'train" not in said
     assert (copied.root / "artifacts/models/digits-vp-0.safetensors").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_wrong_key_is_said_by_the_flow_too(copied: Workspace) -> None:
+    params = copied.params()
+    params["threads"] = 0
+    copied.write_params(params)
+    line = "params.yaml: threads: 0 is not allowed, allowed: greater than or equal to 1"
+    assert line in copied.python("-m", "flows.pipeline", status=2)
 
 
 def test_the_ledger_refuses_another_value_for_the_same_inputs(copied: Workspace) -> None:
