@@ -29,7 +29,6 @@ from flows.run import at_work, carry_out, finish, pedigree, run_name
 from flows.worker import fetch_sources
 from flows.worker import push as push_stages
 from tasks.check import check, put_away_leftovers
-from tasks.params.schema import Params
 
 __all__ = ["main", "pipeline", "schedule"]
 
@@ -167,7 +166,7 @@ def pipeline(
             hand = _hand(root, nodes, repository, remote, force, patience, stop)
         with at_work():
             if executor == "workers":
-                done, failed = _by_workers(root, nodes, params, hand, said["revision"])
+                done, failed = _by_workers(root, nodes, hand, said["revision"])
             else:
                 pull = repository is not None and default_remote(root) is not None
                 done, failed = _here(root, nodes, force, pull, said["revision"], stop)
@@ -312,7 +311,7 @@ def _own_pool() -> str | None:
 
 
 def _by_workers(
-    root: Path, nodes: list[StageNode], params: Params, hand: Hand, revision: str
+    root: Path, nodes: list[StageNode], hand: Hand, revision: str
 ) -> tuple[dict[str, Done], dict[str, str]]:
     logger = get_run_logger()
     if verify_remote(root):
@@ -321,7 +320,7 @@ def _by_workers(
     if any(node.pool is not None and node.name in to_run for node in nodes):
         # What was made here before is what workers will ask the remote for.
         push_stages(root, logger.info, hand.stop, [])
-    put_away_leftovers(params)
+    put_away_leftovers()
 
     def submit(node: StageNode) -> Any:
         if node.name not in to_run:

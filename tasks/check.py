@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from scoremodel.processes.base import Process, process_from_config
@@ -20,7 +20,7 @@ from tasks.params import presets
 from tasks.params.errors import ParamsError
 from tasks.params.load import load_params
 from tasks.params.resolve import resolve, write
-from tasks.params.schema import Applications, Params
+from tasks.params.schema import Params
 from tasks.sample import build_sampler
 
 __all__ = ["check", "main", "put_away_leftovers"]
@@ -66,31 +66,20 @@ def _stand_in(config: dict[str, Any]) -> Process:
     return NCSN(levels=2000) if None in config.values() else process_from_config(config)
 
 
-def put_away_leftovers(params: Params) -> None:
-    """Remove from the gathered folders what inactive configurations left there.
+def put_away_leftovers() -> None:
+    """Remove from the gathered folders what no active stage makes.
 
     Other stages depend on these folders as a whole, so a clone, which has no leftovers, would see
     other dependencies. DVC's cache and git keep what was made.
     """
+    from dvc.repo import Repo  # half a second, which a mistake in params.yaml need not wait for
+
+    with Repo(".") as repo:
+        made = {Path(str(out.def_path)) for stage in repo.index.stages for out in stage.outs}
     for folder in (CURVES, SHOWN, RECORDS):
         for path in folder.glob("[!.]*.*"):
-            if _is_inactive(path.stem.split("-"), params):
+            if path not in made:
                 path.unlink()
-
-
-def _is_inactive(parts: list[str], params: Params) -> bool:
-    """Return whether a file's name is of a data set, model, seed, sampler … that is not active."""
-    active = params.active
-    dataset, model, seed, last = [*parts, "", "", "", ""][:4]
-    if dataset not in (*active.datasets, *active.studies):
-        return True
-    if seed and (model not in active.models or seed not in map(str, active.train_seeds)):
-        return True
-    if last in (*active.samplers, *active.applications):
-        return False
-    # What else follows a model's name, such as a picture of a stage of one's own, is no leftover.
-    known = {*params.samplers, *Applications.model_fields}
-    return last in known or re.sub(r"_\d+$", "", last) in known
 
 
 def say_of_git() -> str | None:
@@ -132,7 +121,7 @@ def main(arguments: Sequence[str]) -> None:
             raise ParamsError(f"{error}\nparams.yaml keeps that: git restore params.yaml") from None
         raise
     if given.stage:
-        put_away_leftovers(params)
+        put_away_leftovers()
         write(resolve(params))
         return
     if (note := say_of_git()) is not None:

@@ -79,7 +79,8 @@ def changed(folder: Path, *edits: tuple[str, str]) -> Path:
         ("iterations: 3", "iteration: 3", "applications.inverse.iteration: unknown key, allowed: operat"),
         ("applications: []", "applications: [likelyhood]", "active.applications[0]: 'likelyhood' is not "
          "allowed, allowed: 'likelihood', 'inverse', 'latents' or 'field'"),
-        ("    seeds:\n    - 0\n    - 1\n    - 2\n", "    seeds:\n    - 0\n", "studies.failures.seeds: [0] is not allowed"),
+        ("    seeds:\n    - 0\n    - 1\n    - 2\n", "    seeds:\n    - 0\n",
+         "studies.failures.seeds: [0] is not allowed"),
         # What stands in defaults is named there, once, however many models and samplers have it:
         ("accumulate: 1", "accumulate: 3", "defaults.model.training.accumulate: 3 is not allowed, "
          "allowed: a divisor of batch_size (64)"),
