@@ -28,7 +28,7 @@ define install
 	        -e 's/^..cert/SSL_CERT_FILE/' -e 's/^..(default-)?timeout/UV_HTTP_TIMEOUT/' \
 	        -e 's/^([A-Z_]+)=(.*)$$/\1=$${\1:-\2}; export \1/p')"; \
 	PATH="$$PATH:$(abspath $(1))/bin" UV_INDEX_STRATEGY=$${UV_INDEX_STRATEGY:-unsafe-best-match} \
-	    uv pip install --quiet --python $(1)/bin/python --constraint requirements.lock $(2)
+	    uv pip install --quiet --compile-bytecode --python $(1)/bin/python --constraint requirements.lock $(2)
 endef
 
 .PHONY: setup repro run undo show docs tour flow demo-workers table test test-slow test-kills test-parity lint sweep seeds abilities failures fashion benchmark-train benchmark-equal-budget clean
