@@ -203,3 +203,25 @@ def test_a_page_in_the_navigation_exists_and_every_page_is_in_it() -> None:
 def test_the_presets_are_yaml() -> None:
     for path in (ROOT / "presets").glob("*.yaml"):
         assert isinstance(YAML(typ="safe").load(path), dict)
+
+
+def test_readme_s_table_is_the_committed_run_s() -> None:
+    """No figure in it is typed: each is the committed verdict's, with two decimals."""
+    readme = (ROOT / "README.md").read_text().split("## What comes out")[1].split("## The graph")[0]
+    verdict = (ROOT / "results/verdict.md").read_text()
+
+    def cells(text: str) -> list[list[str]]:
+        lines = [line for line in text.splitlines() if line.startswith("|")]
+        return [[cell.strip() for cell in line[1:].rstrip("|").split("|")] for line in lines]
+
+    def rounded(cell: str) -> str:
+        return " ± ".join(f"{float(part):.2f}" for part in cell.split(" ± ")) if cell else ""
+
+    names, _, *rows = cells(verdict)
+    header, _, *shown = cells(readme)
+    for row, mine in zip(rows, shown, strict=True):
+        said = dict(zip(names, row, strict=True))
+        for name, cell in zip(header, mine, strict=True):
+            as_is = name in ("model", "sampler", "NFE")
+            assert cell == (said[name] if as_is else rounded(said[name])), (row[:2], name)
+    assert re.search(r"\*FD \(classifier \w{8}\), N = \d+", readme)[0] in verdict  # type: ignore[index]
