@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,21 @@ Applications = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Model's name → application → what was found."""
 
 
-def _picture(name: str) -> str:
-    """Return a picture as the page shows it: the SVG's text, or an image with its content inside."""
+def _picture(name: str, says: str) -> str:
+    """Return a picture as the page shows it: the SVG's text, or an image with its content inside.
+
+    Args:
+        name: the picture's.
+        says: what it shows, for those who do not see it.
+
+    Returns:
+        HTML.
+    """
     path = PICTURES / f"{name}.svg"
     if path.exists():
         return path.read_text(encoding="utf-8")
     encoded = base64.b64encode((PICTURES / f"{name}.png").read_bytes()).decode()
-    return f'<img src="data:image/png;base64,{encoded}" alt="">'
+    return f'<img src="data:image/png;base64,{encoded}" alt="{html.escape(says)}">'
 
 
 def _cell(value: Any) -> str:
@@ -113,7 +122,9 @@ def _asked(active: Active, dataset: str, found: Applications) -> Iterator[dict[s
         yield {
             "label": f"{files.model}, seed {files.train_seed}: {files.application}",
             "sentence": _SENTENCES[files.application](numbers),
-            "picture": _picture(files.name) if shown else None,
+            "picture": _picture(files.name, f"{files.application} of {files.model}")
+            if shown
+            else None,
         }
 
 
@@ -159,9 +170,17 @@ def _dataset(
             for note in notes(record)
         ],
         "figures": figures(results),
-        "real_grid": _picture(name),
-        "grids": [(captions[c.name], _picture(c.name)) for c in mine],
-        "neighbours": [(captions[c.name], _picture(f"{c.name}-neighbours")) for c in mine],
+        "real_grid": _picture(name, f"real {name}"),
+        "grids": [
+            (captions[c.name], _picture(c.name, f"samples of {captions[c.name]}")) for c in mine
+        ],
+        "neighbours": [
+            (
+                captions[c.name],
+                _picture(f"{c.name}-neighbours", f"nearest training data of {captions[c.name]}"),
+            )
+            for c in mine
+        ],
         "asked": list(_asked(active, name, found)),
         "classes": [
             (captions[c.name], *_classes(record))
