@@ -49,7 +49,7 @@ def test_a_script_prints_what_its_page_says(script: str, tmp_path: Path) -> None
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     said = shown_on()[script][1]

@@ -111,6 +111,7 @@ def test_digits_of_an_asked_class_are_of_that_class(tmp_path: Path) -> None:
     """The shipped class-conditional model, with guidance: 97 % of more than 1,000 samples."""
     workspace = Workspace.create(tmp_path / "project")
     params = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
+    params["threads"] = 1  # two wait for each other beside other tests
     params["active"] |= {"models": ["vp_classes"], "samplers": ["heun_guided"]}
     workspace.write_params(params)
     workspace.dvc("repro")
