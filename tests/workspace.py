@@ -110,7 +110,7 @@ class Workspace:
             env=self.environment(),
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=1800,
         )
         assert status is None or done.returncode == status, done.stdout + done.stderr
         return done
