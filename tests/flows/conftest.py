@@ -126,7 +126,7 @@ class Site:
         return hashlib.sha256((other.root / WEIGHTS).read_bytes()).hexdigest()
 
 
-def until(what: Callable[[], Any], seconds: float = 60.0) -> Any:
+def until(what: Callable[[], Any], seconds: float = 300.0) -> Any:
     """Return what the condition gives once it gives something."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -36,7 +36,7 @@ def at_work(site: Site) -> psutil.Process:
         new = {path.name for path in site.states()} - before
         return trainers[0] if trainers and new else None
 
-    trainer: psutil.Process = until(found, 120)
+    trainer: psutil.Process = until(found, 300)
     return trainer
 
 
@@ -76,7 +76,7 @@ def test_a_killed_worker_s_stage_goes_on_under_the_next_one(site: Site) -> None:
         line = process.info["cmdline"] or []
         if any("prefect" in part for part in line) and process.pid in _parents(trainer):
             process.kill()
-    until(lambda: not trainer.is_running(), 30)
+    until(lambda: not trainer.is_running(), 120)
     kept = site.states()
     assert kept
     site.worker("gpu", "gpu1", machine="box")
@@ -159,21 +159,20 @@ def test_a_cancelled_run_leaves_no_process_and_the_next_one_goes_on(
     flow = site.flow("train", "--executor", executor)
     trainer = at_work(site)
     run = site.runs("pipeline")[0]
-    began = time.monotonic()
     site.api(f"flow_runs/{run['id']}/set_state", state={"type": "CANCELLING"})
-    until(lambda: not trainer.is_running(), 15)
-    said, _ = flow.communicate(timeout=15 - (time.monotonic() - began))
+    until(lambda: not trainer.is_running(), 120)
+    said, _ = flow.communicate(timeout=120)
     assert flow.returncode == 1, said
     assert site.trainers() == []
-    until(lambda: site.runs("pipeline")[0]["state_type"] == "CANCELLED", 15)
+    until(lambda: site.runs("pipeline")[0]["state_type"] == "CANCELLED", 120)
     kept = site.states()
     assert kept
     again = site.flow("train", "--executor", executor)
     at_work(site)
     assert int(site.states()[-1].stem[5:]) > int(kept[-1].stem[5:])
     again.terminate()
-    until(lambda: not site.trainers(), 15)
-    again.communicate(timeout=30)
+    until(lambda: not site.trainers(), 120)
+    again.communicate(timeout=120)
 
 
 def test_a_stage_past_its_deadline_is_stopped_on_the_worker_too(site: Site) -> None:

@@ -81,7 +81,7 @@ def test_each_stage_has_a_gpu_to_itself_and_a_third_waits(
             waiting.join(timeout=2)
             assert third == []
             assert said == ["waits for a GPU: another stage is on 0, 1"]
-        waiting.join(timeout=10)
+        waiting.join(timeout=60)
     assert third == [second]
 
 

@@ -157,7 +157,7 @@ def test_the_trainer_dies_with_its_dvc_and_the_next_repro_goes_on(
     dvc, trainer = started(workspace)
     dvc.kill()
     dvc.wait()
-    trainer.wait(timeout=20)
+    trainer.wait(timeout=120)
     kept = states(workspace)
     assert kept
     dvc, trainer = started(workspace)
