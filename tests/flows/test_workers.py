@@ -80,7 +80,7 @@ def test_the_pipeline_through_workers_gives_dvc_s_records(
         site.worker("cpu", "cpu0", **without)
         site.worker("gpu", "gpu0", **without)
         flow = site.flow("--executor", "workers")
-        said, _ = flow.communicate(timeout=400)
+        said, _ = flow.communicate(timeout=1500)
     finally:
         if server is not None:
             server.stop()
@@ -133,7 +133,7 @@ def test_workers_are_refused_what_only_this_folder_has(site: Site) -> None:
     (site.workspace.root / "params.yaml").open("a").write("# edited\n")
     (site.workspace.root / "note.txt").write_text("new\n")
     flow = site.flow("--executor", "workers")
-    said, _ = flow.communicate(timeout=120)
+    said, _ = flow.communicate(timeout=900)
     assert flow.returncode == 2
     line = said.splitlines()[-1]
     assert line.startswith(
