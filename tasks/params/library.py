@@ -28,18 +28,13 @@ from pydantic_core import PydanticCustomError
 from scoremodel.bounds import Bounds
 from scoremodel.registry import Registry
 
-__all__ = ["Strict", "block", "described", "kinds", "made"]
+__all__ = ["Strict", "block", "described", "kinds"]
 
 
 class Strict(BaseModel):
     """A block of keys: no other ones, no other types, never changed."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-def made(block: BaseModel, exclude: Iterable[str] = ()) -> dict[str, Any]:
-    """Return the parameters that a block gives, without its kind: what its class is made of."""
-    return block.model_dump(exclude={"kind", *exclude}, exclude_unset=True)
 
 
 def described(cls: type) -> dict[str, str]:
