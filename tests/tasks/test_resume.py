@@ -110,6 +110,13 @@ def states(workspace: Workspace) -> list[Path]:
     return sorted((workspace.root / ".scoremodel/state").rglob("step-*.safetensors"))
 
 
+def is_trainer(process: psutil.Process) -> bool:
+    try:
+        return "tasks.train" in process.cmdline() and "python" in process.name()
+    except psutil.NoSuchProcess:  # DVC's own short-lived children come and go while they are looked at
+        return False
+
+
 def started(workspace: Workspace, *command: str) -> tuple[subprocess.Popen[str], psutil.Process]:
     """Return a `dvc repro` of the training (or another command), and its trainer once at work."""
     before = {path.name for path in states(workspace)}
@@ -118,7 +125,7 @@ def started(workspace: Workspace, *command: str) -> tuple[subprocess.Popen[str],
     while time.monotonic() < deadline:
         assert dvc.poll() is None, dvc.communicate()
         for child in psutil.Process(dvc.pid).children(recursive=True):
-            if "tasks.train" in child.cmdline() and "python" in child.name():
+            if is_trainer(child):
                 while {path.name for path in states(workspace)} <= before:
                     assert dvc.poll() is None, dvc.communicate()
                     time.sleep(0.01)
