@@ -1,25 +1,111 @@
-"""Which of two is better, and how sure is that: Welch's interval for the difference of two means.
+"""Which of two is better, and how sure is that.
 
-One checkpoint sampled with several seeds says something about that checkpoint. A claim about the
-method that trained it needs several trainings: their means, not the samples, are then the
-independent observations.
+Three things vary: the training, the samples, and the held-out data. What two sides share (seeds, and with
+them data order, initial weights and noise) drops out of their difference, so they are compared in pairs.
+What a statement is about decides which of the three its interval holds:
+
+    these checkpoints, on these held-out data      samples
+    these checkpoints, on all such data            samples, held-out data
+    the methods, on all such data                  trainings, samples, held-out data
+
+"The FID Lottery" (2026, arXiv:2606.20536) asks for error bars over trainings; Miller 2024
+(arXiv:2411.00640) for paired differences.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
-__all__ = ["TRAININGS", "Comparison", "compare", "seeds_needed"]
+from scoremodel.evaluation.intervals import multiplier
+
+__all__ = ["TRAININGS", "Answer", "Claim", "Comparison", "Side", "Variances", "compare"]
 
 TRAININGS = 3
 """Training seeds that a claim about a method needs, for each side."""
 
-_MOST = 100_000
+Claim = Literal["checkpoints", "methods"]
+Answer = Literal["better", "worse", "equivalent", "undecided"]
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """What was measured of one side.
+
+    Args:
+        values: one row for each training seed, one column for each sampling seed (or held-out image),
+            with shape (J, K); smaller is better.
+        train_seeds: the rows' names; None if the other side cannot share them.
+        sampling_seeds: the columns' names; None if the other side cannot share them.
+        resampled: for each training the values on resampled held-out data, the same for both sides, in
+            the mean over the columns, with shape (J, B); None if there are none.
+    """
+
+    values: NDArray[np.float64]
+    train_seeds: tuple[int, ...] | None = None
+    sampling_seeds: tuple[int, ...] | None = None
+    resampled: NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no table.
+
+        Raises:
+            ValueError: if the values have no rows and columns, one is not finite, or the names do not fit.
+        """
+        if self.values.ndim != 2 or 0 in self.values.shape:
+            raise ValueError(f"values: shape {self.values.shape} is not allowed, allowed: (J, K)")
+        if not np.isfinite(self.values).all():
+            bad = int((~np.isfinite(self.values)).sum())
+            raise ValueError(f"values: {bad} of {self.values.size} are not finite")
+        for names, size in zip(
+            (self.train_seeds, self.sampling_seeds), self.values.shape, strict=True
+        ):
+            if names is not None and len(names) != size:
+                raise ValueError(f"seeds: {len(names)} names for {size} is not allowed")
+
+
+@dataclass(frozen=True)
+class Variances:
+    """What the difference of two sides varies by, each as the variance of one unit.
+
+        var(difference) = trainings / J + samples / K + both / (J K) + held_out
+
+    for J trainings and K sets of samples of each. A source is one number where the sides are paired, and
+    one for each side where they are not.
+
+    Args:
+        trainings: of one training; none if it is not known.
+        samples: of one set of samples, common to all trainings.
+        both: of one set of samples of one training, beyond these two.
+        held_out: from the held-out data; None if it is not known.
+    """
+
+    trainings: tuple[float, ...]
+    samples: tuple[float, ...]
+    both: tuple[float, ...]
+    held_out: float | None
+
+    def parts(self, trainings: int, samples: int) -> dict[str, float]:
+        """Return source → variance of the difference, of the sources that are known.
+
+        Args:
+            trainings: J, of each side.
+            samples: K, of each training.
+
+        Returns:
+            "trainings", "samples" and "held-out data", in squares of the metric's unit.
+        """
+        found = {}
+        if self.trainings:
+            found["trainings"] = sum(self.trainings) / trainings
+        found["samples"] = sum(self.samples) / samples + sum(self.both) / (trainings * samples)
+        if self.held_out is not None:
+            found["held-out data"] = self.held_out
+        return found
 
 
 @dataclass(frozen=True)
@@ -27,149 +113,269 @@ class Comparison:
     """The difference of two sides' means, first − second, with its interval.
 
     Args:
-        subject: "methods" if the interval is over training seeds, else "checkpoints".
+        claim: what the interval is about: "methods" if it is over trainings, else "checkpoints".
+        population: whether it holds for all data such as the held-out ones, or for these.
+        pairs: what the sides share and were paired by: "training seeds", "sampling seeds".
         means: the two means.
-        stds: the two standard deviations of the observations.
-        counts: the two numbers of observations.
-        low: lower end of the interval.
-        high: upper end.
+        stds: the two standard deviations: over training seeds of methods, else over sampling seeds.
+        trainings: J of each side.
+        samples: K of each side.
+        error: standard error of the difference.
+        freedom: its degrees of freedom.
         level: the interval's level.
+        margin: half of the range of differences that do not matter; None if none was given.
+        watched: whether the interval holds at every look.
+        gain: how many times narrower the interval is than without pairs.
+        variances: what the difference varies by.
     """
 
-    subject: Literal["methods", "checkpoints"]
+    claim: Claim
+    population: bool
+    pairs: tuple[str, ...]
     means: tuple[float, float]
-    stds: tuple[float, float]
-    counts: tuple[int, int]
-    low: float
-    high: float
+    stds: tuple[float | None, float | None]
+    trainings: tuple[int, int]
+    samples: tuple[int, int]
+    error: float
+    freedom: float
     level: float
+    margin: float | None
+    watched: bool
+    gain: float
+    variances: Variances
 
     @property
     def difference(self) -> float:
         """The first mean minus the second."""
         return self.means[0] - self.means[1]
 
+    def interval(self, level: float | None = None) -> tuple[float, float]:
+        """Return the ends of the interval at a level, its own by default."""
+        if self.error == 0:
+            return self.difference, self.difference
+        reach = multiplier(level or self.level, self.freedom, self.watched) * self.error
+        return self.difference - reach, self.difference + reach
+
     @property
-    def verdict(self) -> Literal["better", "worse", "no difference shown"]:
+    def low(self) -> float:
+        """Lower end of the interval."""
+        return self.interval()[0]
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval."""
+        return self.interval()[1]
+
+    @property
+    def within(self) -> bool:
+        """Whether the difference is shown to lie within the margin.
+
+        Two one-sided tests at (1 − level) each (Schuirmann 1987, doi:10.1007/BF01068419): the interval at
+        2 level − 1 lies within; at every look, the interval itself.
+        """
+        if self.margin is None:
+            return False
+        low, high = self.interval(self.level if self.watched else 2 * self.level - 1)
+        return -self.margin < low and high < self.margin
+
+    @property
+    def answer(self) -> Answer:
         """What is shown of the first side, where smaller is better."""
         if self.high < 0:
             return "better"
-        return "worse" if self.low > 0 else "no difference shown"
+        if self.low > 0:
+            return "worse"
+        return "equivalent" if self.within else "undecided"
 
     @property
-    def seeds(self) -> tuple[int | None, int | None] | None:
-        """If the interval holds 0, the range of observations a side that would tell the two apart.
+    def p_value(self) -> float:
+        """Two-sided, of the hypothesis that there is no difference, at one look."""
+        if self.error == 0:
+            return float(self.difference == 0)
+        return float(2 * stats.t.sf(abs(self.difference) / self.error, self.freedom))
 
-        Each with a probability of 80 %: the first number if the difference is as large as the
-        interval allows, the second if it is the one observed; None is more than can be had. Both are
-        more than there were, which did not suffice.
-        """
-        if self.verdict != "no difference shown":
-            return None
-        spread = float(np.hypot(*self.stds))
-        largest = max(-self.low, self.high)
-        more = max(self.counts) + 1
-        needed = (
-            seeds_needed(difference, spread, self.level)
-            for difference in (largest, abs(self.difference))
-        )
-        least, most = (None if number is None else max(number, more) for number in needed)
-        return least, most
+
+class _Part(NamedTuple):
+    """A part of the variance of a mean, which may be negative; its degrees of freedom, and of how many."""
+
+    value: float
+    freedom: float
+    units: int
+
+
+def _mean_squares(table: NDArray[np.float64]) -> tuple[list[_Part], list[_Part], list[_Part]]:
+    """Return a table's variances of the mean of rows, of columns, and what both hold, if there are any."""
+    rows, columns = table.shape
+    means = table.mean(1), table.mean(0)
+    by_row, by_column = (
+        [_Part(float(mean.var(ddof=1)) / len(mean), len(mean) - 1, len(mean))]
+        if len(mean) > 1
+        else []
+        for mean in means
+    )
+    rest = []
+    if rows > 1 and columns > 1:
+        left = table - means[0][:, None] - means[1] + table.mean()
+        freedom = (rows - 1) * (columns - 1)
+        rest = [_Part(float(np.square(left).sum()) / freedom / table.size, freedom, table.size)]
+    return by_row, by_column, rest
+
+
+def _shared(first: tuple[int, ...] | None, second: tuple[int, ...] | None) -> bool:
+    return first is not None and first == second
+
+
+class _Tables:
+    """The sides' values as one table of differences where both seeds are shared, else as two or three."""
+
+    def __init__(self, first: Side, second: Side, paired: bool) -> None:
+        self.sides = [first.values, second.values]
+        self.rows = paired and _shared(first.train_seeds, second.train_seeds)
+        self.columns = paired and _shared(first.sampling_seeds, second.sampling_seeds)
+
+    def by_training(self) -> tuple[list[_Part], list[_Part]]:
+        """Return the parts of the variance over trainings, and those that they share with samples."""
+        if self.rows and self.sides[0].shape == self.sides[1].shape:
+            difference = self.sides[0] - self.sides[1]
+            if not self.columns:  # each training's mean over its own samples
+                difference = difference.mean(1, keepdims=True)
+            found = _mean_squares(difference)
+            return found[0], found[2]
+        parts = [_mean_squares(side) for side in self.sides]
+        return [p for one in parts for p in one[0]], [p for one in parts for p in one[2]]
+
+    def by_samples(self) -> list[_Part]:
+        """Return the parts of the variance over sets of samples, of these trainings."""
+        if self.columns:
+            difference = self.sides[0].mean(0) - self.sides[1].mean(0)
+            return _mean_squares(difference[None])[1]
+        return [part for side in self.sides for part in _mean_squares(side.mean(0)[None])[1]]
+
+
+def _sum(parts: list[_Part]) -> float:
+    return sum(part.value for part in parts)
+
+
+def _total(parts: list[_Part]) -> tuple[float, float]:
+    """Return the sum, and Satterthwaite's degrees of freedom (1946), at least the least of the parts'."""
+    total = _sum(parts)
+    squares = sum(part.value**2 / part.freedom for part in parts)
+    least = min(part.freedom for part in parts)
+    return total, max(total**2 / squares, least) if squares > 0 else least
+
+
+def _parts(tables: _Tables, claim: Claim) -> list[_Part]:
+    samples = tables.by_samples()
+    if claim == "checkpoints":
+        return samples
+    trainings, common = tables.by_training()
+    if _sum(common) > _sum(samples):  # no variance of a source is below 0
+        samples = common
+    if samples and _sum(common) > _sum(trainings):
+        return samples
+    return [*trainings, *samples, *(part._replace(value=-part.value) for part in common)]
+
+
+def _held_out(first: Side, second: Side) -> list[_Part]:
+    if first.resampled is None or second.resampled is None:
+        return []
+    difference = first.resampled.mean(0) - second.resampled.mean(0)
+    return [_Part(float(difference.var(ddof=1)), len(difference) - 1, 1)]
+
+
+def _variances(first: Side, second: Side, tables: _Tables) -> Variances:
+    trainings, common = tables.by_training()
+    samples, held_out = tables.by_samples(), _held_out(first, second)
+    known = min(len(first.values), len(second.values)) > 1
+
+    def of_one(parts: list[_Part]) -> tuple[float, ...]:
+        """Return the variance of one unit, without what is common to both sources."""
+        kept = max(1 - _sum(common) / _sum(parts), 0.0) if _sum(parts) > 0 else 0.0
+        return tuple(kept * part.value * part.units for part in parts)
+
+    return Variances(
+        of_one(trainings) if known else (),
+        of_one(samples),
+        tuple(part.value * part.units for part in common),
+        _sum(held_out) if held_out else None,
+    )
+
+
+def _std(side: Side, claim: Claim) -> float | None:
+    """Return the spread that stands beside a side's mean: over trainings, else over sets of samples."""
+    over = side.values.mean(1) if claim == "methods" else side.values.mean(0)
+    return float(over.std(ddof=1)) if len(over) > 1 else None
 
 
 def compare(
-    first: Sequence[Sequence[float]], second: Sequence[Sequence[float]], level: float = 0.95
+    first: Side,
+    second: Side,
+    claim: Claim | None = None,
+    population: bool = False,
+    margin: float | None = None,
+    level: float = 0.95,
+    watched: bool = False,
 ) -> Comparison:
     """Return the difference of two sides' means with its interval at `level`.
 
-    The observations of each side count as independent. Sides that share their sampling seeds share
-    the noise that their samples begin with: what it does to both alike drops out of the difference,
-    and the interval is wider than it need be.
+        first − second ± m_ν √(trainings / J + samples / K + both / (J K) + held_out)
 
-        (m_1 − m_2) ± t_ν √(s_1²/n_1 + s_2²/n_2)
-
-    with Welch and Satterthwaite's ν (Welch 1947). With at least `TRAININGS` training seeds on both
-    sides the observations are the trainings' means; with one on both, the sampling seeds' values;
-    with two, no claim about methods is made, and the spread is that of sampling within each training.
+    The variance of the mean of a table of J trainings by K sets of samples is, from its mean squares,
+    (MS_J + MS_K − MS_JK) / (J K), of checkpoints MS_K / (J K) alone; the table is of differences where
+    both sides share the seeds, so that what is common to both drops out. Sides that share nothing have a
+    variance each (Welch 1947). ν is Satterthwaite's (1946), m_ν Student's t or a confidence sequence's.
 
     Args:
-        first: values of one side: for each training seed one for each sampling seed.
-        second: the other side's.
+        first: one side.
+        second: the other.
+        claim: what to speak of; by default of methods if each side has `TRAININGS` trainings.
+        population: whether to speak of all data such as the held-out ones.
+        margin: half of the range of differences that do not matter.
         level: in (0, 1).
+        watched: whether the interval is to hold at every look.
 
     Returns:
         The comparison.
 
     Raises:
-        ValueError: if a spread cannot be had: fewer than two sampling seeds of a checkpoint where
-            there are fewer than `TRAININGS` trainings.
+        ValueError: if a spread cannot be had: too few trainings or sets of samples, or no resampled values
+            for a statement about all such data.
     """
-    sides = [[np.asarray(values, float) for values in side] for side in (first, second)]
-    if min(map(len, sides)) >= TRAININGS:
-        observed = [np.array([values.mean() for values in side]) for side in sides]
-        means = [float(values.mean()) for values in observed]
-        variances = [[float(values.var(ddof=1)) / len(values)] for values in observed]
-        freedom = [[len(values) - 1] for values in observed]
-        stds = [float(values.std(ddof=1)) for values in observed]
-        counts = [len(values) for values in observed]
-    else:
-        if min((len(values) for side in sides for values in side), default=0) < 2:
-            raise ValueError(
-                "a comparison of checkpoints needs at least 2 sampling seeds of each, or "
-                f"{TRAININGS} training seeds"
-            )
-        means = [float(np.mean([values.mean() for values in side])) for side in sides]
-        variances = [
-            [float(values.var(ddof=1)) / len(values) / len(side) ** 2 for values in side]
-            for side in sides
-        ]
-        freedom = [[len(values) - 1 for values in side] for side in sides]
-        stds = [float(np.sqrt(np.mean([v.var(ddof=1) for v in side]))) for side in sides]
-        counts = [sum(map(len, side)) for side in sides]
-    parts, degrees = np.array([*variances[0], *variances[1]]), np.array([*freedom[0], *freedom[1]])
-    error = float(np.sqrt(parts.sum()))
-    nu = float(parts.sum() ** 2 / (parts**2 / degrees).sum()) if error > 0 else float(degrees.sum())
-    difference = means[0] - means[1]
-    half = float(stats.t.ppf((1 + level) / 2, nu)) * error
-    return Comparison(
-        "methods" if min(map(len, sides)) >= TRAININGS else "checkpoints",
-        (means[0], means[1]),
-        (stds[0], stds[1]),
-        (counts[0], counts[1]),
-        difference - half,
-        difference + half,
-        level,
+    trainings = (len(first.values), len(second.values))
+    samples = (first.values.shape[1], second.values.shape[1])
+    if claim is None:
+        claim = "methods" if min(trainings) >= TRAININGS else "checkpoints"
+    if claim == "methods" and min(trainings) < 2:
+        raise ValueError("a comparison of methods needs at least 2 training seeds of each")
+    if claim == "checkpoints" and min(samples) < 2:
+        raise ValueError(
+            "a comparison of checkpoints needs at least 2 sampling seeds of each, or "
+            f"{TRAININGS} training seeds"
+        )
+    held_out = _held_out(first, second) if population else []
+    if population and not held_out:
+        raise ValueError("a statement about all such data needs resampled values of both sides")
+    tables = _Tables(first, second, paired=True)
+    variance, freedom = _total([*_parts(tables, claim), *held_out])
+    apart, apart_freedom = _total(
+        [*_parts(_Tables(first, second, paired=False), claim), *held_out]
     )
-
-
-def seeds_needed(
-    difference: float, spread: float, level: float = 0.95, power: float = 0.8
-) -> int | None:
-    """Return how many observations a side needs for a difference to be shown with some probability.
-
-    The power of the two-sided t-test with n observations a side is a tail of the noncentral t with
-    2 (n − 1) degrees of freedom and noncentrality δ √n / s.
-
-    Args:
-        difference: the true difference of the means, δ > 0.
-        spread: s = √(s_1² + s_2²), the two sides' standard deviations taken together.
-        level: of the interval.
-        power: the probability with which the interval is to exclude 0.
-
-    Returns:
-        The smallest number n >= 2, or None if that is above 100,000.
-    """
-
-    def power_of(n: int) -> float:
-        bound = stats.t.ppf((1 + level) / 2, 2 * (n - 1))
-        return float(stats.nct.sf(bound, 2 * (n - 1), difference * np.sqrt(n) / spread))
-
-    if spread == 0:
-        return 2
-    if difference <= 0 or power_of(_MOST) < power:
-        return None
-    low, high = 1, _MOST
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if power_of(middle) >= power else (middle, high)
-    return high
+    error = float(np.sqrt(variance))
+    reach = multiplier(level, freedom) * error
+    names = {"training seeds": tables.rows and claim == "methods", "sampling seeds": tables.columns}
+    return Comparison(
+        claim,
+        population,
+        tuple(name for name, shared in names.items() if shared),
+        (float(first.values.mean()), float(second.values.mean())),
+        (_std(first, claim), _std(second, claim)),
+        trainings,
+        samples,
+        error,
+        freedom,
+        level,
+        margin,
+        watched,
+        multiplier(level, apart_freedom) * float(np.sqrt(apart)) / reach if reach > 0 else 1.0,
+        _variances(first, second, tables),
+    )
