@@ -71,6 +71,13 @@ def _design(found: Comparison, trainings: int, samples: int, costs: Costs | None
     return Design(trainings, samples, float(np.sqrt(variance)), float(freedom), seconds)
 
 
+def _noncentral_t(t: float, freedom: float, noncentrality: float) -> float:
+    """Return the distribution function of the noncentral t."""
+    found = float(stats.nct.cdf(t, freedom, noncentrality))
+    # scipy's is not a number in some far tails, where the normal distribution is near enough.
+    return float(stats.norm.cdf(t - noncentrality)) if np.isnan(found) else found
+
+
 def chance_to_decide(
     difference: float, error: float, freedom: float, margin: float | None, level: float = 0.95
 ) -> float:
@@ -91,15 +98,15 @@ def chance_to_decide(
     """
     if error == 0:
         return 1.0
-    freedom = min(freedom, 1e6)  # of which the noncentral t is sure
+    freedom = min(freedom, 1e6)  # up to which scipy's noncentral t holds
     bound, apart = multiplier(level, freedom), abs(difference) / error
-    shown = float(stats.nct.sf(bound, freedom, apart) + stats.nct.cdf(-bound, freedom, apart))
+    shown = 1 - _noncentral_t(bound, freedom, apart) + _noncentral_t(-bound, freedom, apart)
     if margin is None:
         return shown
     bound = multiplier(2 * level - 1, freedom)
-    below = stats.nct.cdf(-bound, freedom, (abs(difference) - margin) / error)
-    above = stats.nct.cdf(bound, freedom, (abs(difference) + margin) / error)
-    return min(shown + max(float(below - above), 0.0), 1.0)
+    below = _noncentral_t(-bound, freedom, (abs(difference) - margin) / error)
+    above = _noncentral_t(bound, freedom, (abs(difference) + margin) / error)
+    return min(shown + max(below - above, 0.0), 1.0)
 
 
 def needed(found: Comparison, costs: Costs | None = None, power: float = 0.8) -> Design | None:
