@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ class Site:
     def __init__(self, cluster: Cluster, workspace: Workspace, folder: Path) -> None:
         self.cluster, self.workspace, self.folder = cluster, workspace, folder
         self.storage = folder / "storage"
+        self.opened = datetime.now(UTC).isoformat()
         self.started: list[subprocess.Popen[bytes]] = []
 
     def train_for(self, steps: int, every_steps: int, **training: Any) -> None:
@@ -89,9 +91,10 @@ class Site:
             httpx.delete(gone, timeout=30).raise_for_status()
 
     def runs(self, flow: str) -> list[dict[str, Any]]:
-        """Return a flow's runs for this project, newest first."""
+        """Return a flow's runs for this project and in this test, newest first."""
         named = {"name": {"any_": [flow]}}
-        found = self.api("flow_runs/filter", flows=named, sort="START_TIME_DESC")
+        mine = {"expected_start_time": {"after_": self.opened}}
+        found = self.api("flow_runs/filter", flows=named, flow_runs=mine, sort="START_TIME_DESC")
         tag = f"revision:{self.workspace.git('rev-parse', 'HEAD')[:7]}"
         return [run for run in found if any(one.startswith(tag) for one in run["tags"])]
 
