@@ -9,6 +9,7 @@ import pandas as pd
 
 from tasks.files.layout import LEDGER, REPORT, TABLE, VERDICT
 from tasks.files.stage import run
+from tasks.results.effects import FACTORS, effects_of
 from tasks.results.gather import gather
 from tasks.results.history import WORKSPACE, records_at
 from tasks.results.reproduce import reproduce
@@ -58,6 +59,19 @@ def _parser() -> argparse.ArgumentParser:
     verdict.add_argument("--at", default=WORKSPACE, help="a revision or an experiment")
     verdict.add_argument("--metric", choices=JUDGED, default="held_out")
     verdict.add_argument("--level", type=float, default=0.95)
+
+    factorial = commands.add_parser(
+        "effects",
+        help="what SDE, recipe and sampler, or any factors, contribute: docs/factorial.md",
+    )
+    factorial.add_argument("at", nargs="?", default=WORKSPACE, help="a revision or an experiment")
+    factorial.add_argument(
+        "--factor",
+        action="append",
+        metavar="NAME=LOW,…/HIGH,…",
+        help=f"models or samplers of two levels; those of the preset: {' '.join(FACTORS)}",
+    )
+    factorial.add_argument("--level", type=float, default=0.95)
 
     history = commands.add_parser(
         "history", parents=[shown], help="one configuration's rows, and what changed between them"
@@ -134,6 +148,8 @@ def main(arguments: Sequence[str]) -> None:
             chosen.sort(key=lambda r: given.models.index(r["model"]) if given.models else 0)
             for verdict in verdicts(chosen, given.metric, given.level):
                 print(verdict.sentence)
+        case "effects":
+            print(effects_of(records_at(given.at), given.factor or FACTORS, given.level))
         case "history":
             _show(_history(given.configuration), given.format)
         case "gather":
