@@ -113,7 +113,9 @@ def states(workspace: Workspace) -> list[Path]:
 def is_trainer(process: psutil.Process) -> bool:
     try:
         return "tasks.train" in process.cmdline() and "python" in process.name()
-    except psutil.NoSuchProcess:  # DVC's own short-lived children come and go while they are looked at
+    except (
+        psutil.NoSuchProcess
+    ):  # DVC's own short-lived children come and go while they are looked at
         return False
 
 
