@@ -203,8 +203,13 @@ def kernel_distance(a: Features, b: Features) -> float:
     x, y = a.astype(np.float64), b.astype(np.float64)
 
     def total(rows: NDArray[np.float64], others: NDArray[np.float64]) -> float:
-        blocks = (rows[first : first + 1024] @ others.T for first in range(0, len(rows), 1024))
-        return float(sum(((block / rows.shape[1] + 1) ** 3).sum() for block in blocks))
+        found = 0.0
+        for first in range(0, len(rows), 1024):
+            kernel = rows[first : first + 1024] @ others.T
+            kernel /= rows.shape[1]
+            kernel += 1
+            found += float((kernel * kernel * kernel).sum())  # a power takes ten times as long
+        return found
 
     def own(rows: NDArray[np.float64]) -> float:
         diagonal = ((np.square(rows).sum(axis=1) / rows.shape[1] + 1) ** 3).sum()

@@ -139,7 +139,6 @@ def likelihood_gap(
         ValueError: as `check_features` says.
     """
     from scipy.spatial.distance import cdist
-    from scipy.special import logsumexp
 
     for rows, name in ((samples, "samples'"), (train, "training"), (held_out, "held-out")):
         check_features(rows, f"the {name} features")
@@ -153,18 +152,23 @@ def likelihood_gap(
     smallest = 1e-6  # of a variance that is 1: an exact copy's density stays finite
     variance = np.full(len(centres), max(float(squares.min(axis=1).mean()) / width, smallest))
 
-    def log_parts(squares: NDArray[np.float64]) -> NDArray[np.float64]:
-        parts: NDArray[np.float64] = -0.5 * (squares / variance + width * np.log(variance))
-        return parts
+    def parts(
+        squares: NDArray[np.float64],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return each centre's part of a point's density over the largest, their sum, log density."""
+        found = squares * (-0.5 / variance)
+        found -= 0.5 * width * np.log(variance)
+        largest = found.max(axis=1)
+        found -= largest[:, None]
+        np.exp(found, out=found)
+        total = found.sum(axis=1)
+        return found, total, largest + np.log(total)
 
     for _ in range(rounds):
-        parts = log_parts(squares)
-        shares = np.exp(parts - logsumexp(parts, axis=1, keepdims=True))
-        weight = shares.sum(axis=0)
-        fit = (shares * squares).sum(axis=0) / np.maximum(width * weight, 1e-300)
+        share, total, _ = parts(squares)
+        weight = (1 / total) @ share
+        share *= squares
+        fit = (1 / total) @ share / np.maximum(width * weight, 1e-300)
         variance = np.where(weight > 1e-12, np.maximum(fit, smallest), variance)
-    gap = (
-        logsumexp(log_parts(squares), axis=1).mean()
-        - logsumexp(log_parts(cdist(new, centres, "sqeuclidean")), axis=1).mean()
-    )
+    gap = parts(squares)[2].mean() - parts(cdist(new, centres, "sqeuclidean"))[2].mean()
     return float(gap) / width
