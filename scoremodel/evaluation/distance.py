@@ -1,4 +1,4 @@
-"""Distances between two sets of features, from moments and from a kernel, and the real data's floor.
+"""Distances between two sets of features, from moments, a kernel and slices, and the real floor.
 
     d² = |μ_1 − μ_2|² + tr(Σ_1 + Σ_2 − 2 (Σ_1 Σ_2)^½)
 
@@ -13,20 +13,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "INFINITY_SAMPLES",
     "Floor",
     "Moments",
     "check_features",
     "frechet_distance",
     "frechet_infinity",
+    "infinity_is_stable",
     "kernel_distance",
     "moments",
     "real_floor",
+    "sliced_distance",
     "subset_rows",
 ]
 
 Features = NDArray[np.floating]
 
+INFINITY_SAMPLES = 20
+"""How many times as many samples as features FD_∞ takes."""
+
 _TRIES = 1000
+_DIRECTIONS = 512
 
 
 def check_features(rows: Features, name: str = "features") -> None:
@@ -153,8 +160,9 @@ def frechet_infinity(
         d²(N) ≈ d²(∞) + c / N,
 
     fitted by least squares in 1/N to random subsets of N/4 … N samples (Chong & Forsyth 2020,
-    arXiv:1911.07023). What remains is the bias of the reference's own size. It is stable from about
-    N = 6 D on.
+    arXiv:1911.07023). What remains is the bias of the reference's own size. The subsets begin at N/4,
+    where the 1/N law must hold already: below 20 D it does not, and the intercept is too small, see
+    `infinity_is_stable`.
 
     Args:
         features: samples' features with shape (N, D).
@@ -176,6 +184,68 @@ def frechet_infinity(
     ]
     _, intercept = np.polyfit(1 / sizes, distances, 1)
     return float(intercept)
+
+
+def infinity_is_stable(count: int, width: int) -> bool:
+    """Return whether FD_∞ of so many samples is near enough to what it stands for to judge by it.
+
+    Between Gaussians in 64 dimensions, with 899 reference points, it lacks a third of the distance
+    at 6 D, a fifth at 7 D and a fiftieth at 20 D.
+
+    Args:
+        count: number of samples N.
+        width: number of features D.
+
+    Returns:
+        Whether N >= 20 D.
+    """
+    return count >= INFINITY_SAMPLES * width
+
+
+def sliced_distance(a: Features, b: Features, seed: int) -> float:
+    """Return the sliced 2-Wasserstein distance of two sets of features, squared, times D.
+
+        D mean_θ W_2²(θ·a, θ·b),    W_2² = ∫_0^1 (F_a⁻¹(u) − F_b⁻¹(u))² du
+
+    over directions θ (Bonneel et al. 2015, DOI 10.1007/s10851-014-0506-3), each integral exact, also
+    of sets of different sizes. The directions are the columns of random rotations (Rowland et al.
+    2019, arXiv:1903.03784), at least 512 of them, the same for every set of that width, so that a
+    shift by m counts exactly |m|²; between N(μ_1, s_1² I) and N(μ_2, s_2² I) the expected value of
+    infinitely many points is |μ_1 − μ_2|² + D (s_1 − s_2)², the Fréchet distance. It sees all of a
+    projection's distribution, where that one sees two moments, and never exceeds W_2² itself. Sliced
+    distances between features are used as MIND (2026, arXiv:2605.06797), whose protocol this is not
+    held to.
+
+    Args:
+        a: features with shape (N, D).
+        b: features with shape (M, D).
+        seed: seed of the directions.
+
+    Returns:
+        The distance, at least 0; of finite sets of one distribution it is above 0, by about c / N.
+
+    Raises:
+        ValueError: if the widths differ, or as `check_features` says.
+    """
+    for rows, name in ((a, "the first set of features"), (b, "the second set of features")):
+        check_features(rows, name)
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"features of different width: {a.shape[1]} and {b.shape[1]}")
+    width = a.shape[1]
+    draw = np.random.default_rng(seed)
+    # Between two neighbouring levels of i/N and j/M both quantile functions are constant.
+    levels = np.union1d(np.arange(len(a) + 1) * len(b), np.arange(len(b) + 1) * len(a))
+    shares = np.diff(levels) / levels[-1]
+    first, second = levels[:-1] // len(b), levels[:-1] // len(a)
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    rotations = -(-_DIRECTIONS // width)
+    found = 0.0
+    for _ in range(rotations):
+        basis = np.linalg.qr(draw.standard_normal((width, width)))[0]
+        # A column of the basis for a row: what is sorted lies together.
+        below, above = np.sort(basis.T @ x.T, axis=1), np.sort(basis.T @ y.T, axis=1)
+        found += float((np.square(below[:, first] - above[:, second]) @ shares).sum())
+    return found / rotations
 
 
 def kernel_distance(a: Features, b: Features) -> float:
@@ -204,11 +274,11 @@ def kernel_distance(a: Features, b: Features) -> float:
 
     def total(rows: NDArray[np.float64], others: NDArray[np.float64]) -> float:
         found = 0.0
-        for first in range(0, len(rows), 1024):
-            kernel = rows[first : first + 1024] @ others.T
+        for first in range(0, len(rows), 256):
+            kernel = rows[first : first + 256] @ others.T
             kernel /= rows.shape[1]
             kernel += 1
-            found += float((kernel * kernel * kernel).sum())  # a power takes ten times as long
+            found += float(np.vdot(kernel * kernel, kernel))  # a power takes ten times as long
         return found
 
     def own(rows: NDArray[np.float64]) -> float:

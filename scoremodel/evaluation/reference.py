@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from scoremodel.evaluation.distance import Features, moments
+from scoremodel.evaluation.distance import INFINITY_SAMPLES, Features, infinity_is_stable, moments
 from scoremodel.evaluation.memorisation import authenticity
 
 __all__ = ["Reference"]
@@ -62,6 +62,8 @@ class Reference:
                 f"precision, recall and coverage compare {count} samples with only "
                 f"{len(self.held_out)} held-out points"
             )
-        if count > width and count < 6 * width:
-            found.append(f"FD∞ is stable from 6 × {width} samples on, here are {count}")
+        if count > width and not infinity_is_stable(count, width):
+            found.append(
+                f"FD∞ is too small below {INFINITY_SAMPLES} × {width} samples, here are {count}"
+            )
         return found

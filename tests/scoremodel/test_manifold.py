@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 
-from scoremodel.evaluation.manifold import manifold
+from scoremodel.evaluation.manifold import Manifold, manifold
 
 
 def test_a_small_case_by_hand() -> None:
@@ -42,6 +44,38 @@ def test_a_missing_mode_shows_in_recall_and_an_invented_one_in_precision() -> No
     assert lacking["precision"] > 0.95
     assert abs(inventing["precision"] - 0.5) < 0.05
     assert inventing["recall"] > 0.95
+
+
+def by_definition(samples: np.ndarray, real: np.ndarray, k: int) -> Manifold:
+    """Return the same from all differences written out."""
+
+    def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.sqrt(np.square(a[:, None] - b[None]).sum(axis=2))
+
+    own, theirs = (np.sort(distances(rows, rows), axis=1)[:, k] for rows in (samples, real))
+    between = distances(real, samples)
+    near = between < theirs[:, None]
+    return Manifold(
+        near.any(axis=0), near.sum(axis=0) / k, (between < own).any(axis=1), near.any(axis=1)
+    )
+
+
+@pytest.mark.parametrize("where", [0.0, 1000.0])
+def test_exact_copies_are_where_the_definition_has_them(where: float) -> None:
+    """A copy of a point's k-th neighbour is as far as that one: not nearer, whatever the rounding."""
+    draw = np.random.default_rng(2)
+    real = (where + draw.standard_normal((300, 64))).astype(np.float32)
+    for samples in (real, real[::-1][:200], np.repeat(real[:100], 2, axis=0)):
+        found, exact = manifold(samples, real, 5), by_definition(*map(np.float64, (samples, real)), 5)
+        for one, other in zip(astuple(found), astuple(exact), strict=True):
+            np.testing.assert_array_equal(one, other)
+    on_a_grid = draw.integers(0, 3, (2, 250, 4)) + where  # equal distances abound, also 0
+    found, exact = manifold(*on_a_grid, 5), by_definition(*on_a_grid, 5)
+    for one, other in zip(astuple(found), astuple(exact), strict=True):
+        np.testing.assert_array_equal(one, other)
+    copies = manifold(real, real, 5)
+    # In its own neighbourhood and in those of the points whose first four it is: five in the mean.
+    assert copies.shares()["density"] == pytest.approx(1)
 
 
 def test_too_few_points_are_named() -> None:
