@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from tasks.files.layout import Configuration
 from tasks.files.resolved import resolved
 from tasks.files.stage import run_stage
 from tasks.params.errors import ParamsError
-from tasks.results.spread import rounded
+from tasks.results.spread import record_text, rounded
 
 __all__ = ["build_operator", "main"]
 
@@ -102,6 +101,7 @@ def _likelihood(asked: _Asked) -> Found:
     probes = float(found.std_error.square().mean().sqrt()) / (size * math.log(2))
     root = math.sqrt(len(x))
     values = {
+        "unit": "bits per dimension",
         "bits_per_dim": rounded(float(bits.mean())),
         "std_error": rounded(float(bits.std()) / root),
         "std_error_of_probes": rounded(probes / root),
@@ -111,6 +111,8 @@ def _likelihood(asked: _Asked) -> Found:
         "probes": how["probes"],
         "nfe": found.nfe,
         "dequantised_training": bool(denoiser.info["dequantised"]),
+        # Of the first held-out images, in their order: two models compare in pairs of images.
+        "by_image": [rounded(value) for value in bits.tolist()],
     }
     if not values["dequantised_training"]:
         values["warning"] = (
@@ -320,8 +322,9 @@ def main(files: Configuration) -> None:
         "found": found,
         "environment": environment(device, machine),
     }
-    write_text(files.record, json.dumps(record, indent=2) + "\n")
-    print(f"{files.name}: {found}")
+    write_text(files.record, record_text(record))
+    said = {name: value for name, value in found.items() if not isinstance(value, list)}
+    print(f"{files.name}: {said}")
 
 
 if __name__ == "__main__":

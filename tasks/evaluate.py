@@ -11,6 +11,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from scoremodel.evaluation.memorisation import nearest_training
+from scoremodel.evaluation.resampling import held_out_replicates
 from scoremodel.evaluation.scores import Scores, score
 from scoremodel.io.files import write_text
 from tasks.files.arrays import read_arrays, read_card, read_rows, shown, write_arrays
@@ -19,11 +20,12 @@ from tasks.files.machine import cpu_name
 from tasks.files.resolved import resolved
 from tasks.files.stage import run_stage
 from tasks.results.scoring import reference, spreads
-from tasks.results.spread import rounded, spread
+from tasks.results.spread import record_text, rounded, spread
 
 __all__ = ["main"]
 
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "clean-fid")
+_REPLICATES = 200  # of the held-out rows
 _SHOWN = 10  # samples in the picture, and columns of it: the sample and its neighbours
 
 
@@ -55,6 +57,7 @@ def main(files: Configuration) -> None:
             score(features, real, None if name not in asked else np.array(asked[name]))
             for name, features in fake.items()
         ]
+        replicates = [held_out_replicates(rows, real, _REPLICATES) for rows in fake.values()]
         first = next(iter(fake))
         _, nearest = nearest_training(fake[first][:_SHOWN], real.train, _SHOWN - 1)
     agreement = info["agreement"]
@@ -75,7 +78,10 @@ def main(files: Configuration) -> None:
         "count": how["count"],
         "sampling_seeds": how["sampling_seeds"],
         "metric": judge["metric"],
+        "width": real.train.shape[1],
         **metrics,
+        # Of each set of held-out rows the mean over the sampling seeds: replicates pair up.
+        "resampled": {"held_out": [rounded(value) for value in np.mean(replicates, axis=0)]},
         "ratio_to_floor": rounded(metrics["held_out"]["mean"] / floor),
         "agreement": None if agreement is None else spread(list(agreement.values())),
         "memorised": any(one.memorised for one in scores),
@@ -102,7 +108,7 @@ def main(files: Configuration) -> None:
         pictured["ground"] = shown(train)
     about = {"picture": "neighbours", "levels": card["levels"]}
     write_arrays(files.shown_neighbours, pictured, about)
-    write_text(files.record, json.dumps(record, indent=2) + "\n")
+    write_text(files.record, record_text(record))
     print(
         f"{files.name}: {judge['metric']} to held-out {metrics['held_out']['mean']:.3f}, "
         f"to train {metrics['train']['mean']:.3f}, floor {floor:.3f}"

@@ -11,7 +11,6 @@ level ("one"), and on data with many ("many"):
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -43,7 +42,7 @@ from tasks.files.device import Machine, environment, set_up_device
 from tasks.files.layout import STUDIES, Configuration
 from tasks.files.resolved import resolved
 from tasks.files.stage import run_stage
-from tasks.results.spread import rounded, spread
+from tasks.results.spread import record_text, rounded, spread
 
 __all__ = ["main"]
 
@@ -321,7 +320,7 @@ def main(_: Configuration) -> None:
     losses, profiles = shown
     about = {"picture": "panels", "panels": _panels(losses, profiles, record)}
     write_arrays(Configuration("failures").shown, {}, about)
-    write_text(STUDIES / "failures.json", json.dumps(record, indent=2) + "\n")
+    write_text(STUDIES / "failures.json", record_text(record))
 
 
 def _panels(losses: Any, profiles: Any, record: dict[str, Any]) -> list[dict[str, Any]]:

@@ -66,7 +66,14 @@ def build_sampler(chosen: Mapping[str, Any]) -> Sampler:
 
 
 def main(files: Configuration) -> None:
-    """Write one array for each sampling seed, with the counted number of network calls."""
+    """Write one array for each sampling seed, with the counted number of network calls.
+
+    Args:
+        files: says which model and sampler.
+
+    Raises:
+        FloatingPointError: if a sample holds a value that is not finite; nothing is written.
+    """
     chosen, draws = resolved(f"samplers/{files.sampler}"), resolved("judge/draws")
     machine = Machine.read()
     device = set_up_device(machine)
@@ -118,7 +125,13 @@ def main(files: Configuration) -> None:
                 batch_size=len(part),
                 callback=progress,
             )
-            return {"x": quantise(drawn.x, denoiser.levels), "nfe": torch.tensor(drawn.nfe)}
+            # Counted before rounding to grey levels, which makes black of what is not a number.
+            broken = ~drawn.x.isfinite().flatten(1).all(dim=1)
+            return {
+                "x": quantise(drawn.x, denoiser.levels),
+                "nfe": torch.tensor(drawn.nfe),
+                "broken": broken.sum(),
+            }
 
         resumed = chunks.exist()
         for seed in seeds:
@@ -129,6 +142,12 @@ def main(files: Configuration) -> None:
                 name = f"seed-{seed}-{part.start:010}"
                 found.append(chunks.get(name, partial(draw, seed, part, asked_here)))
                 bar.update((len(arrays) * len(parts) + len(found)) * steps - bar.n)
+            if broken := sum(int(one["broken"]) for one in found):
+                chunks.remove()
+                raise FloatingPointError(
+                    f"{files.name}: {broken} of {count} samples of sampling seed {seed} hold a value "
+                    "that is not finite; no samples are written"
+                )
             arrays[array_name(seed)] = torch.cat([one["x"] for one in found]).numpy()
             if labels is not None:
                 asked[array_name(seed)] = labels.tolist()

@@ -97,9 +97,7 @@ def _squares(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float
     return squares
 
 
-def _products(
-    a: NDArray[np.float64], b: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], float]:
+def _products(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
     """Return |a_i|² + |b_j|² − 2 a_i·b_j, which is fast but not `_squares` to the bit; how far from it."""
     centre = b.mean(axis=0)
     a, b = a - centre, b - centre

@@ -13,6 +13,7 @@ import pandas as pd
 from scoremodel.evaluation.metrics.base import ordered_metrics
 from tasks.files.layout import Configuration
 from tasks.results.active import Active, active_configurations, active_models
+from tasks.results.spread import is_rounding
 
 __all__ = [
     "COLUMNS",
@@ -234,7 +235,9 @@ def with_spread(value: float, std: float | None) -> str:
     """Return "value ± std", with two significant digits of the spread, or four of the value alone."""
     if std is None or pd.isna(std):
         return f"{value:.4g}"
-    digits = 3 if std == 0 else max(0, 1 - math.floor(math.log10(std)))
+    if is_rounding(std, value):
+        return f"{value:.4g} ± 0"
+    digits = max(0, 1 - math.floor(math.log10(std)))
     return f"{value:.{digits}f} ± {std:.{digits}f}"
 
 

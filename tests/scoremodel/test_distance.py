@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import re
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.optimize import linprog
 from sklearn.datasets import load_digits
 
 from scoremodel.data.scale import quantise, to_unit
 from scoremodel.evaluation.distance import (
+    Moments,
     frechet_distance,
     frechet_infinity,
+    infinity_is_stable,
     kernel_distance,
+    moments,
     real_floor,
+    sliced_distance,
 )
 from scoremodel.evaluation.extractors.base import load_extractor, save_extractor
 from scoremodel.evaluation.extractors.classifier import (
@@ -94,7 +101,7 @@ def test_distance_of_two_gaussians_is_the_closed_form() -> None:
 )
 def test_features_that_allow_no_distance_are_named(features: np.ndarray, said: str) -> None:
     good = np.arange(15.0).reshape(5, 3)
-    for distance in (frechet_distance, kernel_distance):
+    for distance in (frechet_distance, kernel_distance, partial(sliced_distance, seed=0)):
         with pytest.raises(ValueError, match=re.escape(f"the first set of features: {said}")):
             distance(features, good)
         with pytest.raises(ValueError, match="different width: 3 and 2"):
@@ -159,6 +166,67 @@ def test_fd_infinity_takes_the_bias_of_few_samples_away() -> None:
         True,
         False,
     )
+
+
+def test_fd_infinity_is_stable_where_it_says_so() -> None:
+    """Gaussians in 64 dimensions; infinitely many samples have exactly the moments 0 and I."""
+    draw = np.random.default_rng(7)
+    reference = moments(draw.standard_normal((899, 64)))
+    truth = frechet_distance(Moments(np.zeros(64), np.eye(64), None), reference)
+    lacks, errors = {}, {}
+    for many, repeats in ((6, 40), (20, 20)):
+        sets = [draw.standard_normal((many * 64, 64)) for _ in range(repeats)]
+        found = np.array(
+            [frechet_infinity(rows, reference, seed) for seed, rows in enumerate(sets)]
+        )
+        lacks[many] = 1 - found.mean() / truth
+        errors[many] = found.std(ddof=1) / np.sqrt(repeats) / truth
+    assert lacks[6] > 0.2 + 3 * errors[6]
+    assert abs(lacks[20]) < 0.02 + 3 * errors[20]
+    assert errors[20] < 0.02
+    assert (infinity_is_stable(1279, 64), infinity_is_stable(1280, 64)) == (False, True)
+
+
+def test_the_sliced_distance_of_a_scaled_and_shifted_copy_is_exact() -> None:
+    """Scaling by s > 0 keeps the order along every direction, so each point moves to its own image."""
+    draw = np.random.default_rng(8)
+    x, shift = draw.standard_normal((70, 6)) ** 3, draw.standard_normal(6)
+    moved = np.square(x - (0.6 * x + shift)).sum(axis=1).mean()
+    assert sliced_distance(x, 0.6 * x + shift, seed=1) == pytest.approx(moved, rel=1e-12)
+    # Each point three times is the same distribution, of another size.
+    thrice = np.repeat(0.6 * x + shift, 3, axis=0)[draw.permutation(210)]
+    assert sliced_distance(x, thrice, seed=1) == pytest.approx(moved, rel=1e-12)
+    assert sliced_distance(x, np.repeat(x, 3, axis=0), seed=2) == pytest.approx(0, abs=1e-25)
+
+
+@pytest.mark.parametrize(("few", "many"), [(1, 1), (5, 7), (12, 8), (9, 4)])
+def test_the_sliced_distance_on_a_line_is_the_optimal_transport(few: int, many: int) -> None:
+    """By linear programming over all plans, for any two sizes."""
+    draw = np.random.default_rng(few)
+    a, b = 3 * draw.standard_normal((few + 1, 1)), draw.standard_normal((many + 1, 1)) ** 2
+    n, m = len(a), len(b)
+    rows = np.zeros((n + m, n * m))
+    for column, (i, j) in enumerate(product(range(n), range(m))):
+        rows[i, column] = rows[n + j, column] = 1
+    marginals = np.r_[np.full(n, 1 / n), np.full(m, 1 / m)]
+    plan = linprog(np.square(a - b.T).ravel(), A_eq=rows, b_eq=marginals)
+    assert sliced_distance(a, b, seed=0) == pytest.approx(plan.fun, rel=1e-9)
+
+
+def test_the_sliced_distance_of_two_gaussians_is_the_closed_form() -> None:
+    """|m|² + D (s_1 − s_2)², and above that by what two sets of one Gaussian score."""
+    draw = np.random.default_rng(9)
+    shift, count = np.linspace(0, 1, 8), 4000
+    found, same = [], []
+    for seed in range(12):
+        x, y, z = draw.standard_normal((3, count, 8))
+        found.append(sliced_distance(x, 1.5 * z + shift, seed))
+        same.append(sliced_distance(x, y, seed))
+    known = np.square(shift).sum() + 8 * 0.5**2
+    error = np.std(found, ddof=1) / np.sqrt(12)
+    assert 0 < np.mean(same) < 0.02
+    assert abs(np.mean(found) - known) < 4 * error + 2 * np.mean(same)
+    assert error < 0.02 * known
 
 
 def test_the_floor_is_what_random_real_subsets_score() -> None:

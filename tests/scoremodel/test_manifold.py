@@ -66,7 +66,10 @@ def test_exact_copies_are_where_the_definition_has_them(where: float) -> None:
     draw = np.random.default_rng(2)
     real = (where + draw.standard_normal((300, 64))).astype(np.float32)
     for samples in (real, real[::-1][:200], np.repeat(real[:100], 2, axis=0)):
-        found, exact = manifold(samples, real, 5), by_definition(*map(np.float64, (samples, real)), 5)
+        found, exact = (
+            manifold(samples, real, 5),
+            by_definition(*map(np.float64, (samples, real)), 5),
+        )
         for one, other in zip(astuple(found), astuple(exact), strict=True):
             np.testing.assert_array_equal(one, other)
     on_a_grid = draw.integers(0, 3, (2, 250, 4)) + where  # equal distances abound, also 0

@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from scoremodel.evaluation import metrics
-from scoremodel.evaluation.distance import frechet_distance, frechet_infinity, kernel_distance
+from scoremodel.evaluation.distance import (
+    frechet_distance,
+    frechet_infinity,
+    kernel_distance,
+    sliced_distance,
+)
 from scoremodel.evaluation.manifold import manifold
 from scoremodel.evaluation.memorisation import authenticity, copying, likelihood_gap
 from scoremodel.evaluation.metrics import base
@@ -25,6 +30,7 @@ LABELS = {
     "train": ("to train", "lower"),
     "infinity": ("FD∞", "lower"),
     "kid": ("KID", "lower"),
+    "sliced": ("sliced W2²", "lower"),
     "precision": ("precision", "higher"),
     "recall": ("recall", "higher"),
     "density": ("density", "higher"),
@@ -110,6 +116,7 @@ def test_the_values_are_the_functions_of_the_features_to_the_bit(example: Exampl
         "train": frechet_distance(samples, real.train),
         "infinity": frechet_infinity(samples, real.held_out, seed=5),
         "kid": kernel_distance(samples, real.held_out),
+        "sliced": sliced_distance(samples, real.held_out, seed=5),
         **manifold(samples, real.matched).shares(),
         "authentic": copied.authentic,
         "copies": copied.copies,
@@ -161,8 +168,9 @@ def test_a_new_metric_is_one_file(
     samples, real, _ = example
     found = score(samples, real).values
     assert found["largest"] == samples.max()
-    assert [kind for kind in found if kind in ("largest", *LABELS)][3:6] == [
+    assert [kind for kind in found if kind in ("largest", *LABELS)][3:7] == [
         "kid",
+        "sliced",
         "largest",
         "precision",
     ]
@@ -193,8 +201,8 @@ def test_classes_are_shares_of_the_whole() -> None:
 def test_what_the_number_of_samples_does_not_allow_is_said(example: Example) -> None:
     _, real, _ = example
     assert real.warnings(5) == ["5 samples do not determine the covariance of 10 features"]
-    assert real.warnings(59) == ["FD∞ is stable from 6 × 10 samples on, here are 59"]
-    assert real.warnings(60) == []
+    assert real.warnings(199) == ["FD∞ is too small below 20 × 10 samples, here are 199"]
+    assert real.warnings(200) == []
     assert real.warnings(301) == [
         "precision, recall and coverage compare 301 samples with only 300 held-out points"
     ]

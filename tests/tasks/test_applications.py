@@ -59,6 +59,12 @@ def test_bits_errors_and_latents_reach_record_table_and_page(copied: Workspace) 
     row = pd.read_csv(copied.root / "results/table.csv").iloc[0]
     assert row["bits_per_dim"] == pytest.approx(here["likelihood"]["bits_per_dim"])
 
+    by_image = here["likelihood"]["by_image"]
+    assert len(by_image) == here["likelihood"]["count"] == 10
+    assert np.mean(by_image) == pytest.approx(here["likelihood"]["bits_per_dim"], rel=1e-5)
+    error = np.std(by_image, ddof=1) / math.sqrt(10)
+    assert error == pytest.approx(here["likelihood"]["std_error"], rel=1e-4)
+
     # The Gaussian's bits by scipy, and the best linear estimate by least squares with numpy.
     arrays = read_rows(copied.root / "artifacts/data/digits/arrays")
     train = np.asarray(arrays["train"], float).reshape(-1, 64) / 8 - 1

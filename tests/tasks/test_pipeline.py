@@ -15,6 +15,9 @@ import torch
 from ruamel.yaml import YAML
 
 from scoremodel.data.scale import quantise
+from scoremodel.evaluation.distance import frechet_distance
+from scoremodel.evaluation.reference import Reference
+from scoremodel.evaluation.resampling import held_out_counts
 from scoremodel.io.denoisers import load
 from scoremodel.processes.ve import VE
 from scoremodel.samplers.heun import Heun
@@ -44,6 +47,16 @@ def test_the_record_holds_what_the_artifacts_say(finished: Workspace) -> None:
         np.std(record["held_out"]["by_seed"], ddof=1),
         rel=1e-4,  # of rounded values
     )
+    assert record["width"] == 64
+    # The first of the sets of held-out rows, written out: the mean over the seeds' distances to it.
+    reference = Reference(
+        real["train"], real["held_out"], record["count"], finished.params()["seed"]
+    )
+    (counts,) = held_out_counts(reference, 1)
+    rows = np.repeat(real["held_out"], counts, axis=0)
+    distances = [frechet_distance(fake[name], rows) for name in fake.files if name != "info"]
+    assert len(record["resampled"]["held_out"]) == 200
+    assert record["resampled"]["held_out"][0] == pytest.approx(np.mean(distances), rel=1e-5)
     samples = np.load(finished.root / "artifacts/samples/digits-vp-0-heun.npz")
     assert samples["seed_0"].shape == (100, 1, 8, 8)
     assert samples["seed_0"].dtype == np.uint8

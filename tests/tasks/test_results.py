@@ -163,7 +163,7 @@ def test_the_verdict_and_the_table_are_the_records_own(finished: Workspace) -> N
     one_model = f"vp is at {with_spread(heun['held_out_mean'], heun['held_out_std'])}, real data"
     assert one_model in verdict
     assert f"| {with_spread(heun['recall_mean'], heun['recall_std'])} " in verdict
-    assert "FD∞ is stable from 6 × 64 samples on, here are 100" in verdict
+    assert "FD∞ is too small below 20 × 64 samples, here are 100" in verdict
     page = (finished.root / "reports/index.html").read_text()
     assert re.search(r"tasks\.results reproduce [0-9a-f]{16}", page)
 

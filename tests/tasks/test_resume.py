@@ -68,6 +68,21 @@ def write(self, name, tensors, content):
 checkpoint.Chunks._write = write
 """
 
+# A sampler that breaks three samples of the second seed, which are of two batches.
+BROKEN = """
+import dataclasses, math
+from scoremodel.samplers import sampling
+real = sampling.sample
+def sample(model, sampler, count, seed, **more):
+    drawn = real(model, sampler, count, seed, **more)
+    x = drawn.x.clone()
+    if seed == 1:
+        x[3, 0, 2, 2] = math.nan
+        x[0, 0, :, 0] = math.inf if more["start"] else 0
+    return dataclasses.replace(drawn, x=x)
+sampling.sample = sample
+"""
+
 
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
@@ -269,6 +284,27 @@ def test_sampling_and_features_go_on_by_finished_chunk(
         f"runpy.run_module('tasks.{stage}', run_name='__main__', alter_sys=True)"
     )
     assert parts(copied.python("-c", edited)) == 12
+
+
+def test_samples_that_are_not_finite_are_counted_and_not_written(
+    copied: Workspace, stages: Nursery
+) -> None:
+    """Of 100 samples in two batches; grey levels would make black pixels of them."""
+    command = ("sample", "digits", "vp", "0", "heun")
+    made = [
+        copied.root / f"artifacts/{name}/digits-vp-0-heun.npz" for name in ("samples", "shown")
+    ]
+    before = [path.read_bytes() if path.exists() else None for path in made]
+    said = stages.run(*command, before=BROKEN, where=copied, status=2)
+    assert said.splitlines()[-1] == (
+        "error: digits-vp-0-heun: 3 of 100 samples of sampling seed 1 hold a value that is not finite; "
+        "no samples are written"
+    )
+    assert [path.read_bytes() if path.exists() else None for path in made] == before
+    assert list((copied.root / ".scoremodel/state").glob("samples-*/*")) == []
+    made[0].unlink()
+    stages.run(*command, where=copied)
+    assert made[0].read_bytes() == before[0]
 
 
 @pytest.mark.parametrize("trouble", ["full", pytest.param("read-only", marks=pytest.mark.slow)])
