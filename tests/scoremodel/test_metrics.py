@@ -170,8 +170,8 @@ def test_a_new_metric_is_one_file(
     assert found["largest"] == samples.max()
     assert [kind for kind in found if kind in ("largest", *LABELS)][3:7] == [
         "kid",
-        "sliced",
         "largest",
+        "sliced",
         "precision",
     ]
 

@@ -291,9 +291,7 @@ def test_samples_that_are_not_finite_are_counted_and_not_written(
 ) -> None:
     """Of 100 samples in two batches; grey levels would make black pixels of them."""
     command = ("sample", "digits", "vp", "0", "heun")
-    made = [
-        copied.root / f"artifacts/{name}/digits-vp-0-heun.npz" for name in ("samples", "shown")
-    ]
+    made = [copied.root / f"artifacts/{name}/digits-vp-0-heun.npz" for name in ("samples", "shown")]
     before = [path.read_bytes() if path.exists() else None for path in made]
     said = stages.run(*command, before=BROKEN, where=copied, status=2)
     assert said.splitlines()[-1] == (
