@@ -357,9 +357,7 @@ def compare(
         raise ValueError("a statement about all such data needs resampled values of both sides")
     tables = _Tables(first, second, paired=True)
     variance, freedom = _total([*_parts(tables, claim), *held_out])
-    apart, apart_freedom = _total(
-        [*_parts(_Tables(first, second, paired=False), claim), *held_out]
-    )
+    apart, apart_freedom = _total([*_parts(_Tables(first, second, paired=False), claim), *held_out])
     error = float(np.sqrt(variance))
     reach = multiplier(level, freedom) * error
     names = {"training seeds": tables.rows and claim == "methods", "sampling seeds": tables.columns}

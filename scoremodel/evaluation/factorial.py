@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-__all__ = ["Effect", "effects", "holm"]
+from scoremodel.evaluation.intervals import holm
+
+__all__ = ["Effect", "effects"]
 
 
 @dataclass(frozen=True)
@@ -106,37 +108,6 @@ def effects(responses: ArrayLike, factors: Sequence[str], level: float = 0.95) -
         )
         for i, (term, adjusted) in enumerate(zip(terms, holm(p), strict=True))
     ]
-
-
-def holm(p: ArrayLike) -> list[float]:
-    """Return Holm's adjusted p-values of several tests together.
-
-    With the m values sorted, p_(1) ≤ … ≤ p_(m),
-
-        p̃_(i) = max_{j ≤ i} min(1, (m − j + 1) p_(j)).
-
-    Where those below α are taken for real, some true "no effect" is among them with a probability of
-    at most α, however the tests depend on each other.
-
-    Holm, A simple sequentially rejective multiple test procedure, 1979.
-
-    Args:
-        p: the tests' p-values, each in [0, 1].
-
-    Returns:
-        The adjusted values, in the order of `p`.
-
-    Raises:
-        ValueError: if a p-value is outside [0, 1].
-    """
-    values = np.asarray(p, float)
-    if not ((values >= 0) & (values <= 1)).all():
-        raise ValueError(f"p-values must be in [0, 1], got {values.tolist()}")
-    order = np.argsort(values, kind="stable")
-    scaled = np.minimum(1.0, values[order] * np.arange(len(values), 0, -1))
-    adjusted = np.empty_like(values)
-    adjusted[order] = np.maximum.accumulate(scaled)
-    return [float(value) for value in adjusted]
 
 
 def _contrasts(observed: NDArray[np.float64], term: tuple[int, ...]) -> NDArray[np.float64]:

@@ -7,9 +7,8 @@ at all looks together (Howard et al. 2021, arXiv:1810.08240).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 __all__ = ["holm", "multiplier"]
@@ -48,20 +47,32 @@ def multiplier(level: float, freedom: float, watched: bool = False) -> float:
     return float(np.sqrt(freedom * (bound - 1) / (1 - bound / widened)))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted so that all that are small hold together (Holm 1979).
+def holm(p: ArrayLike) -> list[float]:
+    """Return Holm's adjusted p-values of several tests together.
 
-    The chance that any true hypothesis among them gets an adjusted value of at most α is at most α.
+    With the m values sorted, p_(1) ≤ … ≤ p_(m),
+
+        p̃_(i) = max_{j ≤ i} min(1, (m − j + 1) p_(j)).
+
+    Where those below α are taken for real, some true "no effect" is among them with a probability of
+    at most α, however the tests depend on each other.
+
+    Holm, A simple sequentially rejective multiple test procedure, 1979.
 
     Args:
-        p_values: one for each hypothesis.
+        p: the tests' p-values, each in [0, 1].
 
     Returns:
-        The adjusted values in the same order.
+        The adjusted values, in the order of `p`.
+
+    Raises:
+        ValueError: if a p-value is outside [0, 1].
     """
-    order = np.argsort(p_values)
-    steps = [len(p_values) - rank for rank in range(len(p_values))]
-    stepped = np.array([p_values[i] * step for i, step in zip(order, steps, strict=True)])
-    adjusted = np.empty(len(p_values))
-    adjusted[order] = np.maximum.accumulate(stepped).clip(max=1)
+    values = np.asarray(p, float)
+    if not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(f"p-values must be in [0, 1], got {values.tolist()}")
+    order = np.argsort(values, kind="stable")
+    scaled = np.minimum(1.0, values[order] * np.arange(len(values), 0, -1))
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.maximum.accumulate(scaled)
     return [float(value) for value in adjusted]

@@ -15,7 +15,7 @@ from tasks.report.page import page
 from tasks.results.active import active_configurations
 from tasks.results.ledger import append, read_lock
 from tasks.results.table import read_applications, read_records, summary, table
-from tasks.results.verdict import markdown
+from tasks.results.verdict import markdown, verdicts
 
 __all__ = ["headline_metrics", "main"]
 
@@ -53,8 +53,10 @@ def main(_: Configuration) -> None:
     with atomic_path(TABLE) as temporary:
         rows.to_csv(temporary, index=False)
     write_text(METRICS, json.dumps(headline_metrics(rows), indent=1) + "\n")
-    write_text(VERDICT, markdown(records, rows))
-    write_text(REPORT, page(active, rows, records, ledger, found))
+    took = {row["configuration"]: row["seconds"] for row in ledger}
+    judged = verdicts(records, seconds=took, applications=found)
+    write_text(VERDICT, markdown(judged, records, rows))
+    write_text(REPORT, page(active, rows, records, ledger, found, judged))
     print(f"report: {REPORT}")
 
 

@@ -15,7 +15,7 @@ from tasks.files.layout import PICTURES
 from tasks.report.figures.base import Results, figures
 from tasks.results.active import Active, active_configurations, active_models
 from tasks.results.table import labels, summary, with_spread
-from tasks.results.verdict import headlines, notes
+from tasks.results.verdict import Verdict, details, headlines, notes
 
 __all__ = ["page"]
 
@@ -135,7 +135,9 @@ def _dataset(
     records: Sequence[dict[str, Any]],
     ledger: Sequence[dict[str, Any]],
     found: Applications,
+    verdicts: Sequence[Verdict],
 ) -> dict[str, Any]:
+    judged = [verdict for verdict in verdicts if verdict.dataset == name]
     mine = [one for one in active_configurations(active) if one.dataset == name]
     trained = {
         f"{one.model}, seed {one.train_seed}": one
@@ -163,7 +165,7 @@ def _dataset(
         "trainings": len(active["train_seeds"]),
         "images": own[0]["levels"] is not None,
         "beside": _side_by_side(here),
-        "verdicts": headlines(own),
+        "verdicts": [*headlines(judged, own), *details(judged)],
         "notes": [
             f"{captions[c.name]}: {note}"
             for c, record in zip(mine, own, strict=True)
@@ -197,6 +199,7 @@ def page(
     records: Sequence[dict[str, Any]],
     ledger: Sequence[dict[str, Any]],
     found: Applications,
+    verdicts: Sequence[Verdict],
 ) -> str:
     """Return the report as one HTML page that needs no other file.
 
@@ -206,6 +209,7 @@ def page(
         records: the active configurations' records.
         ledger: their rows in the ledger.
         found: what else the active models were found to do.
+        verdicts: the records' verdicts.
 
     Returns:
         The page's text, the same for the same rows, pictures and curves.
@@ -222,6 +226,7 @@ def page(
         columns=[labels()[column] for column in shown.columns],
         rows=[[_cell(value) for value in row] for row in shown.itertuples(index=False)],
         datasets=[
-            _dataset(name, active, rows, records, ledger, found) for name in active["datasets"]
+            _dataset(name, active, rows, records, ledger, found, verdicts)
+            for name in active["datasets"]
         ],
     )

@@ -13,9 +13,17 @@ from tasks.results.effects import FACTORS, effects_of
 from tasks.results.gather import gather
 from tasks.results.history import WORKSPACE, records_at
 from tasks.results.reproduce import reproduce
-from tasks.results.rows import PARTS, changes, compare_revisions, ledger_table, rows, when
+from tasks.results.rows import (
+    PARTS,
+    changes,
+    compare_revisions,
+    ledger_table,
+    measured_seconds,
+    rows,
+    when,
+)
 from tasks.results.table import text
-from tasks.results.verdict import JUDGED, verdicts
+from tasks.results.verdict import JUDGED, details, verdicts
 
 __all__ = ["main"]
 
@@ -146,8 +154,8 @@ def main(arguments: Sequence[str]) -> None:
                 )
             chosen = [r for r in records if not given.models or r["model"] in given.models]
             chosen.sort(key=lambda r: given.models.index(r["model"]) if given.models else 0)
-            for verdict in verdicts(chosen, given.metric, given.level):
-                print(verdict.sentence)
+            judged = verdicts(chosen, given.metric, given.level, seconds=measured_seconds())
+            print("\n".join([*(one.sentence for one in judged), *details(judged)]))
         case "effects":
             print(effects_of(records_at(given.at), given.factor or FACTORS, given.level))
         case "history":

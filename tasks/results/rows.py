@@ -10,6 +10,7 @@ import pandas as pd
 from scoremodel.evaluation.comparison import compare
 from tasks.results.history import commit_time, records_at
 from tasks.results.ledger import read_rows
+from tasks.results.verdict import side
 
 __all__ = [
     "PARTS",
@@ -17,6 +18,7 @@ __all__ = [
     "commit_of",
     "compare_revisions",
     "ledger_table",
+    "measured_seconds",
     "rows",
     "short",
     "when",
@@ -39,6 +41,12 @@ def rows() -> list[dict[str, Any]]:
 def when(row: dict[str, Any]) -> str:
     """Return when the row was recorded; of rows that do not say so, when their commit was made."""
     return str(row.get("recorded") or commit_time(commit_of(row)) or "")
+
+
+def measured_seconds() -> dict[str, dict[str, Any]]:
+    """Return configuration's name → what its stages took, of the newest row that says so."""
+    newest = sorted(read_rows().values(), key=when)
+    return {row["configuration"]: row["seconds"] for row in newest if row.get("seconds")}
 
 
 def ledger_table(found: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -122,8 +130,8 @@ def compare_revisions(first: str, second: str) -> pd.DataFrame:
         second: another one.
 
     Returns:
-        Distances to held-out, second − first with its 95 % interval over sampling seeds, and what is
-        shown of the second: better, worse, no difference shown, or the same.
+        Distances to held-out, second − first with its 95 % interval over sampling seeds, in pairs
+        where both have the same, and what is shown of the second: better, worse, undecided, or the same.
 
     Raises:
         ValueError: if one of them is unknown or has no records.
@@ -147,10 +155,10 @@ def compare_revisions(first: str, second: str) -> pd.DataFrame:
         else:
             row["difference"] = b["held_out"]["mean"] - a["held_out"]["mean"]
             try:
-                found = compare([b["held_out"]["by_seed"]], [a["held_out"]["by_seed"]])
+                found = compare(side([b], "held_out"), side([a], "held_out"))
             except ValueError:
                 row["shown"] = "no verdict: one sampling seed"
             else:
-                row |= {"low": found.low, "high": found.high, "shown": found.verdict}
+                row |= {"low": found.low, "high": found.high, "shown": found.answer}
         rows.append(row)
     return pd.DataFrame(rows)

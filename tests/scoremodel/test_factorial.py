@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from scoremodel.evaluation.factorial import effects, holm
+from scoremodel.evaluation.factorial import effects
+from scoremodel.evaluation.intervals import holm
 
 FACTORS = ("sde", "recipe", "sampler")
 TERMS = [*combinations(range(3), 1), *combinations(range(3), 2)]
