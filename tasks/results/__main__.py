@@ -23,6 +23,7 @@ from tasks.results.rows import (
     when,
 )
 from tasks.results.table import text
+from tasks.results.two_way import two_way
 from tasks.results.verdict import JUDGED, details, verdicts
 
 __all__ = ["main"]
@@ -80,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
         help=f"models or samplers of two levels; those of the preset: {' '.join(FACTORS)}",
     )
     factorial.add_argument("--level", type=float, default=0.95)
+
+    seeds = commands.add_parser(
+        "seeds", help="the distance by training seed and sampling seed, and what each varies by"
+    )
+    seeds.add_argument("at", nargs="?", default=WORKSPACE, help="a revision or an experiment")
+    seeds.add_argument("--metric", choices=JUDGED, default="held_out")
 
     history = commands.add_parser(
         "history", parents=[shown], help="one configuration's rows, and what changed between them"
@@ -156,6 +163,8 @@ def main(arguments: Sequence[str]) -> None:
             chosen.sort(key=lambda r: given.models.index(r["model"]) if given.models else 0)
             judged = verdicts(chosen, given.metric, given.level, seconds=measured_seconds())
             print("\n".join([*(one.sentence for one in judged), *details(judged)]))
+        case "seeds":
+            print(two_way(records_at(given.at), given.metric))
         case "effects":
             print(effects_of(records_at(given.at), given.factor or FACTORS, given.level))
         case "history":
