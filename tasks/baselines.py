@@ -31,16 +31,16 @@ __all__ = ["main"]
 def _real(
     real: Reference, labels: NDArray[np.integer] | None, count: int, seed: int, repeats: int
 ) -> dict[str, dict[str, Any]]:
-    """Return what `count` training points score against held-out data, over `repeats` subsets.
+    """Return what `count` fresh training points score against held-out data, over `repeats` subsets.
 
     Training points are no test of copying; there held-out points stand for samples, once.
     """
     draw = np.random.default_rng(seed)
     found: dict[str, list[float]] = {}
     for _ in range(repeats):
-        rows = subset_rows(min(count, len(real.train)), len(real.train), draw, labels)
-        shares = manifold(real.train[rows], real.matched, real.neighbours).shares()
-        shares["kid"] = kernel_distance(real.train[rows], real.held_out)
+        rows = real.fresh[subset_rows(count, len(real.fresh), draw, labels)]
+        shares = manifold(rows, real.matched, real.neighbours).shares()
+        shares["kid"] = kernel_distance(rows, real.held_out)
         for name, value in shares.items():
             found.setdefault(name, []).append(value)
     order = draw.permutation(len(real.new))
@@ -65,22 +65,29 @@ def main(files: Configuration) -> None:
     }
     made_of = {"data": file_hash(files.card), "count": count}
     with (
-        extracted("gaussian", files, drawn, made_of) as (_, features, where),
+        extracted("gaussian", files, drawn, made_of, panel=False) as ((judge,), where),
         # One thread, whatever the machine has: the order of a sum shows in a distance's last digits.
         threadpool_limits(1),
     ):
         real, _ = reference(files, how)
+        labels = None if labels is None else labels[real.fresh_rows]
         floor = real_floor(
-            real.train, real.held_out, count, how["seed"], how["floor_repeats"], labels
+            real.fresh, real.held_out, count, how["seed"], how["floor_repeats"], labels
         )
-        gaussian = spreads([score(rows.numpy(), real) for rows in features.values()])
+
+        def scale(samples: int) -> float:
+            """Return how the floor goes with the number of samples, by its bias's law."""
+            return 1 / samples + 1 / len(real.held_out)
+
+        gaussian = spreads([score(rows.numpy(), real) for rows in judge.features.values()])
         found = {
             "floor": {
                 "value": rounded(floor.value),
                 "std": None if floor.std is None else rounded(floor.std),
                 "count": floor.count,
+                "at_count": rounded(floor.value * scale(count) / scale(floor.count)),
             },
-            "real": _real(real, labels, count, how["seed"], len(seeds)),
+            "real": _real(real, labels, floor.count, how["seed"], len(seeds)),
             "gaussian": gaussian,
             "environment": where,
         }

@@ -45,7 +45,7 @@ def check() -> Params:
                 "images there (`dvc add`), or restore it (`dvc pull`)"
             )
     extractor: Any = params.evaluation.extractor
-    if extractor.kind != "classifier" and extractor.path and extractor.sha256:
+    if getattr(extractor, "path", None) and extractor.sha256:
         require_file("params.yaml: evaluation.extractor", extractor.path, extractor.sha256)
     said = params.model_dump(exclude_unset=True)
     for model, sampler in product(params.active.models, params.active.samplers):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from scoremodel.evaluation.distance import frechet_distance, moments
 from scoremodel.evaluation.memorisation import nearest_training
 from scoremodel.evaluation.resampling import held_out_replicates
 from scoremodel.evaluation.scores import Scores, score
@@ -43,6 +44,16 @@ def _classes(scores: Sequence[Scores], names: list[str]) -> dict[str, dict[str, 
     return found
 
 
+def _panel(files: Configuration) -> dict[str, dict[str, Any]]:
+    """Return the name of each other judge's distance → its spread over the sampling seeds."""
+    held_out, info = read_arrays(Configuration(files.dataset).panel_features)
+    found = {}
+    for name, several in read_arrays(files.panel_features)[0].items():
+        fixed = moments(held_out[name], "the held-out features")
+        found[info["metrics"][name]] = spread([frechet_distance(rows, fixed) for rows in several])
+    return found
+
+
 def main(files: Configuration) -> None:
     """Write the record, and samples beside their nearest training data, to be shown."""
     chosen, how = resolved(f"samplers/{files.sampler}"), resolved("judge/metrics")
@@ -58,6 +69,9 @@ def main(files: Configuration) -> None:
             for name, features in fake.items()
         ]
         replicates = [held_out_replicates(rows, real, _REPLICATES) for rows in fake.values()]
+        few = baselines["floor"]["count"]
+        like_floor = [frechet_distance(rows[:few], real.held_out_moments) for rows in fake.values()]
+        panel = _panel(files)
         first = next(iter(fake))
         _, nearest = nearest_training(fake[first][:_SHOWN], real.train, _SHOWN - 1)
     agreement = info["agreement"]
@@ -82,12 +96,13 @@ def main(files: Configuration) -> None:
         **metrics,
         # Of each set of held-out rows the mean over the sampling seeds: replicates pair up.
         "resampled": {"held_out": [rounded(value) for value in np.mean(replicates, axis=0)]},
-        "ratio_to_floor": rounded(metrics["held_out"]["mean"] / floor),
+        "ratio_to_floor": rounded(float(np.mean(like_floor)) / floor),
+        "panel": panel,
         "agreement": None if agreement is None else spread(list(agreement.values())),
         "memorised": any(one.memorised for one in scores),
         "classes": _classes(scores, list(card["class_counts"] or ())),
         **{name: baselines[name] for name in ("floor", "real", "gaussian")},
-        "warnings": real.warnings(how["count"]),
+        "warnings": [*judge["warnings"], *real.warnings(how["count"], few)],
         "parameters": info["model"]["parameters"],
         "train_images": info["model"]["train_images"],
         "environment": {

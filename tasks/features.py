@@ -1,12 +1,12 @@
-"""Stage features: the extractor's features of the samples, once, for every metric."""
+"""Stage features: the extractors' features of the samples, once, for every metric."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
-from scoremodel.evaluation.extractors.base import Extractor
 from tasks.files.arrays import read_arrays, write_arrays
-from tasks.files.extraction import extracted
+from tasks.files.extraction import Extracted, extracted
 from tasks.files.hashes import file_hash
 from tasks.files.layout import Configuration
 from tasks.files.stage import run_stage
@@ -14,10 +14,9 @@ from tasks.files.stage import run_stage
 __all__ = ["main"]
 
 
-def _agreement(
-    extractor: Extractor, features: dict[str, torch.Tensor], labels: dict[str, list[int]]
-) -> dict[str, float] | None:
+def _agreement(judge: Extracted, labels: dict[str, list[int]]) -> dict[str, float] | None:
     """Return the share of each seed's samples that a classifier sees as the class asked for."""
+    extractor = judge.extractor
     if extractor.kind != "classifier":
         return None
     from scoremodel.evaluation.extractors.classifier import Classifier, accuracy
@@ -25,7 +24,7 @@ def _agreement(
     assert isinstance(extractor, Classifier)
     return {
         seed: accuracy(extractor, found, torch.tensor(labels[seed]))
-        for seed, found in features.items()
+        for seed, found in judge.features.items()
     }
 
 
@@ -34,11 +33,13 @@ def main(files: Configuration) -> None:
     samples, info = read_arrays(files.samples)
     labels = info["labels"]
     made_of = {"samples": file_hash(files.samples)}
-    with extracted("samples", files, samples, made_of) as (extractor, features, where):
+    with extracted("samples", files, samples, made_of) as ((judge, *panel), where):
         info["features_environment"] = where
-        info["agreement"] = None if labels is None else _agreement(extractor, features, labels)
-        arrays = {seed: found.numpy() for seed, found in features.items()}
+        info["agreement"] = None if labels is None else _agreement(judge, labels)
+        arrays = {seed: found.numpy() for seed, found in judge.features.items()}
         write_arrays(files.features, arrays, info)
+        several = {one.name: np.stack([*map(np.asarray, one.features.values())]) for one in panel}
+        write_arrays(files.panel_features, several)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""Stage reference: the extractor's features of the real data, for one data set and one extractor."""
+"""Stage reference: the extractors' features of the real data, for one data set."""
 
 from __future__ import annotations
+
+import numpy as np
 
 from tasks.files.arrays import read_rows, write_arrays
 from tasks.files.extraction import extracted
@@ -8,37 +10,51 @@ from tasks.files.hashes import file_hash
 from tasks.files.layout import Configuration
 from tasks.files.stage import run_stage
 
-__all__ = ["main", "metric_name"]
-
-
-def metric_name(kind: str, digest: str, mode: str | None) -> str:
-    """Return what the distance is called: only Inception's is FID, others name their extractor.
-
-    Args:
-        kind: the extractor's kind.
-        digest: the hash of the extractor's file.
-        mode: clean-fid's name of how Inception is called, None for others.
-
-    Returns:
-        The name, in which eight characters of the hash tell one extractor from another.
-    """
-    if mode is not None:
-        return f"FID (clean-fid {mode}, {digest[:8]})"
-    return f"FD ({kind} {digest[:8]})"
+__all__ = ["main"]
 
 
 def main(files: Configuration) -> None:
-    """Write the features of train and held-out, and the name of the distance between them."""
+    """Write the features of train and held-out, which rows are new to the extractors, the distance's name."""
     arrays = read_rows(files.arrays)
     splits = {split: arrays[split] for split in ("train", "held_out")}
     data = {"data": file_hash(files.card)}
-    with extracted("real", files, splits, data) as (extractor, features, where):
-        digest = file_hash(files.extractor)
-        metric = metric_name(extractor.kind, digest, getattr(extractor, "mode", None))
-        found = {split: rows.numpy() for split, rows in features.items()}
-        info = {"metric": metric, "extractor": digest, "environment": where}
+    with extracted("real", files, splits, data) as (extractors, where):
+        judge, *panel = extractors
+        rows = {}
+        for split, images in splits.items():
+            seen = [one.extractor.has_seen(images) for one in extractors]
+            rows[split] = np.flatnonzero(~np.logical_or.reduce(seen))
+        kept = rows["held_out"]
+        found = {
+            "train": judge.features["train"].numpy(),
+            "fresh": rows["train"],
+            "held_out": judge.features["held_out"].numpy()[kept],
+            "held_out_rows": kept,
+        }
+        warnings = []
+        if left_out := len(splits["held_out"]) - len(kept):
+            warnings.append(
+                f"{left_out} of {len(splits['held_out'])} held-out images are left out: the "
+                "extractor was trained on them"
+            )
+        info = {
+            "metric": judge.metric,
+            "extractor": judge.digest,
+            "environment": where,
+            "warnings": warnings,
+        }
         write_arrays(files.real_features, found, info)
-    print(f"{files.dataset}: {metric}, {found['train'].shape[1]} features")
+        write_arrays(
+            files.panel_features,
+            {one.name: one.features["held_out"].numpy()[kept] for one in panel},
+            {"metrics": {one.name: one.metric for one in panel}},
+        )
+    for warning in warnings:
+        print(f"{files.dataset}: {warning}")
+    print(
+        f"{files.dataset}: {judge.metric}, {found['train'].shape[1]} features, "
+        f"{len(rows['train'])} of {len(splits['train'])} training data are new to it"
+    )
 
 
 if __name__ == "__main__":

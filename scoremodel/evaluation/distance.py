@@ -295,14 +295,36 @@ class Floor:
     """The distance of real data to real data.
 
     Args:
-        value: mean distance of random subsets of the training split to the held-out split.
-        std: its standard deviation over the subsets; None if there is only one.
-        count: size of the subsets.
+        value: mean distance of random sets of fresh real data to the held-out split.
+        std: its standard deviation over such sets; None if there is only one.
+        count: size of the sets.
     """
 
     value: float
     std: float | None
     count: int
+
+
+def _strata(
+    count: int, size: int, draw: np.random.Generator, labels: NDArray[np.integer] | None
+) -> tuple[list[NDArray[np.intp]], NDArray[np.int64]]:
+    """Return groups of row numbers, and how many of each are to be drawn."""
+    if labels is not None:
+        members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+        sizes = np.array([len(rows) for rows in members])
+        for _ in range(_TRIES):
+            counts = draw.multinomial(count, sizes / size)
+            if (counts <= sizes).all():
+                return members, counts
+    return [np.arange(size)], np.array([min(count, size)])
+
+
+def _pick(
+    members: list[NDArray[np.intp]], counts: NDArray[np.int64], draw: np.random.Generator
+) -> NDArray[np.intp]:
+    return np.concatenate(
+        [draw.permutation(rows)[:n] for rows, n in zip(members, counts, strict=True)]
+    )
 
 
 def subset_rows(
@@ -323,50 +345,62 @@ def subset_rows(
         Row numbers with shape (count,), each at most once. Where nearly all rows are asked for, so
         that such counts are not to be had, the labels are left aside.
     """
-    if labels is None:
-        return draw.permutation(size)[:count]
-    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    sizes = np.array([len(rows) for rows in members])
-    for _ in range(_TRIES):
-        counts = draw.multinomial(count, sizes / size)
-        if (counts <= sizes).all():
-            chosen = [draw.permutation(rows)[:n] for rows, n in zip(members, counts, strict=True)]
-            return np.concatenate(chosen)
-    return draw.permutation(size)[:count]
+    return _pick(*_strata(count, size, draw, labels), draw)
 
 
 def real_floor(
-    train: Features,
+    fresh: Features,
     held_out: Features,
     count: int,
     seed: int,
     repeats: int = 20,
     labels: NDArray[np.integer] | None = None,
 ) -> Floor:
-    """Return the distance that `count` training data points have to the held-out ones.
+    """Return the distance that `count` real data points have to the held-out ones.
 
-    It is what a perfect model can be expected to score with as many samples. (Digits, 448 samples:
-    0.69 ± 0.20 with class counts as independent samples have them, 0.55 ± 0.08 without.) The subsets
-    should be at most half of the training split, or they are nearly the same one.
+    It is what a perfect model can be expected to score with as many samples. The subsets are at most
+    half of the points, or they are nearly the same one, and the floor is then that of its own `count`.
+
+    Drawn without replacement, subsets of n of M points scatter less than sets of n new points:
+
+        Var d² = Var_between + Var_within / (1 − n/M),
+
+    where the class counts are drawn as new ones, so that what they add needs no correction: with labels
+    there are two subsets of each. The correction is that of a mean, and so of d² where it is far above
+    its bias; where d² is all bias, the deviation is too large by up to (1 + n/M)^½, which is 1.22.
 
     Args:
-        train: features of the training split with shape (N, D).
-        held_out: features of the held-out split with shape (M, D).
+        fresh: features with shape (M, D) of training points that the extractor was not trained on.
+        held_out: features of the held-out split with shape (L, D).
         count: number of samples that the models are judged by.
         seed: seed of the subsets.
-        repeats: number of random subsets.
-        labels: the training split's class numbers with shape (N,), if known.
+        repeats: number of random subsets, or of their class counts.
+        labels: the fresh points' class numbers with shape (M,), if known.
 
     Returns:
-        The floor, with its spread; for count >= N the one distance of all training data.
+        The floor, with its spread.
+
+    Raises:
+        ValueError: if there are fewer than 4 fresh points, or as `check_features` says.
     """
+    if len(fresh) < 4:
+        raise ValueError(
+            f"the floor: {len(fresh)} training points that the extractor was not trained on, "
+            "allowed: at least 4"
+        )
     reference = moments(held_out, "the held-out features")
-    if count >= len(train):
-        return Floor(frechet_distance(train, reference), None, len(train))
+    size = min(count, len(fresh) // 2)
     draw = np.random.default_rng(seed)
-    distances = [
-        frechet_distance(train[subset_rows(count, len(train), draw, labels)], reference)
-        for _ in range(repeats)
-    ]
-    spread = float(np.std(distances, ddof=1)) if repeats > 1 else None
-    return Floor(float(np.mean(distances)), spread, count)
+    distances = np.empty((repeats, 1 if labels is None else 2))
+    for several in distances:
+        strata = _strata(size, len(fresh), draw, labels)
+        several[:] = [frechet_distance(fresh[_pick(*strata, draw)], reference) for _ in several]
+    std = None
+    if repeats > 1:
+        between, grown = float(distances.mean(axis=1).var(ddof=1)), 1 / (1 - size / len(fresh))
+        if labels is None:
+            std = math.sqrt(between * grown)
+        else:  # half of Var_within is in the variance of the means of two
+            within = float(distances.var(axis=1, ddof=1).mean())
+            std = math.sqrt(between + within * (grown - 1 / 2))
+    return Floor(float(distances.mean()), std, size)

@@ -84,8 +84,9 @@ class Configuration:
         return _ARTIFACTS / "data" / self.dataset / "card.json"
 
     @property
-    def extractor(self) -> Path:
-        return _ARTIFACTS / "extractors" / f"{self.dataset}.safetensors"
+    def extractors(self) -> Path:
+        """The folder of the data set's extractors: the judge and the panel."""
+        return _ARTIFACTS / "extractors" / self.dataset
 
     @property
     def real_features(self) -> Path:
@@ -114,6 +115,11 @@ class Configuration:
     @property
     def features(self) -> Path:
         return _ARTIFACTS / "features" / f"{self.name}.npz"
+
+    @property
+    def panel_features(self) -> Path:
+        """The panel's features of samples, or of the held-out data if it is of a data set only."""
+        return _ARTIFACTS / "features" / f"{self.name}-panel.npz"
 
     @property
     def shown(self) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scoremodel.data.sources.base import SOURCES
+from scoremodel.evaluation.extractors.shipped import shipped_for
 from scoremodel.io.files import write_text
 from scoremodel.networks.base import NETWORKS
 from tasks.files.code import Kinds, closure, main_module
@@ -34,27 +35,28 @@ FOLDER = "folder"
 """The kind of a source that is a folder of images."""
 
 
-def source_of(raw: Path) -> tuple[str, str]:
-    """Return which kind of source lies in a data set's folder, and whether it gives images or vectors.
+def source_of(raw: Path) -> tuple[dict[str, Any], str]:
+    """Return what a data set's folder says of its source, and whether that gives images or vectors.
 
     Args:
         raw: the folder in `data/raw`.
 
     Returns:
-        The source's kind, and "images" or "vectors".
+        The source's description, with its kind, and "images" or "vectors".
 
     Raises:
         ParamsError: if its `source.yaml` is no YAML or names no source.
     """
     description = raw / "source.yaml"
     if not description.exists():
-        return FOLDER, "images"
+        return {"kind": FOLDER}, "images"
     content = read_yaml(description)
-    kind: Any = content.get("kind") if isinstance(content, Mapping) else None
+    said: dict[str, Any] = dict(content) if isinstance(content, Mapping) else {}
+    kind: Any = said.get("kind")
     if kind not in SOURCES:
         allowed = ", ".join(SOURCES)
         raise ParamsError(f"{description}: kind: {kind!r} is unknown, allowed: {allowed}")
-    return kind, str(SOURCES[kind].gives)
+    return said, str(SOURCES[kind].gives)
 
 
 def stages() -> dict[str, tuple[str, ...]]:
@@ -70,7 +72,19 @@ def stages() -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _kinds(params: Params, files: Configuration, source: tuple[str, str] | None) -> Kinds:
+def _extractor(said: dict[str, Any], source: dict[str, Any], gives: str) -> dict[str, Any]:
+    """Return of which kind a data set's features are: what `auto` stands for, if that is said."""
+    if gives == "vectors":
+        return {"kind": "identity"}
+    if said["kind"] != "auto":
+        return said
+    name = shipped_for(source)
+    return said | {"kind": "classifier"} if name is None else {"kind": "shipped", "name": name}
+
+
+def _kinds(
+    params: Params, files: Configuration, source: tuple[dict[str, Any], str] | None
+) -> Kinds:
     """Return the kinds that one run of a stage is with: what it is of says them.
 
     Of what a run is not of it has no kinds but those that its modules import, so that a new sampler
@@ -78,11 +92,11 @@ def _kinds(params: Params, files: Configuration, source: tuple[str, str] | None)
     """
     found: dict[str, list[str]] = {package: [] for package in _CHOSEN}
     if source is not None:
-        kind, gives = source
-        found["scoremodel.data.sources"] = [kind]
+        description, gives = source
+        found["scoremodel.data.sources"] = [description["kind"]]
         if gives == "vectors":
             found["scoremodel.evaluation.extractors"] = ["identity"]
-        elif params.evaluation.extractor.kind == "classifier":
+        elif params.evaluation.extractor.kind in ("auto", "classifier", "shipped"):
             found["scoremodel.evaluation.extractors"] = ["classifier"]
         found["scoremodel.networks"] = [network_of(gives)]
     if files.model:
@@ -144,11 +158,11 @@ def resolve(params: Params) -> dict[str, Any]:
         "judge/draws": judge("count", "sampling_seeds", "batch_size"),
         "judge/metrics": judge("count", "sampling_seeds", "neighbours") | seed,
         "judge/floor": judge("count", "sampling_seeds", "neighbours", "floor_repeats") | seed,
+        "judge/panel": judge("panel"),
     }
-    for name, (_, gives) in sources.items():
+    for name, (source, gives) in sources.items():
         found[f"datasets/{name}"] = said["datasets"][name] | seed | {"gives": gives}
-        own = {"kind": "identity"}
-        found[f"extractors/{name}"] = own if gives == "vectors" else evaluation["extractor"]
+        found[f"extractors/{name}"] = _extractor(evaluation["extractor"], source, gives)
         network = network_of(gives)
         for model in active.models:
             whole = said["models"][model]

@@ -158,12 +158,33 @@ Sampler: TypeAlias = kinds(  # type: ignore[valid-type]
 """One of the library's samplers, and on which model and path it is used."""
 
 
-class Classifier(Strict):
-    """A classifier of the training split, whose penultimate layer's values are compared."""
+class _Trained(Strict):
+    share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="of the training split, by class; the floor is of the rest"
+    )
+    epochs: _Count = Field(description="passes over that share")
+    seed: _Seed = Field(description="of the choice, initial weights, order and noise")
+
+
+class Auto(_Trained):
+    """The classifier that is shipped for the data set's source, or else one that is trained."""
+
+    kind: Literal["auto"]
+
+
+class Classifier(_Trained):
+    """A classifier of part of the training split, whose penultimate layer's values are compared."""
 
     kind: Literal["classifier"]
-    epochs: _Count = Field(description="passes over the training split")
-    seed: _Seed = Field(description="of initial weights, order and noise")
+
+
+class Shipped(Strict):
+    """A classifier that comes with the library, `scoremodel.evaluation.extractors.shipped`."""
+
+    kind: Literal["shipped"]
+    name: Literal["digits", "fashion_mnist", "mnist"] = Field(
+        description="the data set that it was made for"
+    )
 
 
 class Inception(Strict):
@@ -195,8 +216,11 @@ class Evaluation(Strict):
     batch_size: _Count = Field(description="of sampling; samples do not depend on it")
     floor_repeats: _Several = Field(description="random training subsets, for the floor")
     neighbours: _Count = Field(description="k of precision, recall, density and coverage")
-    extractor: Annotated[Classifier | Inception | TorchScript, Field(discriminator="kind")] = Field(
-        description="of images' features; vectors are their own features"
+    extractor: Annotated[
+        Auto | Shipped | Classifier | Inception | TorchScript, Field(discriminator="kind")
+    ] = Field(description="of images' features; vectors are their own features")
+    panel: Annotated[int, Field(ge=0, le=2)] = Field(
+        description="further classifiers of the same kind, with other seeds, that judge too"
     )
 
     @field_validator("neighbours")

@@ -42,7 +42,7 @@ Read = Callable[[str, str], dict[str, Any]]
 """(path, MD5) → the content of a file of `artifacts/resolved`."""
 
 _SOURCES = (".", ":!dvc.lock", ":!results")  # what a run itself rewrites says nothing
-_VALUES = ("memorised", "classes", "floor", "real", "gaussian", "ratio_to_floor", "nfe")
+_VALUES = ("memorised", "classes", "floor", "real", "gaussian", "ratio_to_floor", "panel", "nfe")
 """What a row keeps of a record, beside the metrics."""
 
 # Under which keys of params.yaml a resolved file's content stands, by the file's folder.

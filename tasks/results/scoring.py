@@ -30,7 +30,8 @@ def reference(files: Configuration, how: Mapping[str, Any]) -> tuple[Reference, 
         how: `count`, `neighbours` and `seed`, as `check` resolved them.
 
     Returns:
-        The reference; the name of the distance, the extractor's hash and the environment.
+        The reference; the name of the distance, the extractor's hash, the environment and what to
+        warn of.
 
     Raises:
         ParamsError: if there are too few held-out points for the neighbourhoods.
@@ -48,6 +49,7 @@ def reference(files: Configuration, how: Mapping[str, Any]) -> tuple[Reference, 
         how["count"],
         how["seed"],
         how["neighbours"],
-        None if labels is None else np.asarray(labels),
+        None if labels is None else np.asarray(labels)[real["held_out_rows"]],
+        real["fresh"],
     )
     return found, info

@@ -200,9 +200,9 @@ def test_classes_are_shares_of_the_whole() -> None:
 
 def test_what_the_number_of_samples_does_not_allow_is_said(example: Example) -> None:
     _, real, _ = example
-    assert real.warnings(5) == ["5 samples do not determine the covariance of 10 features"]
-    assert real.warnings(199) == ["FD∞ is too small below 20 × 10 samples, here are 199"]
-    assert real.warnings(200) == []
-    assert real.warnings(301) == [
+    assert real.warnings(5, 5) == ["5 samples do not determine the covariance of 10 features"]
+    assert real.warnings(199, 199) == ["FD∞ is too small below 20 × 10 samples, here are 199"]
+    assert real.warnings(200, 200) == []
+    assert real.warnings(301, 301) == [
         "precision, recall and coverage compare 301 samples with only 300 held-out points"
     ]

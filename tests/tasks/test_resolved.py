@@ -76,7 +76,9 @@ def test_a_key_changes_the_files_of_what_uses_it(raw: Any) -> None:
         (("evaluation", "batch_size"), 100, {"judge/draws"}),
         (("evaluation", "neighbours"), 4, {"judge/metrics", "judge/floor"}),
         (("evaluation", "floor_repeats"), 9, {"judge/floor"}),
-        (("evaluation", "extractor", "epochs"), 9, {"extractors/digits"}),
+        (("evaluation", "extractor", "epochs"), 9, set()),  # of what is shipped
+        (("evaluation", "extractor", "kind"), "classifier", {"extractors/digits"}),
+        (("evaluation", "panel"), 1, {"judge/panel"}),
         (("applications", "inverse", "steps"), 9, set()),
         (("studies", "failures", "steps"), 9, set()),
         (("seed",), 1, {"datasets/digits", "judge/metrics", "judge/floor"}),
@@ -102,6 +104,28 @@ def test_vectors_take_the_other_network_and_are_their_own_features(raw: Any) -> 
     assert changed(raw, *mlp, value=8, of=before) == {"models/mixture-ve", "models/mixture-vp"}
     epochs = ("evaluation", "extractor", "epochs")
     assert changed(raw, *epochs, value=9, of=before) == set()
+
+
+def test_the_judge_that_is_shipped_is_the_one_of_the_data_s_source(raw: Any) -> None:
+    raw["active"]["datasets"] = ["digits", "mnist", "fashion_mnist", "cifar10"]
+    files = found(raw)
+    for name in ("digits", "mnist", "fashion_mnist"):
+        assert files[f"extractors/{name}"] == {"kind": "shipped", "name": name}
+    trained = {"kind": "classifier", "share": 0.5, "epochs": 20, "seed": 0}
+    assert files["extractors/cifar10"] == trained
+    kinds = files["code/extractor@mnist"]["kinds"]["scoremodel.evaluation.extractors"]
+    assert kinds == ["classifier"]
+    # What it resolves into says the same again: so a row of the ledger is measured again.
+    raw["evaluation"]["extractor"] = {"kind": "shipped", "name": "mnist"}
+    assert found(raw)["extractors/mnist"] == files["extractors/mnist"]
+    raw["evaluation"]["extractor"] = trained
+    assert found(raw)["extractors/digits"] == trained
+    raw["evaluation"]["extractor"] = trained | {"share": 1.0}
+    with pytest.raises(ParamsError, match=r"extractor.*share: 1\.0 is not allowed"):
+        found(raw)
+    raw["evaluation"]["extractor"] = {"kind": "shipped", "name": "cifar10"}
+    with pytest.raises(ParamsError, match=r"name: 'cifar10' is not allowed"):
+        found(raw)
 
 
 def test_what_is_active_brings_its_files_and_changes_no_other(raw: Any) -> None:
@@ -187,10 +211,10 @@ def test_files_are_written_whole_and_those_of_others_go(
 
 
 def test_a_source_says_whether_it_gives_images_or_vectors(tmp_path: Path) -> None:
-    assert source_of(tmp_path) == ("folder", "images")
+    assert source_of(tmp_path) == ({"kind": "folder"}, "images")
     for text, expected in (
-        ("kind: digits", ("digits", "images")),
-        ("kind: two_moons", ("two_moons", "vectors")),
+        ("kind: digits", ({"kind": "digits"}, "images")),
+        ("kind: two_moons\ncount: 9", ({"kind": "two_moons", "count": 9}, "vectors")),
     ):
         (tmp_path / "source.yaml").write_text(text)
         assert source_of(tmp_path) == expected

@@ -1,21 +1,40 @@
 """What every extractor is, and how it is kept in a file.
 
 Distances are comparable within one extractor only, so its file is kept, hashed and named beside every
-number.
+number. A trained one fits the images it was trained on better than others of the same kind, so that their
+features are not those of new data: its file says which images these are.
 """
 
 from __future__ import annotations
 
 import os
+from hashlib import blake2b
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scoremodel.io.weights import read_weights, write_weights
 from scoremodel.registry import Registry
 
-__all__ = ["EXTRACTORS", "Extractor", "load_extractor", "save_extractor"]
+__all__ = ["EXTRACTORS", "Extractor", "image_hashes", "load_extractor", "save_extractor"]
+
+_SEEN = "seen"
+
+
+def image_hashes(images: NDArray[np.uint8] | Tensor) -> NDArray[np.int64]:
+    """Return a 64-bit hash of each image's bytes, BLAKE2b's.
+
+    Args:
+        images: grey levels with shape (N, C, H, W).
+
+    Returns:
+        Hashes with shape (N,), each an integer in [−2^63, 2^63).
+    """
+    digests = (blake2b(np.ascontiguousarray(one).data, digest_size=8).digest() for one in images)
+    return np.frombuffer(b"".join(digests), dtype="<i8").astype(np.int64)
 
 
 class Extractor(nn.Module):
@@ -26,10 +45,26 @@ class Extractor(nn.Module):
     """
 
     kind: ClassVar[str]
+    seen: NDArray[np.int64]
+    """Sorted `image_hashes` of the images that it was trained on; none, if it was trained elsewhere."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
         self.config = config
+        self.seen = np.empty(0, np.int64)
+
+    def has_seen(self, images: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Return of which images it is known that the extractor was trained on them.
+
+        Args:
+            images: grey levels with shape (N, C, H, W).
+
+        Returns:
+            True or False of each, with shape (N,).
+        """
+        if not len(self.seen):
+            return np.zeros(len(images), np.bool_)
+        return np.isin(image_hashes(images), self.seen)
 
     def features(self, data: Tensor, batch_size: int = 512) -> Tensor:
         """Return the features of data.
@@ -60,8 +95,9 @@ EXTRACTORS: Registry[type[Extractor]] = Registry("scoremodel.evaluation.extracto
 
 
 def save_extractor(extractor: Extractor, path: str | os.PathLike[str]) -> None:
-    """Write weights and configuration as one safetensors file, whole or not at all."""
-    write_weights(path, extractor.tensors(), {"kind": extractor.kind, "config": extractor.config})
+    """Write weights, configuration and what was seen as one safetensors file, whole or not at all."""
+    tensors = extractor.tensors() | {_SEEN: torch.from_numpy(extractor.seen)}
+    write_weights(path, tensors, {"kind": extractor.kind, "config": extractor.config})
 
 
 def load_extractor(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Extractor:
@@ -80,8 +116,9 @@ def load_extractor(path: str | os.PathLike[str], device: torch.device | str = "c
     """
     tensors, stored = read_weights(path, device)
     kind = stored.get("kind")
-    if kind not in EXTRACTORS:
+    if kind not in EXTRACTORS or _SEEN not in tensors:
         raise ValueError(f"{os.fspath(path)}: holds no extractor, allowed: {', '.join(EXTRACTORS)}")
     extractor = EXTRACTORS[kind](**stored["config"]).to(device)
+    extractor.seen = tensors.pop(_SEEN).cpu().numpy()
     extractor.load(tensors)
     return extractor.to(device).eval().requires_grad_(False)

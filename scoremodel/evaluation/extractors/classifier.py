@@ -9,37 +9,56 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm.auto import tqdm
 
 from scoremodel.data.scale import to_unit
-from scoremodel.evaluation.extractors.base import EXTRACTORS, Extractor
+from scoremodel.evaluation.extractors.base import EXTRACTORS, Extractor, image_hashes
 from scoremodel.rng import generator
 
-__all__ = ["Classifier", "accuracy", "rotations", "train_classifier"]
+__all__ = ["Classifier", "accuracy", "part", "rotations", "train_classifier"]
 
 
 @EXTRACTORS.register("classifier")
 class Classifier(Extractor):
-    """Convolutions (16 channels, then stride 2 down to 7 pixels), a ReLU layer, the classes.
+    """Convolutions, with stride 2 down to a few pixels, a ReLU layer, the classes.
 
     Args:
         shape: shape (C, H, W) of one image.
         levels: number of grey levels of its pixels.
         classes: number of classes.
         width: width of the penultimate layer, whose values are the features.
+        channels: channels of the first convolution; each stride doubles them, up to 64.
+        side: height and width in pixels down to which the strides go, or less.
     """
 
-    def __init__(self, shape: Sequence[int], levels: int, classes: int, width: int = 64) -> None:
+    def __init__(
+        self,
+        shape: Sequence[int],
+        levels: int,
+        classes: int,
+        width: int = 64,
+        channels: int = 16,
+        side: int = 7,
+    ) -> None:
         super().__init__(
-            {"shape": list(shape), "levels": levels, "classes": classes, "width": width}
+            {
+                "shape": list(shape),
+                "levels": levels,
+                "classes": classes,
+                "width": width,
+                "channels": channels,
+                "side": side,
+            }
         )
         self.levels = levels
-        channels, (height, breadth) = 16, shape[1:]
+        height, breadth = shape[1:]
         layers: list[nn.Module] = [nn.Conv2d(shape[0], channels, 3, padding=1), nn.ReLU()]
-        while max(height, breadth) > 7:
+        while max(height, breadth) > side:
             wider = min(2 * channels, 64)
             layers += [nn.Conv2d(channels, wider, 3, stride=2, padding=1), nn.ReLU()]
             channels, height, breadth = wider, math.ceil(height / 2), math.ceil(breadth / 2)
@@ -60,6 +79,33 @@ class Classifier(Extractor):
                 for part in torch.split(data, batch_size)
             ]
         return torch.cat(parts)
+
+
+def part(
+    count: int, share: float, seed: int, labels: NDArray[np.integer] | None = None
+) -> NDArray[np.intp]:
+    """Return a random share of row numbers: what a classifier is trained on, so that the rest is new to it.
+
+    Args:
+        count: number of rows.
+        share: which part of them, in (0, 1).
+        seed: seed of the choice.
+        labels: the rows' class numbers with shape (count,); of each class is taken its share.
+
+    Returns:
+        Sorted row numbers.
+
+    Raises:
+        ValueError: if the share leaves one side empty.
+    """
+    order = np.random.default_rng(seed).permutation(count)
+    if labels is not None:
+        order = order[np.argsort(labels[order], kind="stable")]
+    steps = np.floor(np.arange(count + 1) * share)
+    chosen = np.sort(order[np.diff(steps) > 0])
+    if not 0 < len(chosen) < count:
+        raise ValueError(f"share: {share:g} of {count} rows leaves a side empty")
+    return chosen
 
 
 def rotations(pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,6 +142,8 @@ def train_classifier(
     label_smoothing: float = 0.1,
     device: torch.device | str = "cpu",
     progress: bool = False,
+    channels: int = 16,
+    side: int = 7,
 ) -> Classifier:
     """Return a classifier trained on `pixels`, the same weights for the same arguments.
 
@@ -111,13 +159,18 @@ def train_classifier(
         label_smoothing: see torch's cross_entropy.
         device: where to train.
         progress: whether to show a progress bar with the loss.
+        channels: as `Classifier` has it.
+        side: as `Classifier` has it.
 
     Returns:
-        The classifier in evaluation mode.
+        The classifier in evaluation mode, which knows what it has seen.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(seed, "classifier").initial_seed())
-        classifier = Classifier(tuple(pixels.shape[1:]), levels, int(labels.max()) + 1).to(device)
+        shape, classes = tuple(pixels.shape[1:]), int(labels.max()) + 1
+        classifier = Classifier(shape, levels, classes, channels=channels, side=side)
+    classifier = classifier.to(device)
+    classifier.seen = np.unique(image_hashes(pixels))
     optimiser = torch.optim.Adam(classifier.parameters(), lr=learning_rate, fused=True)
     bar = tqdm(range(epochs), desc="extractor", unit="epoch", disable=not progress)
     for epoch in bar:

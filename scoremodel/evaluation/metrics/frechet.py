@@ -14,7 +14,7 @@ def held_out(judged: Judged) -> float:
 
 @METRICS.register("train", label="to train", place=20, better="lower")
 def train(judged: Judged) -> float:
-    """Return the Fréchet distance to all training data."""
+    """Return the Fréchet distance to all training data that are new to the extractor."""
     return frechet_distance(judged.moments, judged.real.train_moments)
 
 
