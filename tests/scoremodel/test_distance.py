@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from scipy.optimize import linprog
 from sklearn.datasets import load_digits
@@ -245,9 +246,44 @@ def test_the_floor_is_what_random_real_subsets_score() -> None:
     independent = real_floor(shifted, other, 200, 0, 40, labels=labels)
     spread = np.hypot(independent.std or 0, stratified.std or 0) / np.sqrt(40)
     assert abs(independent.value - stratified.value) < 4 * spread  # small subsets: no difference
-    whole = real_floor(train, held_out, count=9999, seed=0)
-    assert (whole.value, whole.std) == (frechet_distance(train, held_out), None)
-    assert whole.count == 8000
+    assert real_floor(train, held_out, count=9999, seed=0, repeats=2).count == 4000
+    with pytest.raises(ValueError, match="the floor: 3 training points that the extractor was not"):
+        real_floor(train[:3], held_out, 2, 0)
+
+
+@pytest.mark.parametrize("classes", [False, True])
+def test_the_floor_s_spread_is_that_of_new_sets(classes: bool) -> None:
+    """Of subsets of half of the data, corrected: as 2,000 new sets scatter, or up to 1.22 times that."""
+    draw = np.random.default_rng(2)
+    size, width, repeats = 60, 4, 40
+
+    def real(labels: NDArray[np.int64]) -> NDArray[np.float64]:
+        shift = 1.5 * labels[:, None] * (np.arange(width) == 0)
+        return draw.standard_normal((len(labels), width)) + shift
+
+    split = np.arange(2 * size) % 2 if classes else np.zeros(2 * size, int)
+    estimated, true = [], []
+    for _ in range(30):
+        held_out = real(split)
+        floor = real_floor(
+            real(split), held_out, size, 0, repeats, labels=split if classes else None
+        )
+        assert floor.std is not None
+        assert floor.count == size
+        estimated.append(floor.std**2)
+        drawn = [draw.integers(0, 2, size) if classes else split[:size] for _ in range(70)]
+        reference = moments(held_out)
+        true.append(np.var([frechet_distance(real(one), reference) for one in drawn], ddof=1))
+    ratio = np.sqrt(np.mean(estimated) / np.mean(true))
+    error = (
+        ratio
+        / 2
+        * np.hypot(*(np.std(one) / np.mean(one) / np.sqrt(len(one)) for one in (estimated, true)))
+    )
+    assert 1 - 3 * error < ratio < np.sqrt(1.5) + 3 * error
+    assert error < 0.1
+    if not classes:  # uncorrected it would be too small
+        assert ratio * np.sqrt(0.5) < 1 - error
 
 
 def test_the_extractor_knows_digits_and_repeats_to_the_bit(
