@@ -163,9 +163,7 @@ def test_mnist_in_the_form_of_the_digits_looks_like_them(real_images: Path) -> N
     assert np.array_equal(like[:100], as_digits(raw.x[:3000], seed=0)[:100])
 
 
-def test_another_file_than_the_shipped_one_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_file_than_the_shipped_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(SHA256) == 3 * NUMBERS
     assert shipped_for({"kind": "digits"}) == "digits"
     assert shipped_for({"kind": "torchvision", "name": "CIFAR10"}) is None
