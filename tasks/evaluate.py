@@ -92,6 +92,7 @@ def main(files: Configuration) -> None:
         "count": how["count"],
         "sampling_seeds": how["sampling_seeds"],
         "metric": judge["metric"],
+        "margin": how["margin"],
         "width": real.train.shape[1],
         **metrics,
         # Of each set of held-out rows the mean over the sampling seeds: replicates pair up.

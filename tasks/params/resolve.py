@@ -156,7 +156,7 @@ def resolve(params: Params) -> dict[str, Any]:
         "keeping": {key: said[key] for key in ("checkpoints", "watch")},
         "active": said["active"],
         "judge/draws": judge("count", "sampling_seeds", "batch_size"),
-        "judge/metrics": judge("count", "sampling_seeds", "neighbours") | seed,
+        "judge/metrics": judge("count", "sampling_seeds", "neighbours", "margin") | seed,
         "judge/floor": judge("count", "sampling_seeds", "neighbours", "floor_repeats") | seed,
         "judge/panel": judge("panel"),
     }

@@ -222,6 +222,9 @@ class Evaluation(Strict):
     panel: Annotated[int, Field(ge=0, le=2)] = Field(
         description="further classifiers of the same kind, with other seeds, that judge too"
     )
+    margin: Annotated[float, Field(gt=0)] = Field(
+        description="differences of less than this share of the floor do not matter"
+    )
 
     @field_validator("neighbours")
     @classmethod
