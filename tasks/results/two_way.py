@@ -28,18 +28,17 @@ def two_way(records: Sequence[dict[str, Any]], metric: str = "held_out") -> str:
         groups.setdefault(key, []).append(record)
     said = []
     for (dataset, model, sampler), here in groups.items():
-        values = pd.DataFrame(
-            [record[metric]["by_seed"] for record in here],
-            index=pd.Index([f"train {record['train_seed']}" for record in here], name=model),
-            columns=[f"sample {seed}" for seed in here[0]["sampling_seeds"]],
-        )
+        values = np.array([record[metric]["by_seed"] for record in here])
         spreads = [
-            f"{float(np.std(means, ddof=1)):.3g} over {what}"
-            for means, what in ((values.mean(1), "trainings"), (values.mean(0), "sampling seeds"))
-            if len(means) > 1
+            f"{float(values.mean(axis).std(ddof=1)):.3g} over {what}"
+            for axis, what in ((1, "trainings"), (0, "sampling seeds"))
+            if values.shape[1 - axis] > 1
         ]
-        shown = values.assign(mean=values.mean(axis=1))
-        shown.loc["mean"] = shown.mean()
+        shown = pd.DataFrame(
+            np.block([[values, values.mean(1)[:, None]], [values.mean(0), values.mean()]]),
+            index=pd.Index([*(f"train {one['train_seed']}" for one in here), "mean"], name=model),
+            columns=[*(f"sample {seed}" for seed in here[0]["sampling_seeds"]), "mean"],
+        )
         said.append(
             f"{dataset}, {sampler}, {here[0]['metric']}, N = {here[0]['count']}:\n\n"
             f"{shown.to_markdown(floatfmt='.3f')}\n\n"
