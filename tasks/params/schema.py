@@ -210,7 +210,7 @@ class Evaluation(Strict):
     """How models are judged."""
 
     count: Annotated[int, Field(ge=8)] = Field(
-        description="samples for each sampling seed; at most half of the training split"
+        description="samples for each sampling seed"
     )
     sampling_seeds: Annotated[list[_Seed], Field(min_length=1), AfterValidator(_unique)]
     batch_size: _Count = Field(description="of sampling; samples do not depend on it")

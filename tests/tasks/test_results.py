@@ -66,7 +66,16 @@ def test_a_new_row_s_inputs_are_what_params_yaml_and_the_modules_say(finished: W
         if row["configuration"] == "digits-vp-0-heun"
     )
     said, params = row["inputs"]["params"]["resolved"], finished.params()
-    judged = ("batch_size", "count", "extractor", "floor_repeats", "neighbours", "sampling_seeds")
+    judged = (
+        "batch_size",
+        "count",
+        "extractor",
+        "floor_repeats",
+        "margin",
+        "neighbours",
+        "panel",
+        "sampling_seeds",
+    )
     machine = {"threads", "device", "tf32", "deterministic", "seed"}
     blocks = {"datasets.digits", "models.vp", "samplers.heun"}
     assert set(said) == machine | blocks | {f"evaluation.{key}" for key in judged}

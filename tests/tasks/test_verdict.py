@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy import stats
 
-from scoremodel.evaluation.comparison import compare
-from tasks.results.verdict import headlines, notes, verdicts
+from tasks.results.two_way import two_way
+from tasks.results.verdict import details, headlines, notes, together, verdicts
 
 
 def record(model: str, values: list[float], train_seed: int = 0, **more: Any) -> dict[str, Any]:
@@ -18,37 +20,134 @@ def record(model: str, values: list[float], train_seed: int = 0, **more: Any) ->
         "sampler": "heun",
         "metric": "FD (classifier 0123abcd)",
         "count": 448,
+        "width": 64,
+        "margin": 0.1,
+        "sampling_seeds": list(range(len(values))),
         "data_sha256": "d" * 64,
         "held_out": {"by_seed": values},
-        "infinity": {"by_seed": [-value for value in values]},
+        "floor": {"value": 0.7},
+        "gaussian": {"held_out": {"mean": 8.0}},
         **more,
     }
 
 
-def test_one_training_seed_speaks_of_checkpoints() -> None:
-    (found,) = verdicts([record("ve", [1.0, 1.1, 0.9]), record("vp", [2.0, 2.1, 1.9])])
-    known = compare([[1.0, 1.1, 0.9]], [[2.0, 2.1, 1.9]])
+VE, VP = [1.0, 1.1, 0.9], [2.0, 2.1, 1.91]
+
+
+def test_one_training_seed_speaks_of_checkpoints_in_pairs_of_sampling_seeds() -> None:
+    (found,) = verdicts([record("ve", VE), record("vp", VP)])
+    ends = stats.ttest_rel(VE, VP).confidence_interval()
+    apart = stats.ttest_ind(VE, VP, equal_var=False).confidence_interval()
+    gain = (apart.high - apart.low) / (ends.high - ends.low)
     assert found.sentence == (
         "digits, heun, FD (classifier 0123abcd): ve (1.00 ± 0.10) is better than vp "
-        f"(2.00 ± 0.10): difference -1.00, 95 % interval [{known.low:+.2f}, {known.high:+.2f}], "
-        "these checkpoints only, over 3 sets of samples of each; the methods would take 3 training "
-        "seeds."
+        f"(2.003 ± 0.095): difference -1.003, 95 % interval [{ends.low:+.3f}, {ends.high:+.3f}], these "
+        f"checkpoints on these held-out data, in pairs of 3 sampling seeds: {gain:.1f} times narrower "
+        "than without pairs. A claim about the methods takes 3 training seeds."
     )
-    (other,) = verdicts(
-        [record("ve", [1.0, 1.1, 0.9]), record("vp", [2.0, 2.1, 1.9])], metric="infinity"
-    )
-    assert "ve (-1.00 ± 0.10) is worse than vp" in other.sentence
+    assert found.margin == 0.1
+    assert found.floor == 0.7
 
 
-def test_three_training_seeds_speak_of_methods_and_of_the_seeds_it_would_take() -> None:
-    ve = [record("ve", [value, value + 0.2], seed) for seed, value in enumerate((1.0, 1.2, 0.8))]
-    vp = [record("vp", [value, value + 0.2], seed) for seed, value in enumerate((1.1, 1.3, 0.9))]
-    (found,) = verdicts([*ve, *vp])
-    assert "no difference shown between ve (1.10 ± 0.20) and vp (1.20 ± 0.20)" in found.sentence
-    assert "over 3 training seeds of each" in found.sentence
+def test_other_sampling_seeds_are_no_pairs() -> None:
+    (found,) = verdicts([record("ve", VE), record("vp", VP, sampling_seeds=[7, 8, 9])])
+    ends = stats.ttest_ind(VE, VP, equal_var=False).confidence_interval()
+    assert found.headline is not None
+    assert (found.headline.low, found.headline.high) == pytest.approx((ends.low, ends.high))
+    assert "3 sampling seeds of each, which share nothing" in found.sentence
+
+
+def test_equivalence_is_within_a_part_of_the_floor() -> None:
+    near = [value + shift for value, shift in zip(VE, (0.01, -0.01, 0.005), strict=True)]
+    (found,) = verdicts([record("ve", VE), record("vp", near)])
+    assert "are equivalent within 0.07 (10 % of the floor)" in found.sentence
+    (found,) = verdicts([record("ve", VE, margin=0.01), record("vp", near, margin=0.01)])
+    assert "undecided between ve" in found.sentence
+    assert "to decide with a probability of 80 % takes" in found.sentence
+
+
+def test_three_training_seeds_speak_of_methods_and_what_a_decision_costs() -> None:
+    draw = np.random.default_rng(0)
+
+    def trained(model: str, shift: float) -> list[dict[str, Any]]:
+        return [
+            record(model, list(1 + shift + 0.2 * draw.standard_normal(4)), seed)
+            for seed in range(3)
+        ]
+
+    seconds = {
+        f"digits-{model}-{seed}-heun": {
+            "train": {"seconds": 100.0},
+            "sample": {"seconds_per_1000": 5.0},
+        }
+        for model in ("ve", "vp")
+        for seed in range(3)
+    }
+    (found,) = verdicts([*trained("ve", 0.0), *trained("vp", 0.05)], seconds=seconds)
+    assert found.costs is not None
+    assert (found.costs.training, found.costs.samples) == pytest.approx((200.0, 2 * 5 * 0.448))
+    assert (
+        "the methods on these held-out data, in pairs of 3 training seeds × 4 sampling seeds"
+        in (found.sentence)
+    )
     assert "checkpoints" not in found.sentence
-    # t-test, d = 0.1 / 0.2: 64 a side (Cohen 1988, table 2.4.1).
-    assert "64 if it is as small as it seems" in found.sentence
+    assert "training seeds with" in found.sentence
+    assert "The next hour is best spent on" in str(found.budget)
+
+
+def test_replicates_of_the_held_out_rows_widen_a_claim_about_all_such_data() -> None:
+    noise = np.random.default_rng(1).standard_normal((2, 200))
+    ve = record("ve", VE, resampled={"held_out": list(1 + 0.3 * noise[0])})
+    vp = record("vp", VP, resampled={"held_out": list(2 + 0.3 * noise[1])})
+    (found,) = verdicts([ve, vp])
+    here, anywhere = found.statements
+    assert (here.population, anywhere.population) == (False, True)
+    known = here.error**2 + np.var(0.3 * (noise[0] - noise[1]), ddof=1)
+    assert anywhere.error**2 == pytest.approx(known)
+    assert "These checkpoints on all such data: ve is better" in found.sentence
+    assert "samples 0%, held-out data 100%, trainings not known from one" in str(found.budget)
+
+
+def test_another_judge_that_says_the_opposite_is_named() -> None:
+    panel = "FD (classifier 4567cdef)"
+    ve = record("ve", VE, kid={"by_seed": [3.0, 3.1, 3.0]}, panel={panel: {"by_seed": VE}})
+    vp = record("vp", VP, kid={"by_seed": [1.0, 1.2, 1.0]}, panel={panel: {"by_seed": VP}})
+    (found,) = verdicts([ve, vp])
+    assert [name for name, _ in found.judges] == ["KID", panel]
+    assert [one.answer for _, one in found.judges] == ["worse", "better"]
+    assert "It depends on the judge: KID says the opposite." in found.sentence
+    assert f"{panel}: ve is better" in str(found.judged)
+
+
+def test_likelihoods_are_compared_in_pairs_of_images() -> None:
+    draw = np.random.default_rng(2)
+    images = draw.standard_normal(50)
+    found = {
+        "digits-ve-0": {"likelihood": {"by_image": list(2 + images)}},
+        "digits-vp-0": {"likelihood": {"by_image": list(2.1 + images + 0.01 * draw.random(50))}},
+    }
+    (verdict,) = verdicts([record("ve", VE), record("vp", VP)], applications=found)
+    (name, likelihood) = verdict.judges[-1]
+    assert (name, likelihood.answer) == ("bits/dim", "better")
+    assert likelihood.gain > 20
+
+
+def test_what_holds_together_is_holm_s() -> None:
+    both = [
+        *(record(model, values) for model, values in (("ve", VE), ("vp", VP))),
+        *(
+            record(model, values, sampler="euler")
+            for model, values in (("ve", [1.0, 1.1, 0.9]), ("vp", [1.05, 1.1, 1.0]))
+        ),
+    ]
+    found = verdicts(both)
+    p = found[0].headline.p_value if found[0].headline else 1.0
+    assert together(found) == (
+        "Of all 2 comparisons together, at 95 % (Holm): ve is better than vp (digits, heun; "
+        f"p = {2 * p:.2g})."
+    )
+    assert together(found[:1]) is None
+    assert together(found) in details(found)
 
 
 def test_what_cannot_be_compared_is_not() -> None:
@@ -61,6 +160,8 @@ def test_what_cannot_be_compared_is_not() -> None:
         verdicts([record("ve", [1.0, 2.0]), record("vp", [1.0, 2.0], data_sha256="e" * 64)])
     with pytest.raises(ValueError, match="metric: 'recall' is not allowed"):
         verdicts([], metric="recall")
+    with pytest.raises(ValueError, match="FD∞, which is too small for 448 samples of 64 features"):
+        verdicts([record("ve", VE), record("vp", VP)], metric="infinity")
 
 
 def test_copying_is_said_with_what_held_out_data_score_and_one_model_with_its_floor() -> None:
@@ -79,7 +180,20 @@ def test_copying_is_said_with_what_held_out_data_score_and_one_model_with_its_fl
         "57.0%, 25.0% copies where they are 0.0%",
         "few",
     ]
-    assert headlines([alone]) == [
+    assert headlines([], [alone]) == [
         "digits, heun, FD (classifier 0123abcd): ve is at 1.50 ± 0.70, real data are at "
         "0.70 ± 0.21, a Gaussian of the data's mean and covariance is at 8."
     ]
+    poor = alone | {"held_out": {"mean": 9.0, "std": 0.7}, "memorised": False}
+    assert notes(poor) == [
+        "worse than a Gaussian of the data's mean and covariance: 9 where that is at 8",
+        "few",
+    ]
+    assert headlines([], [poor])[0].endswith("is at 8, so the model is worse than that.")
+
+
+def test_the_two_way_table_has_its_margins() -> None:
+    shown = two_way([record("ve", [1.0, 2.0]), record("ve", [2.0, 5.0], 1)])
+    assert "| train 1 |      2.000 |      5.000 |  3.500 |" in shown
+    assert "| mean    |      1.500 |      3.500 |  2.500 |" in shown
+    assert "1.41 over trainings, 1.41 over sampling seeds" in shown
