@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from tasks.files.arrays import read_arrays
 from tasks.files.layout import PICTURES, SHOWN, Configuration
+from tasks.files.resolved import resolved
 from tasks.files.stage import run_stage
-from tasks.report.pictures.base import draw
+from tasks.report.pictures.base import draw, write
+from tasks.results.active import active_pairs
 
 __all__ = ["main"]
 
 
 def main(_: Configuration) -> None:
-    """Draw every file of arrays that is there; `check` has put away those of what is not active."""
+    """Draw every file of arrays that is there, and each pair of models; `check` has put away the rest."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     made = [draw(path, PICTURES / path.stem) for path in sorted(SHOWN.glob("[!.]*.npz"))]
+    for name, first, second in active_pairs(resolved("active")):
+        sides = [read_arrays(one.shown) for one in (first, second)]
+        arrays = {side: sides[n][0]["data"] for n, side in enumerate(("first", "second"))}
+        info = {"levels": sides[0][1]["levels"], "models": [first.model, second.model]}
+        made.append(write(arrays, {"picture": "pairs", **info}, PICTURES / name))
     print(f"pictures: {sum(one is not None for one in made)} in {PICTURES}")
 
 

@@ -12,10 +12,11 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tasks.files.layout import PICTURES
-from tasks.report.figures.base import Results, figures
-from tasks.results.active import Active, active_configurations, active_models
+from tasks.report.figures.base import BELOW, Results, figures
+from tasks.report.figures.judges import agreement
+from tasks.results.active import Active, active_configurations, active_models, active_pairs
 from tasks.results.table import labels, summary, with_spread
-from tasks.results.verdict import Verdict, details, headlines, notes
+from tasks.results.verdict import Verdict, headlines, notes, together
 
 __all__ = ["page"]
 
@@ -128,6 +129,23 @@ def _asked(active: Active, dataset: str, found: Applications) -> Iterator[dict[s
         }
 
 
+def _pairs(active: Active, dataset: str) -> Iterator[tuple[str, str]]:
+    """Yield what to say of the pictures of samples from the same noise, and the pictures."""
+    for name, first, second in active_pairs(active):
+        if first.dataset == dataset:
+            models = f"{first.model} (above) and {second.model} (below)"
+            says = f"{models} from the same noise, {first.sampler}, train seed {first.train_seed}"
+            yield says, _picture(name, says)
+
+
+def _said(judged: Sequence[Verdict]) -> list[str]:
+    """Return what stands below the sentence to quote."""
+    if not judged:
+        return []
+    said = (agreement(judged[0]), judged[0].budget, together(judged))
+    return [one for one in said if one is not None]
+
+
 def _dataset(
     name: str,
     active: Active,
@@ -151,7 +169,10 @@ def _dataset(
         here,
         {label: pd.read_csv(one.curves) for label, one in trained.items()},
         {label: pd.read_csv(one.bands) for label, one in trained.items()},
+        own,
+        judged,
     )
+    drawn = figures(results)
     return {
         "name": name,
         "metric": here["metric"].iloc[0],
@@ -165,13 +186,16 @@ def _dataset(
         "trainings": len(active["train_seeds"]),
         "images": own[0]["levels"] is not None,
         "beside": _side_by_side(here),
-        "verdicts": [*headlines(judged, own), *details(judged)],
+        "verdicts": headlines(judged, own),
+        "said": _said(judged),
+        "pairs": list(_pairs(active, name)),
         "notes": [
             f"{captions[c.name]}: {note}"
             for c, record in zip(mine, own, strict=True)
             for note in notes(record)
         ],
-        "figures": figures(results),
+        "upper": [figure for figure in drawn if figure["place"] < BELOW],
+        "figures": [figure for figure in drawn if figure["place"] >= BELOW],
         "real_grid": _picture(name, f"real {name}"),
         "grids": [
             (captions[c.name], _picture(c.name, f"samples of {captions[c.name]}")) for c in mine

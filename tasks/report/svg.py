@@ -33,6 +33,7 @@ def svg(
     panels: int = 1,
     size: tuple[float, float] | None = None,
     share: bool = True,
+    says: str | None = None,
 ) -> str:
     """Return what `draw` draws into panels side by side.
 
@@ -41,6 +42,7 @@ def svg(
         panels: how many.
         size: width and height in inches.
         share: whether the panels have one y axis.
+        says: what the figure shows, for those who do not see it.
 
     Returns:
         The figure as SVG.
@@ -50,6 +52,7 @@ def svg(
         figure = Figure(figsize=size or (5.8 * panels, height), layout="constrained")
         draw(figure.subplots(1, panels, sharey=share, squeeze=False)[0])
         out = io.StringIO()
-        figure.savefig(out, format="svg", metadata={"Date": None})
+        title = {} if says is None else {"Title": says}
+        figure.savefig(out, format="svg", metadata={"Date": None, **title})
     text = out.getvalue()
-    return text[text.index("<svg") :]
+    return text[text.index("<svg") :].replace("<svg ", '<svg role="img" ', 1)

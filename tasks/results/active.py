@@ -8,7 +8,7 @@ from typing import Any
 
 from tasks.files.layout import Configuration
 
-__all__ = ["Active", "active_configurations", "active_models"]
+__all__ = ["Active", "active_configurations", "active_models", "active_pairs"]
 
 Active = Mapping[str, list[Any]]
 """The content of `active:`, as `check` resolved it."""
@@ -28,3 +28,13 @@ def active_models(active: Active, applications: bool = False) -> Iterator[Config
     models = product(active["datasets"], active["models"], active["train_seeds"])
     for (dataset, model, seed), application in product(models, asked):
         yield Configuration(dataset, model, seed, application=application)
+
+
+def active_pairs(active: Active) -> Iterator[tuple[str, Configuration, Configuration]]:
+    """Yield a name and the first two models, at the first training seed, of each data set and sampler."""
+    models, seed = active["models"], active["train_seeds"][0]
+    if len(models) < 2:
+        return
+    for dataset, sampler in product(active["datasets"], active["samplers"]):
+        first, second = (Configuration(dataset, model, seed, sampler) for model in models[:2])
+        yield f"{first.name}-beside-{second.model}", first, second

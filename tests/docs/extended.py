@@ -216,9 +216,9 @@ def test_the_figure_is_drawn_in_its_place() -> None:
     )
     curve = pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.0], "band": "all"})
     assert "fidelity" in FIGURES
-    titles = [one["title"] for one in figures(Results(rows, {"ve": curve}, {"ve": curve}))]
+    titles = [one["title"] for one in figures(Results(rows, {"ve": curve}, {"ve": curve}, [], []))]
     assert titles[:2] == ["Distance against NFE", "Precision against recall"]
-    (drawing,) = FIGURES["fidelity"](Results(rows, {}, {}))
+    (drawing,) = FIGURES["fidelity"](Results(rows, {}, {}, [], []))
     assert drawing.startswith("<svg")
     assert "vp, heun" in drawing
     assert "tasks/report/figures/fidelity.py" in resolve(params())["code/report"]["modules"]

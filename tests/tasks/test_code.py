@@ -205,7 +205,7 @@ UNSEEN = {
         for name in ("identity", "inception", "torchscript")
     },
     "pictures": {  # of what is not drawn here
-        *(f"tasks/report/pictures/{name}.py" for name in ("columns", "field", "panels")),
+        *(f"tasks/report/pictures/{name}.py" for name in ("columns", "field", "pairs", "panels")),
         "tasks/report/svg.py",
     },
 }

@@ -13,7 +13,7 @@ from scoremodel.io.files import atomic_path, write_text
 from scoremodel.registry import Registry
 from tasks.files.arrays import read_arrays
 
-__all__ = ["PICTURES", "Picture", "draw"]
+__all__ = ["PICTURES", "Picture", "draw", "write"]
 
 Picture = Callable[[Mapping[str, NDArray[Any]], Mapping[str, Any]], "Image.Image | str"]
 """(arrays, what is said of them) → an image, or the text of an SVG; the same for the same arrays."""
@@ -39,6 +39,20 @@ def draw(shown: Path, stem: Path) -> Path | None:
         return None
     if info["picture"] not in PICTURES:
         raise ValueError(f"{shown}: picture {info['picture']!r}, allowed: {', '.join(PICTURES)}")
+    return write(arrays, info, stem)
+
+
+def write(arrays: Mapping[str, NDArray[Any]], info: Mapping[str, Any], stem: Path) -> Path:
+    """Draw arrays as their info says.
+
+    Args:
+        arrays: what is seen.
+        info: its `picture`, one of `PICTURES`, and what that wants to know.
+        stem: where it goes, without its ending.
+
+    Returns:
+        The picture's file, written whole or not at all.
+    """
     made = PICTURES[info["picture"]](arrays, info)
     path = stem.with_name(stem.name + (".svg" if isinstance(made, str) else ".png"))
     if isinstance(made, str):
