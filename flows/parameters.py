@@ -20,6 +20,7 @@ from tasks.params.schema import Params
 
 __all__ = [
     "Branch",
+    "Budget",
     "Commit",
     "Configurations",
     "Name",
@@ -30,6 +31,7 @@ __all__ = [
     "as_overrides",
     "combinations",
     "overridden",
+    "seconds",
 ]
 
 _WORD = r"[A-Za-z0-9_][A-Za-z0-9_.@-]*"
@@ -84,12 +86,20 @@ Branch = Annotated[
 ]
 Pool = Annotated[str, _check(r"[A-Za-z0-9_][A-Za-z0-9_-]*", "the name of a work pool")]
 Name = Annotated[str, _check(r"[A-Za-z0-9_][A-Za-z0-9_-]*", "the name of a block in params.yaml")]
+Budget = Annotated[
+    str, _check(r"[1-9]\d*(\.\d+)?[smh]", "a number with s, m or h, such as 90s, 30m, 2h")
+]
 Repository = Annotated[str, AfterValidator(_check_repository)]
 RemoteUrl = Annotated[str, AfterValidator(_check_remote)]
 Configurations = list[dict[str, Any]]
 
 _KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _PATHS = ("checkpoints.folder", "evaluation.extractor.path")
+
+
+def seconds(budget: str) -> float:
+    """Return how many seconds a budget is: "30m" → 1800."""
+    return float(budget[:-1]) * {"s": 1, "m": 60, "h": 3600}[budget[-1]]
 
 
 def combinations(grid: dict[str, list[Any]], runs: Configurations) -> Configurations:

@@ -175,10 +175,12 @@ def finish(act: Flow[..., State[Any]], given: dict[str, Any]) -> None:
         given: its parameters.
     """
     try:
-        state: Any = act(**given, return_state=True)
+        act.validate_parameters(given)  # the run would say it in many lines, and fail
     except ParameterTypeError as error:
-        print(f"error: {error}", file=sys.stderr)
+        mistakes = [line.strip(" -") for line in str(error).splitlines()[1:]]
+        print(f"error: {'; '.join(mistakes).replace('Value error, ', '')}", file=sys.stderr)
         raise SystemExit(2) from None
+    state: Any = act(**given, return_state=True)
     if not state.is_completed():
         print(f"error: {state.message}", file=sys.stderr)
         raise SystemExit(2 if state.name == REFUSED else 1)

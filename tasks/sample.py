@@ -1,4 +1,8 @@
-"""Stage sample: a trained model and a sampler → samples of every sampling seed, and a picture."""
+"""Stage sample: a trained model and a sampler → samples of every sampling seed, and a picture.
+
+What is drawn is kept in parts, each of one sampling seed, until the stage ends; with
+`checkpoints.keep_samples` beyond that, so that the stage with more sampling seeds draws the new ones only.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +32,10 @@ from tasks.files.stage import code_of, run_stage
 from tasks.files.state import state_folder, stop_on_signals
 from tasks.files.timing import write_timing
 
-__all__ = ["array_name", "build_sampler", "draw_labels", "main"]
+__all__ = ["KEPT", "array_name", "build_sampler", "draw_labels", "main"]
+
+KEPT = "kept"
+"""Name of the file in a state folder that says: all of this is finished, and stays for more seeds."""
 
 
 def array_name(seed: int) -> str:
@@ -87,17 +94,19 @@ def main(files: Configuration) -> None:
         {
             "weights": file_hash(files.weights),
             "sampler": chosen,
-            "draws": draws,
+            "draws": {key: draws[key] for key in draws.keys() - {"sampling_seeds"}},
             "environment": environment(device, machine),
             "code": code_of(files),
         },
     )
     steps = len(sampler.plan(path))
+    keep = resolved("keeping")["checkpoints"]["keep_samples"]
 
     began = time.perf_counter()
     arrays: dict[str, NDArray[Any]] = {}
     asked: dict[str, list[int]] = {}
     calls: list[int] = []
+    drawn_parts = 0
     parts = equal_parts(count, draws["batch_size"])
     with (
         stop_on_signals() as stop,
@@ -113,6 +122,7 @@ def main(files: Configuration) -> None:
                 )
 
         def draw(seed: int, part: range, labels: Tensor | None) -> dict[str, Tensor]:
+            nonlocal drawn_parts
             drawn = sample(
                 denoiser,
                 sampler,
@@ -125,6 +135,7 @@ def main(files: Configuration) -> None:
                 batch_size=len(part),
                 callback=progress,
             )
+            drawn_parts += 1
             # Counted before rounding to grey levels, which makes black of what is not a number.
             broken = ~drawn.x.isfinite().flatten(1).all(dim=1)
             return {
@@ -133,7 +144,6 @@ def main(files: Configuration) -> None:
                 "broken": broken.sum(),
             }
 
-        resumed = chunks.exist()
         for seed in seeds:
             labels = draw_labels(denoiser.info["label_counts"], count, seed)
             found = []
@@ -163,13 +173,16 @@ def main(files: Configuration) -> None:
         write_arrays(files.samples, arrays, info)
         first = shown(arrays[array_name(seeds[0])])
         write_arrays(files.shown, {"data": first}, {"picture": "grid", "levels": denoiser.levels})
-        if not resumed:  # what the part before the interruption took is not known
+        if drawn_parts == len(calls):  # what earlier runs drew of these took is not known
             timing = {
                 "seconds_per_1000": 1000 * seconds / (count * len(seeds)),
                 "device": device_name(device),
             }
             write_timing(files.samples, timing)
-        chunks.remove()
+        if keep:
+            (folder / KEPT).touch()
+        else:
+            chunks.remove()
 
 
 if __name__ == "__main__":

@@ -79,7 +79,12 @@ def _noncentral_t(t: float, freedom: float, noncentrality: float) -> float:
 
 
 def chance_to_decide(
-    difference: float, error: float, freedom: float, margin: float | None, level: float = 0.95
+    difference: float,
+    error: float,
+    freedom: float,
+    margin: float | None,
+    level: float = 0.95,
+    watched: bool = False,
 ) -> float:
     """Return the probability that a comparison will not be undecided.
 
@@ -92,6 +97,7 @@ def chance_to_decide(
         freedom: its degrees of freedom.
         margin: half of the range of differences that do not matter; None if there is none.
         level: of the interval.
+        watched: whether the interval holds at every look; what earlier looks decide is left out.
 
     Returns:
         A probability.
@@ -99,11 +105,11 @@ def chance_to_decide(
     if error == 0:
         return 1.0
     freedom = min(freedom, 1e6)  # up to which scipy's noncentral t holds
-    bound, apart = multiplier(level, freedom), abs(difference) / error
+    bound, apart = multiplier(level, freedom, watched), abs(difference) / error
     shown = 1 - _noncentral_t(bound, freedom, apart) + _noncentral_t(-bound, freedom, apart)
     if margin is None:
         return shown
-    bound = multiplier(2 * level - 1, freedom)
+    bound = multiplier(level if watched else 2 * level - 1, freedom, watched)
     below = _noncentral_t(-bound, freedom, (abs(difference) - margin) / error)
     above = _noncentral_t(bound, freedom, (abs(difference) + margin) / error)
     return min(shown + max(below - above, 0.0), 1.0)
@@ -126,7 +132,12 @@ def needed(found: Comparison, costs: Costs | None = None, power: float = 0.8) ->
 
     def decides(design: Design) -> bool:
         chance = chance_to_decide(
-            found.difference, design.error, design.freedom, found.margin, found.level
+            found.difference,
+            design.error,
+            design.freedom,
+            found.margin,
+            found.level,
+            found.watched,
         )
         return chance >= power
 

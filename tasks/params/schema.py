@@ -320,11 +320,14 @@ class Studies(Strict):
 
 
 class Checkpoints(Strict):
-    """Where and how often a training keeps its state, `scoremodel.io.checkpoint.Checkpoints`."""
+    """Where, how often and how long work keeps its state, `scoremodel.io.checkpoint`."""
 
     folder: _Text
     every_steps: Annotated[int, Field(ge=0)] = Field(description="0: never for this reason")
     every_seconds: _NonNegative
+    keep_samples: bool = Field(
+        description="whether drawn samples stay there, for the stage with more sampling seeds"
+    )
 
 
 class Watch(Strict):

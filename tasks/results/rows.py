@@ -44,9 +44,12 @@ def when(row: dict[str, Any]) -> str:
 
 
 def measured_seconds() -> dict[str, dict[str, Any]]:
-    """Return configuration's name → what its stages took, of the newest row that says so."""
-    newest = sorted(read_rows().values(), key=when)
-    return {row["configuration"]: row["seconds"] for row in newest if row.get("seconds")}
+    """Return configuration's name → what its stages took, of each the newest row that says so."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in sorted(read_rows().values(), key=when):
+        known = {stage: took for stage, took in (row.get("seconds") or {}).items() if took}
+        found.setdefault(row["configuration"], {}).update(known)
+    return found
 
 
 def ledger_table(found: Sequence[dict[str, Any]]) -> pd.DataFrame:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from flows.experiments import compare, sweep
+from flows.compare import compare
 from flows.parameters import (
     Branch,
+    Budget,
     Commit,
     RemoteUrl,
     Repository,
@@ -18,8 +19,11 @@ from flows.parameters import (
     as_overrides,
     combinations,
     overridden,
+    seconds,
 )
 from flows.pipeline import pipeline
+from flows.run import finish
+from flows.sweep import sweep
 from flows.worker import stage
 from tasks.params.errors import ParamsError
 from tests.workspace import ROOT
@@ -52,6 +56,11 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
         (RemoteUrl, "../storage"),
         (RemoteUrl, "s3://key:secret@bucket"),
         (RemoteUrl, "-x"),
+        (Budget, "30"),
+        (Budget, "30 m"),
+        (Budget, "0m"),
+        (Budget, "1d"),
+        (Budget, "-5m"),
     ],
 )
 def test_what_is_refused(kind: Any, value: str) -> None:
@@ -74,6 +83,7 @@ def test_what_is_refused(kind: Any, value: str) -> None:
         (Repository, "/srv/project"),
         (RemoteUrl, "s3://bucket/path"),
         (RemoteUrl, "/srv/storage"),
+        (Budget, "1.5h"),
     ],
 )
 def test_what_is_taken(kind: Any, value: str) -> None:
@@ -87,6 +97,18 @@ def test_every_parameter_of_a_form_is_typed_and_described(flow: Any) -> None:
     for name, entry in parameter_schema(flow).properties.items():
         assert entry.get("description"), (flow.name, name)
         assert {"type", "anyOf", "enum", "$ref"} & entry.keys(), (flow.name, name)
+
+
+def test_a_budget_is_seconds() -> None:
+    assert [seconds(text) for text in ("90s", "30m", "1.5h")] == [90, 1800, 5400]
+
+
+def test_a_mistake_on_the_command_line_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        finish(compare, {"train_seeds": [0], "budget": "30 parsecs"})
+    assert ended.value.code == 2
+    allowed = "allowed: a number with s, m or h, such as 90s, 30m, 2h"
+    assert capsys.readouterr().err == f"error: budget: '30 parsecs' is not allowed, {allowed}\n"
 
 
 def test_a_grid_is_every_combination_and_a_list_is_itself() -> None:

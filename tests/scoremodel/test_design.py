@@ -96,3 +96,23 @@ def test_an_hour_goes_where_it_narrows_most() -> None:
     )
     dear = next_steps(found, Costs(1e5, 2.0))
     assert next(iter(dear)) == "samples" or dear["trainings"].trainings == 6
+
+
+def test_at_every_look_a_decision_takes_more_and_has_the_promised_power() -> None:
+    unit = standardised(np.random.default_rng(5), 8)[None]
+    seeds = tuple(range(8))
+    found = compare(
+        Side(0.2 * unit + 0.14, (0,), seeds), Side(0 * unit, (0,), seeds), margin=0.02, watched=True
+    )
+    assert found.answer == "undecided"
+    design, once = needed(found), needed(replace(found, watched=False))
+    assert design is not None
+    assert once is not None
+    assert design.samples > once.samples
+    draw, cases, decided = np.random.default_rng(6), 1000, 0
+    names = tuple(range(design.samples))
+    for _ in range(cases):
+        values = 0.14 + 0.2 * draw.standard_normal((1, design.samples))
+        both = Side(values, (0,), names), Side(0 * values, (0,), names)
+        decided += compare(*both, margin=0.02, watched=True).answer != "undecided"
+    assert abs(decided / cases - 0.8) <= 0.05
