@@ -209,9 +209,7 @@ class TorchScript(Strict):
 class Evaluation(Strict):
     """How models are judged."""
 
-    count: Annotated[int, Field(ge=8)] = Field(
-        description="samples for each sampling seed"
-    )
+    count: Annotated[int, Field(ge=8)] = Field(description="samples for each sampling seed")
     sampling_seeds: Annotated[list[_Seed], Field(min_length=1), AfterValidator(_unique)]
     batch_size: _Count = Field(description="of sampling; samples do not depend on it")
     floor_repeats: _Several = Field(description="random training subsets, for the floor")

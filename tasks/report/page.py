@@ -16,7 +16,7 @@ from tasks.report.figures.base import BELOW, Results, figures
 from tasks.report.figures.judges import agreement
 from tasks.results.active import Active, active_configurations, active_models, active_pairs
 from tasks.results.table import labels, summary, with_spread
-from tasks.results.verdict import Verdict, headlines, notes, together
+from tasks.results.verdict import Verdict, headlines, to_know, together
 
 __all__ = ["page"]
 
@@ -189,11 +189,7 @@ def _dataset(
         "verdicts": headlines(judged, own),
         "said": _said(judged),
         "pairs": list(_pairs(active, name)),
-        "notes": [
-            f"{captions[c.name]}: {note}"
-            for c, record in zip(mine, own, strict=True)
-            for note in notes(record)
-        ],
+        "notes": to_know(own),
         "upper": [figure for figure in drawn if figure["place"] < BELOW],
         "figures": [figure for figure in drawn if figure["place"] >= BELOW],
         "real_grid": _picture(name, f"real {name}"),

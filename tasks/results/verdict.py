@@ -27,6 +27,7 @@ __all__ = [
     "markdown",
     "notes",
     "side",
+    "to_know",
     "together",
     "verdicts",
 ]
@@ -507,6 +508,19 @@ def notes(record: dict[str, Any]) -> list[str]:
     return found
 
 
+def to_know(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the notes on one data set's records, each once, with those whom it concerns."""
+    concerned: dict[str, list[str]] = {}
+    for record in records:
+        who = f"{record['model']}, {record['sampler']}, train seed {record['train_seed']}"
+        for note in notes(record):
+            concerned.setdefault(note, []).append(who)
+    return [
+        f"{'; '.join(who) if len(who) < len(records) else 'all'}: {note}"
+        for note, who in concerned.items()
+    ]
+
+
 def markdown(
     found: Sequence[Verdict], records: Sequence[dict[str, Any]], rows: pd.DataFrame
 ) -> str:
@@ -567,10 +581,9 @@ def markdown(
             "seeds. Real data of the same number are the floor.*",
         ]
     said = [
-        f"- {record['dataset']}, {record['model']}, {record['sampler']}, train seed "
-        f"{record['train_seed']}: {note}."
-        for record in records
-        for note in notes(record)
+        f"- {dataset}, {note}."
+        for dataset in dict.fromkeys(record["dataset"] for record in records)
+        for note in to_know([record for record in records if record["dataset"] == dataset])
     ]
     if said:
         lines += ["", "## To know", "", *said]

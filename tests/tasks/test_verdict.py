@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from tasks.results.two_way import two_way
-from tasks.results.verdict import details, headlines, notes, together, verdicts
+from tasks.results.verdict import details, headlines, notes, to_know, together, verdicts
 
 
 def record(model: str, values: list[float], train_seed: int = 0, **more: Any) -> dict[str, Any]:
@@ -180,6 +180,9 @@ def test_copying_is_said_with_what_held_out_data_score_and_one_model_with_its_fl
         "57.0%, 25.0% copies where they are 0.0%",
         "few",
     ]
+    fine = alone | {"memorised": False, "model": "vp"}
+    assert to_know([alone, fine])[1:] == ["all: few"]
+    assert to_know([alone, fine])[0].startswith("ve, heun, train seed 0: lies nearer")
     assert headlines([], [alone]) == [
         "digits, heun, FD (classifier 0123abcd): ve is at 1.50 ± 0.70, real data are at "
         "0.70 ± 0.21, a Gaussian of the data's mean and covariance is at 8."
