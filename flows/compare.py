@@ -27,7 +27,7 @@ from scoremodel.evaluation.comparison import TRAININGS, Claim
 from scoremodel.io.checkpoint import Chunks
 from tasks.files.hashes import content_hash
 from tasks.files.layout import VERDICT, Configuration
-from tasks.results.history import experiments, records_at
+from tasks.results.history import applications_at, experiments, records_at
 from tasks.results.rows import measured_seconds
 from tasks.results.verdict import Verdict, verdicts
 from tasks.sample import KEPT
@@ -50,7 +50,7 @@ def compare(
     datasets: list[Name] | None = None,
     samplers: list[Name] | None = None,
     metric: Metric = "held_out",
-    level: Annotated[float, Field(gt=0, lt=1)] = 0.95,
+    level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95,
     until_decided: bool = False,
     budget: Budget = "1h",
     of: Claim | None = None,
@@ -103,7 +103,9 @@ def compare(
             with at_work():
                 _measure(root, said, stop, trials)
                 took = measured_seconds()
-                found = verdicts(records_at(name), metric, level, seconds=took)
+                found = verdicts(
+                    records_at(name), metric, level, False, took, applications_at(name)
+                )
                 sentences = [one.sentence for one in found]
                 _publish(root, name, values, sentences)
         with at_work():
@@ -126,12 +128,14 @@ def _measure(
 def _publish(
     root: Path, name: str, values: dict[str, Any], sentences: list[str], more: str = ""
 ) -> None:
-    """Show the sentences, what else there is to say, and the experiment's own verdict and rows."""
-    commit = next(one.commit for one in experiments() if one.name == name)
-    whole = git(root, "show", f"{commit}:{VERDICT}")
+    """Show the sentences, and what else there is to say or the experiment's own verdict; its rows."""
+    below = more
+    if not below:
+        commit = next(one.commit for one in experiments() if one.name == name)
+        below = f"---\n\n{git(root, 'show', f'{commit}:{VERDICT}')}"
     bullets = "\n".join(f"- {sentence}" for sentence in sentences)
     title = " and ".join(values["active.models"])
-    markdown = f"# {title}\n\n{bullets}\n\n{more}---\n\n{whole}"
+    markdown = f"# {title}\n\n{bullets}\n\n{below}"
     create_markdown_artifact(markdown, key="verdict", description="which model is better")
     publish_rows({name: values}, "results")
     get_run_logger().info("\n%s", "\n".join(sentences))
@@ -224,8 +228,11 @@ class _Growing:
         sentences = [*(verdict.sentence for verdict in found), said]
         table = self.question.table()
         shown = table.to_markdown(index=False, floatfmt=".4g")
-        below = "What follows is the last round's own verdict, whose intervals hold at one look."
-        more = f"{shown}\n\n{below}\n\n"
+        # The experiment's own verdict holds at one look, and this look was chosen by what it showed.
+        more = (
+            f"{shown}\n\nOther intervals and p-values of the last round, in its files and on its page, "
+            "hold at one look and are not valid after so many.\n"
+        )
         _publish(self.root, name, self._overrides(size), sentences, more)
         get_run_logger().info("\n%s", table.to_string(index=False, float_format="{:.4g}".format))
         return name, sentences
@@ -250,7 +257,9 @@ class _Growing:
             question.spent += took
             question.write(self.path)
         measured = measured_seconds()
-        found = verdicts(records_at(name), self.metric, self.level, watched=True, seconds=measured)
+        found = verdicts(
+            records_at(name), self.metric, self.level, True, measured, applications_at(name)
+        )
         if name not in {one.experiment for one in question.rounds}:
             beyond = 0.0
             if (costs := total_costs(found)) is not None:

@@ -6,15 +6,17 @@ What a statement is about decides which of the three its interval holds:
 
     these checkpoints, on these held-out data      samples
     these checkpoints, on all such data            samples, held-out data
+    the methods, on these held-out data            trainings, samples
     the methods, on all such data                  trainings, samples, held-out data
 
-"The FID Lottery" (2026, arXiv:2606.20536) asks for error bars over trainings; Miller 2024
-(arXiv:2411.00640) for paired differences.
+All are about one training split. "The FID Lottery" (2026, arXiv:2606.20536) asks for error bars over
+trainings, Miller 2024 (arXiv:2411.00640) for paired differences.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -23,10 +25,13 @@ from scipy import stats
 
 from scoremodel.evaluation.intervals import multiplier
 
-__all__ = ["TRAININGS", "Answer", "Claim", "Comparison", "Side", "Variances", "compare"]
+__all__ = ["SAMPLES", "TRAININGS", "Answer", "Claim", "Comparison", "Side", "Variances", "compare"]
 
 TRAININGS = 3
 """Training seeds that a claim about a method needs, for each side."""
+
+SAMPLES = 3
+"""Sampling seeds that it needs: what fewer have in common for all trainings cannot be told."""
 
 Claim = Literal["checkpoints", "methods"]
 Answer = Literal["better", "worse", "equivalent", "undecided"]
@@ -120,8 +125,8 @@ class Comparison:
         stds: the two standard deviations: over training seeds of methods, else over sampling seeds.
         trainings: J of each side.
         samples: K of each side.
-        error: standard error of the difference.
-        freedom: its degrees of freedom.
+        parts: standard error and degrees of freedom of what trainings and samples vary by, and of what
+            the held-out data do, if the claim is about all such data.
         level: the interval's level.
         margin: half of the range of differences that do not matter; None if none was given.
         watched: whether the interval holds at every look.
@@ -136,8 +141,7 @@ class Comparison:
     stds: tuple[float | None, float | None]
     trainings: tuple[int, int]
     samples: tuple[int, int]
-    error: float
-    freedom: float
+    parts: tuple[tuple[float, float], ...]
     level: float
     margin: float | None
     watched: bool
@@ -149,11 +153,36 @@ class Comparison:
         """The first mean minus the second."""
         return self.means[0] - self.means[1]
 
+    @property
+    def error(self) -> float:
+        """Standard error of the difference."""
+        return math.hypot(*(error for error, _ in self.parts))
+
+    @property
+    def freedom(self) -> float:
+        """Satterthwaite's degrees of freedom of the standard error."""
+        squares = sum(error**4 / freedom for error, freedom in self.parts)
+        return self.error**4 / squares if squares > 0 else self.parts[0][1]
+
     def interval(self, level: float | None = None) -> tuple[float, float]:
-        """Return the ends of the interval at a level, its own by default."""
-        if self.error == 0:
-            return self.difference, self.difference
-        reach = multiplier(level or self.level, self.freedom, self.watched) * self.error
+        """Return the ends of the interval at a level, its own by default.
+
+        What the held-out data add can only widen it: the parts' own half widths are added in squares
+        (Zou & Donner 2008, doi:10.1002/sim.3095).
+
+        Args:
+            level: in (0, 1).
+
+        Returns:
+            Its lower and its upper end.
+        """
+        found = self.level if level is None else level
+        reach = math.hypot(
+            *(
+                multiplier(found, freedom, self.watched) * error if error > 0 else 0.0
+                for error, freedom in self.parts
+            )
+        )
         return self.difference - reach, self.difference + reach
 
     @property
@@ -221,6 +250,17 @@ def _mean_squares(table: NDArray[np.float64]) -> tuple[list[_Part], list[_Part],
     return by_row, by_column, rest
 
 
+def _common(side: Side, other: Side) -> Side:
+    """Return a side with the sampling seeds that the other has too, if these are enough for pairs."""
+    if side.sampling_seeds is None or other.sampling_seeds is None:
+        return side
+    common = sorted(set(side.sampling_seeds) & set(other.sampling_seeds))
+    if len(common) < SAMPLES:
+        return side
+    columns = [side.sampling_seeds.index(seed) for seed in common]
+    return replace(side, values=side.values[:, columns], sampling_seeds=tuple(common))
+
+
 def _shared(first: tuple[int, ...] | None, second: tuple[int, ...] | None) -> bool:
     return first is not None and first == second
 
@@ -230,12 +270,13 @@ class _Tables:
 
     def __init__(self, first: Side, second: Side, paired: bool) -> None:
         self.sides = [first.values, second.values]
-        self.rows = paired and _shared(first.train_seeds, second.train_seeds)
+        alike = first.values.shape == second.values.shape
+        self.rows = paired and alike and _shared(first.train_seeds, second.train_seeds)
         self.columns = paired and _shared(first.sampling_seeds, second.sampling_seeds)
 
     def by_training(self) -> tuple[list[_Part], list[_Part]]:
         """Return the parts of the variance over trainings, and those that they share with samples."""
-        if self.rows and self.sides[0].shape == self.sides[1].shape:
+        if self.rows:
             difference = self.sides[0] - self.sides[1]
             if not self.columns:  # each training's mean over its own samples
                 difference = difference.mean(1, keepdims=True)
@@ -328,10 +369,11 @@ def compare(
     Args:
         first: one side.
         second: the other.
-        claim: what to speak of; by default of methods if each side has `TRAININGS` trainings.
+        claim: what to speak of; by default of methods if each side has `TRAININGS` trainings and
+            `SAMPLES` sampling seeds.
         population: whether to speak of all data such as the held-out ones.
         margin: half of the range of differences that do not matter.
-        level: in (0, 1).
+        level: in (0.5, 1).
         watched: whether the interval is to hold at every look.
 
     Returns:
@@ -339,29 +381,36 @@ def compare(
 
     Raises:
         ValueError: if a spread cannot be had: too few trainings or sets of samples, or no resampled values
-            for a statement about all such data.
+            for a statement about all such data; or the level is another.
     """
+    if not 0.5 < level < 1:
+        raise ValueError(f"level: {level} is not allowed, allowed: more than 0.5, less than 1")
+    first, second = _common(first, second), _common(second, first)
     trainings = (len(first.values), len(second.values))
     samples = (first.values.shape[1], second.values.shape[1])
+    enough = min(trainings) >= TRAININGS and min(samples) >= SAMPLES
     if claim is None:
-        claim = "methods" if min(trainings) >= TRAININGS else "checkpoints"
-    if claim == "methods" and min(trainings) < 2:
-        raise ValueError("a comparison of methods needs at least 2 training seeds of each")
-    if claim == "checkpoints" and min(samples) < 2:
+        claim = "methods" if enough else "checkpoints"
+    if claim == "methods" and not enough:
         raise ValueError(
-            "a comparison of checkpoints needs at least 2 sampling seeds of each, or "
-            f"{TRAININGS} training seeds"
+            f"a comparison of methods needs at least {TRAININGS} training seeds and {SAMPLES} "
+            "sampling seeds of each"
         )
-    held_out = _held_out(first, second) if population else []
-    if population and not held_out:
+    if min(samples) < 2:
+        raise ValueError("a comparison of checkpoints needs at least 2 sampling seeds of each")
+    held_out = [_held_out(first, second)] if population else []
+    if [] in held_out:
         raise ValueError("a statement about all such data needs resampled values of both sides")
     tables = _Tables(first, second, paired=True)
-    variance, freedom = _total([*_parts(tables, claim), *held_out])
-    apart, apart_freedom = _total([*_parts(_Tables(first, second, paired=False), claim), *held_out])
-    error = float(np.sqrt(variance))
-    reach = multiplier(level, freedom) * error
+    parts, apart = (
+        tuple(
+            (math.sqrt(variance), freedom)
+            for variance, freedom in (_total(_parts(one, claim)), *map(_total, held_out))
+        )
+        for one in (tables, _Tables(first, second, paired=False))
+    )
     names = {"training seeds": tables.rows and claim == "methods", "sampling seeds": tables.columns}
-    return Comparison(
+    found = Comparison(
         claim,
         population,
         tuple(name for name, shared in names.items() if shared),
@@ -369,11 +418,12 @@ def compare(
         (_std(first, claim), _std(second, claim)),
         trainings,
         samples,
-        error,
-        freedom,
+        parts,
         level,
         margin,
         watched,
-        multiplier(level, apart_freedom) * float(np.sqrt(apart)) / reach if reach > 0 else 1.0,
+        1.0,
         _variances(first, second, tables),
     )
+    width, wider = (one.high - one.low for one in (found, replace(found, parts=apart)))
+    return replace(found, gain=wider / width if 0 < width < math.inf else 1.0)

@@ -125,7 +125,7 @@ def needed(found: Comparison, costs: Costs | None = None, power: float = 0.8) ->
         power: the probability.
 
     Returns:
-        The design, each number at least what there was; None if nothing within 2,000 does: the
+        The design, with more than there was; None if nothing within 2,000 does: the
         held-out data, or the number of trainings, set the limit.
     """
     j, k = max(found.trainings), max(found.samples)
@@ -142,7 +142,7 @@ def needed(found: Comparison, costs: Costs | None = None, power: float = 0.8) ->
         return chance >= power
 
     def fewest(start: int, design_of: Callable[[int], Design]) -> Design | None:
-        if not decides(design_of(_MOST)):
+        if start > _MOST or not decides(design_of(_MOST)):
             return None
         low, high = start - 1, _MOST
         while high - low > 1:
@@ -151,12 +151,14 @@ def needed(found: Comparison, costs: Costs | None = None, power: float = 0.8) ->
         return design_of(high)
 
     if found.claim == "checkpoints":
-        return fewest(k, lambda samples: _design(found, j, samples, costs))
+        return fewest(k + 1, lambda samples: _design(found, j, samples, costs))
     numbers = {round(k * _GROWTH**step) for step in range(20)} if costs is not None else {k}
-    designs = [
-        fewest(j, lambda trainings, samples=samples: _design(found, trainings, samples, costs))  # type: ignore[misc]
-        for samples in sorted(numbers)
-    ]
+
+    def with_samples(samples: int) -> Design | None:
+        start = j + (samples == k)
+        return fewest(start, lambda trainings: _design(found, trainings, samples, costs))
+
+    designs = map(with_samples, sorted(numbers))
     possible = [design for design in designs if design is not None]
     return min(possible, key=lambda design: design.seconds or 0.0, default=None)
 

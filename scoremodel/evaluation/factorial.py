@@ -1,7 +1,7 @@
-"""What each of several factors contributes: effects in a two-level full factorial, seen in blocks.
+"""What each of several factors contributes: effects in a two-level full factorial, in pairs of seeds.
 
-Every block, such as a training seed, gives all cells, that is every combination of the factors' low
-and high level. What a block does to all its cells alike drops out of every effect.
+Every training seed with every sampling seed gives all cells, that is every combination of the factors'
+low and high level. What a seed does to all its cells alike drops out of every effect.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
+from scoremodel.evaluation.comparison import Claim, Side, compare
 from scoremodel.evaluation.intervals import holm
 
 __all__ = ["Effect", "effects"]
@@ -25,11 +25,11 @@ class Effect:
 
     Args:
         name: the factor's name, or "A × B".
-        estimate: mean over the blocks, in units of the response.
+        estimate: mean over the seeds, in units of the response.
         low: lower end of the interval.
         high: upper end.
         level: the interval's level.
-        blocks: number of blocks.
+        claim: whether it is of the methods, or of these checkpoints.
         p: of the two-sided test that there is no such effect, as if it were the only one.
         p_holm: the same, of all effects together, see `holm`.
     """
@@ -39,82 +39,75 @@ class Effect:
     low: float
     high: float
     level: float
-    blocks: int
+    claim: Claim
     p: float
     p_holm: float
 
 
 def effects(responses: ArrayLike, factors: Sequence[str], level: float = 0.95) -> list[Effect]:
-    """Return the main effects and two-factor interactions of a full factorial, observed in blocks.
+    """Return the main effects and two-factor interactions of a full factorial, by training and sample.
 
     With each factor's sign s = −1 (low) or +1 (high) in a cell, and the sign of an interaction the
-    product of its factors' signs, block b's contrast is
+    product of its factors' signs, the contrast of training j with sampling seed k is
 
-        c_b = mean of the cells with sign +1 − mean of the cells with sign −1,
+        c_jk = mean of the cells with sign +1 − mean of the cells with sign −1,
 
     so that a main effect is the response's change from low to high, averaged over the other factors,
-    and an interaction half of what one factor's change differs by between the other's levels. The
-    interval is the t-interval of the contrasts over the blocks, as of paired differences:
-
-        c̄ ± t_{B−1} s_c / √B.
-
-    The blocks are the independent observations; the cells of one block need not be. An effect that
-    differs from block to block widens its interval.
+    and an interaction half of what one factor's change differs by between the other's levels. What a
+    seed does to all cells alike drops out. The interval is that of `compare` for a table of paired
+    differences: over trainings and sampling seeds where there are enough of both, else over the
+    sampling seeds of these trainings.
 
     Box, Hunter and Hunter, Statistics for Experimenters, 2nd edition 2005, chapters 4 and 5.
 
     Args:
-        responses: shape (blocks, 2, …, 2), one axis for each factor: 0 is its low level, 1 its high.
+        responses: shape (J, K, 2, …, 2) of J trainings and K sampling seeds, then one axis for each
+            factor: 0 is its low level, 1 its high.
         factors: the factors' names, in the order of the axes.
-        level: of the intervals, in (0, 1).
+        level: of the intervals, in (0.5, 1).
 
     Returns:
         One for each factor, then one for each pair of them.
 
     Raises:
-        ValueError: if the shape is another, a response is not finite, or there are fewer than two
-            blocks.
+        ValueError: if the shape is another, a response is not finite, or as `compare` says.
     """
     observed = np.asarray(responses, float)
-    if not factors or observed.shape[1:] != (2,) * len(factors):
+    if not factors or observed.shape[2:] != (2,) * len(factors):
         raise ValueError(
-            f"{len(factors)} factors need responses of shape (blocks{', 2' * len(factors)}), "
+            f"{len(factors)} factors need responses of shape (J, K{', 2' * len(factors)}), "
             f"got {observed.shape}"
         )
-    if len(observed) < 2:
-        raise ValueError(f"effects need at least 2 blocks, got {len(observed)}")
-    if not np.isfinite(observed).all():
-        raise ValueError("responses must be finite")
+    seeds = tuple(range(observed.shape[0])), tuple(range(observed.shape[1]))
     axes = range(len(factors))
     terms = [*combinations(axes, 1), *combinations(axes, 2)]
-    contrasts = np.stack([_contrasts(observed, term) for term in terms])
-    blocks = len(observed)
-    means = contrasts.mean(1)
-    errors = contrasts.std(1, ddof=1) / np.sqrt(blocks)
-    half = float(stats.t.ppf((1 + level) / 2, blocks - 1)) * errors
-    with np.errstate(divide="ignore"):  # contrasts without spread: certain
-        t = np.divide(np.abs(means), errors, out=np.zeros_like(means), where=means != 0)
-    p = 2 * stats.t.sf(t, blocks - 1)
+    found = []
+    for term in terms:
+        contrasts = _contrasts(observed, term)
+        nothing = Side(np.zeros_like(contrasts), *seeds)
+        found.append(compare(Side(contrasts, *seeds), nothing, level=level))
     return [
         Effect(
             " × ".join(factors[axis] for axis in term),
-            float(means[i]),
-            float(means[i] - half[i]),
-            float(means[i] + half[i]),
+            one.difference,
+            one.low,
+            one.high,
             level,
-            blocks,
-            float(p[i]),
+            one.claim,
+            one.p_value,
             adjusted,
         )
-        for i, (term, adjusted) in enumerate(zip(terms, holm(p), strict=True))
+        for term, one, adjusted in zip(
+            terms, found, holm([one.p_value for one in found]), strict=True
+        )
     ]
 
 
 def _contrasts(observed: NDArray[np.float64], term: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return each block's contrast of the factors whose axes are in `term`."""
-    signs = np.ones(observed.shape[1:])
+    """Return the contrasts of the factors whose axes are in `term`, with shape (J, K)."""
+    signs = np.ones(observed.shape[2:])
     for axis in term:
         shape = [2 if axis == other else 1 for other in range(signs.ndim)]
         signs = signs * np.array([-1.0, 1.0]).reshape(shape)
-    per_block: NDArray[np.float64] = (observed * signs).reshape(len(observed), -1).mean(1) * 2
-    return per_block
+    found: NDArray[np.float64] = (observed * signs).reshape(*observed.shape[:2], -1).mean(2) * 2
+    return found

@@ -11,7 +11,7 @@ from tasks.files.layout import LEDGER, REPORT, TABLE, VERDICT
 from tasks.files.stage import run
 from tasks.results.effects import FACTORS, effects_of
 from tasks.results.gather import gather
-from tasks.results.history import WORKSPACE, records_at
+from tasks.results.history import WORKSPACE, applications_at, records_at
 from tasks.results.reproduce import reproduce
 from tasks.results.rows import (
     PARTS,
@@ -148,9 +148,9 @@ def main(arguments: Sequence[str]) -> None:
         case "compare":
             _show(compare_revisions(given.first, given.second), given.format)
         case "verdict":
-            if len(set(given.models)) not in (0, 2) or not 0 < given.level < 1:
+            if len(set(given.models)) not in (0, 2) or not 0.5 < given.level < 1:
                 raise ValueError(
-                    "verdict: allowed: two different models or none, a level in (0, 1)"
+                    "verdict: allowed: two different models or none, a level in (0.5, 1)"
                 )
             records = records_at(given.at)
             known = {record["model"] for record in records}
@@ -161,7 +161,13 @@ def main(arguments: Sequence[str]) -> None:
                 )
             chosen = [r for r in records if not given.models or r["model"] in given.models]
             chosen.sort(key=lambda r: given.models.index(r["model"]) if given.models else 0)
-            judged = verdicts(chosen, given.metric, given.level, seconds=measured_seconds())
+            judged = verdicts(
+                chosen,
+                given.metric,
+                given.level,
+                seconds=measured_seconds(),
+                applications=applications_at(given.at),
+            )
             print("\n".join([*(one.sentence for one in judged), *details(judged)]))
         case "seeds":
             print(two_way(records_at(given.at), given.metric))

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from scoremodel.evaluation.comparison import SAMPLES, TRAININGS
 from scoremodel.evaluation.factorial import Effect, effects
 
 __all__ = ["FACTORS", "Factor", "effects_of"]
@@ -66,27 +67,27 @@ def effects_of(
 ) -> str:
     """Return the effects on the distance to held-out data, a table for each data set.
 
-    A block is a training seed, with the mean over its sampling seeds; where all cells have one and the
-    same training seed only, a block is a sampling seed, and the effects are of these trainings.
+    They are of the methods, over training seeds and sampling seeds, where there are three of each;
+    else of these checkpoints, over sampling seeds.
 
     Args:
         records: what `evaluate` wrote; those of other models and samplers are not looked at.
         factors: each as `Factor.parse` takes it.
-        level: of the intervals, in (0, 1).
+        level: of the intervals, in (0.5, 1).
 
     Returns:
         Markdown.
 
     Raises:
         ValueError: if the factors do not name one model and one sampler for each cell, a record is
-            missing, two cannot be compared, or there is one block only.
+            missing, two cannot be compared, or there is one sampling seed only.
     """
     parsed = [Factor.parse(text) for text in factors]
     names = [factor.name for factor in parsed]
     if len(set(names)) != len(names):
         raise ValueError(f"--factor: {', '.join(names)}: two have the same name")
-    if not 0 < level < 1:
-        raise ValueError(f"--level: {level:g} is not allowed, allowed: a number in (0, 1)")
+    if not 0.5 < level < 1:
+        raise ValueError(f"--level: {level:g} is not allowed, allowed: a number in (0.5, 1)")
     cells = _cells(records, parsed)
     used = [record for record in records if (record["model"], record["sampler"]) in cells]
     if not used:
@@ -149,7 +150,7 @@ def _section(
 ) -> str:
     """Return one data set's table, with what it is over."""
     responses, over = _responses(dataset, records, cells)
-    found = effects(responses.reshape(-1, *(2,) * len(names)), names, level)
+    found = effects(responses.reshape(*responses.shape[:2], *(2,) * len(names)), names, level)
     first = records[0]
     floor = first["floor"]["value"]
     shown = pd.DataFrame(_rows(found, floor))
@@ -180,7 +181,7 @@ def _rows(found: Sequence[Effect], floor: float) -> Iterator[dict[str, str]]:
 def _responses(
     dataset: str, records: Sequence[dict[str, Any]], cells: Sequence[_Cell]
 ) -> tuple[NDArray[np.float64], str]:
-    """Return the distances with shape (blocks, cells), and what they are over in words."""
+    """Return the distances with shape (J, K, cells), and what they are over in words."""
     held = {(r["model"], r["sampler"], r["train_seed"]): r for r in records}
     seeds = sorted({record["train_seed"] for record in records})
     if missing := [
@@ -211,11 +212,10 @@ def _responses(
         ],
         float,
     )
-    count = values.shape[-1]
-    if len(seeds) > 1:
-        return values.mean(-1), f"{len(seeds)} training seeds ({count} sampling seeds each)"
-    if count < 2:
-        raise ValueError(
-            f"{dataset}: one training seed with one sampling seed is one block, effects take two"
-        )
-    return values[0].T, f"{count} sampling seeds of one training each: these checkpoints only"
+    shape = (len(seeds), values.shape[-1])
+    over = f"{shape[0]} training seed{'s' * (shape[0] > 1)} × {shape[1]} sampling seeds"
+    if shape[1] < 2:
+        raise ValueError(f"{dataset}: one sampling seed, effects take two")
+    enough = shape[0] >= TRAININGS and shape[1] >= SAMPLES
+    of = "the methods" if enough else "these checkpoints only"
+    return np.moveaxis(values, 1, 2), f"{over}: {of}, on these held-out data"

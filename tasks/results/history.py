@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from tasks.files.layout import RECORDS
+from tasks.files.layout import RECORDS, Configuration
 from tasks.results.ledger import read_lock
 
 __all__ = [
@@ -100,6 +100,39 @@ def resolve(name: str) -> str:
         raise ValueError(f"{name!r} is no revision and no experiment") from None
 
 
+def _read_at(name: str) -> list[dict[str, Any]]:
+    """Return all that lies in the records' folder of a revision, an experiment or the workspace."""
+    if name == WORKSPACE:
+        texts = [path.read_text(encoding="utf-8") for path in sorted(RECORDS.glob("[!.]*.json"))]
+    else:
+        commit = resolve(name)
+        listed = git("ls-tree", "-r", "--name-only", commit, f"{RECORDS}/").splitlines()
+        texts = [git("show", f"{commit}:{path}") for path in listed if path.endswith(".json")]
+    if not texts:
+        raise ValueError(f"{name}: has no records in {RECORDS}")
+    return [json.loads(text) for text in texts]
+
+
+def applications_at(name: str) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return what else models were found to do: model's name → application → numbers.
+
+    Args:
+        name: a revision, an experiment, or "workspace".
+
+    Returns:
+        The applications' records.
+
+    Raises:
+        ValueError: if there is no such revision, or it has no records.
+    """
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for record in _read_at(name):
+        if "application" in record:
+            model = Configuration(record["dataset"], record["model"], record["train_seed"])
+            found.setdefault(model.model_name, {})[record["application"]] = record["found"]
+    return found
+
+
 def records_at(name: str) -> list[dict[str, Any]]:
     """Return the records that a revision, an experiment or the workspace holds.
 
@@ -112,15 +145,7 @@ def records_at(name: str) -> list[dict[str, Any]]:
     Raises:
         ValueError: if there is no such revision, or it has no records.
     """
-    if name == WORKSPACE:
-        texts = [path.read_text(encoding="utf-8") for path in sorted(RECORDS.glob("[!.]*.json"))]
-    else:
-        commit = resolve(name)
-        listed = git("ls-tree", "-r", "--name-only", commit, f"{RECORDS}/").splitlines()
-        texts = [git("show", f"{commit}:{path}") for path in listed if path.endswith(".json")]
-    if not texts:
-        raise ValueError(f"{name}: has no records in {RECORDS}")
-    records = [record for record in map(json.loads, texts) if "application" not in record]
+    records = [record for record in _read_at(name) if "application" not in record]
     active = _active(name)
 
     def place(record: dict[str, Any]) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import pandas as pd
 from scoremodel.evaluation.comparison import compare
 from tasks.results.history import commit_time, records_at
 from tasks.results.ledger import read_rows
-from tasks.results.verdict import side
+from tasks.results.verdict import margin_of, side
 
 __all__ = [
     "PARTS",
@@ -134,7 +134,8 @@ def compare_revisions(first: str, second: str) -> pd.DataFrame:
 
     Returns:
         Distances to held-out, second − first with its 95 % interval over sampling seeds, in pairs
-        where both have the same, and what is shown of the second: better, worse, undecided, or the same.
+        where both have the same, and what is shown of the second: better, worse, equivalent, undecided,
+        or the same.
 
     Raises:
         ValueError: if one of them is unknown or has no records.
@@ -158,9 +159,11 @@ def compare_revisions(first: str, second: str) -> pd.DataFrame:
         else:
             row["difference"] = b["held_out"]["mean"] - a["held_out"]["mean"]
             try:
-                found = compare(side([b], "held_out"), side([a], "held_out"))
-            except ValueError:
-                row["shown"] = "no verdict: one sampling seed"
+                found = compare(
+                    side([b], "held_out"), side([a], "held_out"), "checkpoints", margin=margin_of(b)
+                )
+            except ValueError as error:
+                row["shown"] = f"no verdict: {error}"
             else:
                 row |= {"low": found.low, "high": found.high, "shown": found.answer}
         rows.append(row)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -12,7 +13,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scoremodel.evaluation.comparison import TRAININGS, Claim, Comparison, Side, compare
+from scoremodel.evaluation.comparison import (
+    SAMPLES,
+    TRAININGS,
+    Claim,
+    Comparison,
+    Side,
+    compare,
+)
 from scoremodel.evaluation.design import Costs, needed, next_steps
 from scoremodel.evaluation.distance import infinity_is_stable
 from scoremodel.evaluation.intervals import holm
@@ -24,6 +32,7 @@ __all__ = [
     "Verdict",
     "details",
     "headlines",
+    "margin_of",
     "markdown",
     "notes",
     "side",
@@ -37,6 +46,7 @@ JUDGED = ("held_out", "infinity", "kid", "sliced")
 
 _COLUMNS = ("infinity", "kid", "sliced", "precision", "recall", "coverage", "authentic")
 _HOUR = 3600.0
+_METHODS = f"{TRAININGS} training seeds with {SAMPLES} sampling seeds"
 
 Applications = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Model's name → application → what was found."""
@@ -84,16 +94,20 @@ class Verdict:
         if found is None:
             return (
                 f"{where}: no verdict on {first} and {second}: it takes 2 sampling seeds of these "
-                f"checkpoints, or {TRAININGS} training seeds of each model."
+                f"checkpoints, and for the methods {_METHODS}."
             )
         text = f"{where}: {self._claim(found)}: {_difference(found)}, {_worth(found)}."
         text += "".join(f" {self._wider(one)}." for one in self.statements[1:])
         if found.claim == "checkpoints":
-            text += f" A claim about the methods takes {TRAININGS} training seeds."
+            text += f" A claim about the methods takes {_METHODS}."
         if found.answer == "undecided":
             text += f" {self._price(found)}"
-        if against := [name for name, other in self.judges if _opposed(found, other)]:
-            text += f" It depends on the judge: {' and '.join(against)} says the opposite."
+        if against := [
+            f"{'better' if other.answer == 'better' else 'worse'} by {name}"
+            for name, other in self.judges
+            if other.answer in ("better", "worse") and other.answer != found.answer
+        ]:
+            text += f" It depends on the judge: {first} is {' and '.join(against)}."
         return text
 
     def _claim(self, found: Comparison) -> str:
@@ -122,6 +136,8 @@ class Verdict:
         return f"{_scope(found).capitalize()}: {said}, [{_ends(found)}]"
 
     def _price(self, found: Comparison) -> str:
+        if found.error == 0:
+            return "No seed makes a difference between them."
         design = needed(found, self.costs)
         if design is None:
             return "No number of samples or trainings within reach would decide it."
@@ -147,6 +163,8 @@ class Verdict:
         if found is None:
             return None
         parts = found.variances.parts(max(found.trainings), max(found.samples))
+        if found.claim == "checkpoints":  # what trainings vary by is no part of it
+            parts.pop("trainings", None)
         total = sum(parts.values())
         if total == 0:
             return None
@@ -154,7 +172,7 @@ class Verdict:
             f"{name} {value / total:.0%}" for name, value in parts.items()
         )
         if "trainings" not in parts:
-            text += ", trainings not known from one"
+            text += ", of these trainings"
         if self.costs is None:
             return f"{text}."
         steps = next_steps(found, self.costs, _HOUR)
@@ -163,9 +181,8 @@ class Verdict:
             "trainings": f"{design.trainings - max(found.trainings)} more trainings",
             "samples": f"{design.samples - max(found.samples)} more sampling seeds",
         }[best]
-        gain = 1 - design.error / found.error if found.error > 0 else 0.0
-        if best == "samples" and found.claim == "checkpoints" and gain < 0.1:
-            return f"{text}. More samples would hardly narrow it: more held-out data would."
+        if design.error > 0.9 * found.error:
+            return f"{text}. An hour would hardly narrow it, on whatever it is spent."
         return (
             f"{text}. The next hour is best spent on {best}: {more} of each make the standard error "
             f"{design.error:.2g} in place of {found.error:.2g}."
@@ -194,6 +211,10 @@ def duration(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s"
 
 
+def _plural(number: int, name: str) -> str:
+    return f"{number} {name}{'s' * (number != 1)}"
+
+
 def _digits(found: Comparison) -> int:
     half = (found.high - found.low) / 2
     return 3 if half == 0 or not math.isfinite(half) else max(0, 1 - math.floor(math.log10(half)))
@@ -205,10 +226,10 @@ def _ends(found: Comparison) -> str:
 
 def _difference(found: Comparison) -> str:
     kind = "interval at every look" if found.watched else "interval"
-    return (
-        f"difference {found.difference:+.{_digits(found)}f}, {found.level * 100:g} % {kind} "
-        f"[{_ends(found)}]"
-    )
+    said = f"difference {found.difference:+.{_digits(found)}f}"
+    if not math.isfinite(found.high):
+        return f"{said}, no {kind} from so few"
+    return f"{said}, {found.level * 100:g} % {kind} [{_ends(found)}]"
 
 
 def _scope(found: Comparison) -> str:
@@ -218,20 +239,43 @@ def _scope(found: Comparison) -> str:
 
 def _worth(found: Comparison) -> str:
     """Return of what the statement holds, from how many, and what their pairs gained."""
-    of = {
-        "training seeds": " and ".join(dict.fromkeys(map(str, found.trainings))),
-        "sampling seeds": " and ".join(dict.fromkeys(map(str, found.samples))),
-    }
+    counts = {"training seed": found.trainings, "sampling seed": found.samples}
     if max(found.trainings) == 1:
-        del of["training seeds"]
-    counted = " × ".join(f"{number} {name}" for name, number in of.items())
-    if not found.pairs:
-        return f"{_scope(found)}, {counted} of each, which share nothing"
-    return f"{_scope(found)}, in pairs of {counted}: {found.gain:.1f} times narrower than without pairs"
+        del counts["training seed"]
+    counted = {
+        name: _plural(numbers[0], name)
+        if len(set(numbers)) == 1
+        else f"{numbers[0]} and {_plural(numbers[1], name)}"
+        for name, numbers in counts.items()
+    }
+    paired = [said for name, said in counted.items() if f"{name}s" in found.pairs]
+    apart = [said for name, said in counted.items() if f"{name}s" not in found.pairs]
+    text = _scope(found)
+    if paired:
+        text += f", in pairs of {' × '.join(paired)}"
+    if apart:
+        text += f", {'of ' if paired else ''}{' × '.join(apart)} of each" + (
+            "" if found.claim == "checkpoints" and paired else ", which are not the same"
+        )
+    if not paired or found.error == 0 or not math.isfinite(found.high):
+        return text
+    if found.gain < 1:
+        return f"{text}: {1 / found.gain:.1f} times wider than without pairs"
+    return f"{text}: {found.gain:.1f} times narrower than without pairs"
 
 
-def _opposed(found: Comparison, other: Comparison) -> bool:
-    return {found.answer, other.answer} == {"better", "worse"}
+def margin_of(record: Mapping[str, Any]) -> float | None:
+    """Return which differences of the distance do not matter, if the record says so.
+
+    Args:
+        record: what `evaluate` wrote.
+
+    Returns:
+        `evaluation.margin` times the floor of as many samples.
+    """
+    floor, share = record["floor"], record.get("margin")
+    value = floor.get("at_count", floor["value"])
+    return share * value if share is not None and value > 0 else None
 
 
 def side(records: Sequence[Mapping[str, Any]], metric: str) -> Side:
@@ -243,13 +287,25 @@ def side(records: Sequence[Mapping[str, Any]], metric: str) -> Side:
 
     Returns:
         The side; training seeds and sampling seeds are shared with whoever has the same ones.
+
+    Raises:
+        ValueError: if a record has no such metric, or has other sampling seeds than the first.
     """
-    found = [record[metric] if metric in record else record["panel"][metric] for record in records]
+    seeds = records[0]["sampling_seeds"]
+    found = []
+    for record in records:
+        name = f"{record['model']}, {record['sampler']}, training seed {record['train_seed']}"
+        value = record.get(metric) or (record.get("panel") or {}).get(metric)
+        if value is None:
+            raise ValueError(f"{name}: the record has no {metric}")
+        if record["sampling_seeds"] != seeds:
+            raise ValueError(f"{name}: sampling seeds {record['sampling_seeds']}, others {seeds}")
+        found.append(value)
     replicates = [record.get("resampled", {}).get(metric) for record in records]
     return Side(
         np.array([one["by_seed"] for one in found]),
         tuple(record["train_seed"] for record in records),
-        tuple(records[0]["sampling_seeds"]),
+        tuple(seeds),
         None if None in replicates else np.array(replicates),
     )
 
@@ -259,46 +315,50 @@ def _statements(
 ) -> Iterator[Comparison]:
     """Yield what can be said, the statement to quote first."""
     resampled = all(one.resampled is not None for one in sides)
-    claims: list[tuple[Claim, bool]] = [("checkpoints", False), ("checkpoints", True)]
-    if min(len(one.values) for one in sides) >= TRAININGS:
-        claims = [("methods", False), ("methods", True)]
-    for claim, population in claims:
-        if population and not resampled:
-            continue
-        try:
-            yield compare(sides[0], sides[1], claim, population, margin, level, watched)
-        except ValueError:  # a single sampling seed
-            return
+    if min(one.values.shape[1] for one in sides) < 2:
+        return
+    for population in (False, True)[: 1 + resampled]:
+        yield compare(sides[0], sides[1], None, population, margin, level, watched)
 
 
 def _judges(
     sides: Sequence[Sequence[dict[str, Any]]],
     metric: str,
+    claim: Claim,
+    level: float,
+    watched: bool,
     applications: Applications | None,
-) -> Iterator[tuple[str, Side, Side]]:
-    """Yield the other judges that both sides were put before."""
-    first, second = sides
-    read = labels()
-    for name in JUDGED:
-        stable = name != "infinity" or infinity_is_stable(first[0]["count"], first[0]["width"])
-        if name != metric and stable and all(name in record for record in (*first, *second)):
-            yield read[f"{name}_mean"], side(first, name), side(second, name)
-    panel = [record.get("panel") or {} for record in (*first, *second)]
-    for name in panel[0]:
-        if all(name in one for one in panel):
-            yield name, side(first, name), side(second, name)
+) -> Iterator[tuple[str, Comparison]]:
+    """Yield what other judges say that both sides were put before; one that cannot be is left out."""
+    every = [record for one in sides for record in one]
+    names = {name: labels()[f"{name}_mean"] for name in JUDGED if name != metric}
+    if not _infinity_judges(every[0]):
+        names.pop("infinity", None)
+    names |= {name: name for name in every[0].get("panel") or {}}
+    for name, label in names.items():
+        with suppress(ValueError):
+            first, second = (side(one, name) for one in sides)
+            yield label, compare(first, second, claim, False, None, level, watched)
     images = [[_images(record, applications) for record in one] for one in sides]
-    if all(
-        one is not None and len(one) == len(images[0][0] or ()) for row in images for one in row
-    ):
-        tables = [np.array(row, dtype=float) for row in images]
-        names = tuple(range(tables[0].shape[1]))
-        seeds = [tuple(record["train_seed"] for record in one) for one in sides]
-        yield (
-            "bits/dim",
-            Side(tables[0], seeds[0], names),
-            Side(tables[1], seeds[1], names),
-        )
+    if all(row and None not in row for row in images):
+        with suppress(ValueError):  # of other numbers of images
+            first, second = (_of_images(row, one) for row, one in zip(images, sides, strict=True))
+            yield (
+                "bits/dim by held-out image",
+                compare(first, second, claim, False, None, level, watched),
+            )
+
+
+def _infinity_judges(record: Mapping[str, Any]) -> bool:
+    """Return whether there are enough samples for FD∞; of an old record that is not known."""
+    return "width" in record and infinity_is_stable(record["count"], record["width"])
+
+
+def _of_images(bits: Sequence[Any], records: Sequence[Mapping[str, Any]]) -> Side:
+    """Return a side whose columns are held-out images, which both sides share."""
+    values = np.array(bits, dtype=float)
+    seeds = tuple(record["train_seed"] for record in records)
+    return Side(values, seeds, tuple(range(values.shape[1])))
 
 
 def _images(record: Mapping[str, Any], applications: Applications | None) -> list[float] | None:
@@ -321,7 +381,7 @@ def _costs(
             return None
         training += float(np.mean(trained))
         samples += float(np.mean(sampled)) * records[0]["count"] / 1000
-    return Costs(training, samples)
+    return Costs(training, samples) if samples > 0 else None
 
 
 def _configuration(record: Mapping[str, Any]) -> Configuration:
@@ -369,17 +429,14 @@ def verdicts(
             sides = [models[name] for name in pair]
             _check(sides, f"{dataset}, {sampler}: {pair[0]} and {pair[1]}", metric)
             one = sides[0][0]
-            margin = one.get("margin") if metric == "held_out" else None
             floor = one["floor"].get("at_count", one["floor"]["value"])
-            scale = None if margin is None else margin * floor
-            statements = tuple(
-                _statements([side(records, metric) for records in sides], scale, level, watched)
-            )
-            claim = statements[0].claim if statements else None
-            judges = tuple(
-                (name, compare(first, second, claim, False, None, level, watched))
-                for name, first, second in _judges(sides, metric, applications)
-                if claim is not None
+            scale = margin_of(one) if metric == "held_out" else None
+            measured = [side(records, metric) for records in sides]
+            statements = tuple(_statements(measured, scale, level, watched))
+            judges = (
+                tuple(_judges(sides, metric, statements[0].claim, level, watched, applications))
+                if statements
+                else ()
             )
             shown = {
                 "held_out": one["metric"],
@@ -394,8 +451,8 @@ def verdicts(
                     shown,
                     (pair[0], pair[1]),
                     floor if metric == "held_out" else None,
-                    one["gaussian"].get(metric, {}).get("mean"),
-                    margin,
+                    ((one.get("gaussian") or {}).get(metric) or {}).get("mean"),
+                    one.get("margin") if scale is not None else None,
                     statements,
                     judges,
                     _costs(sides, seconds),
@@ -416,26 +473,26 @@ def _check(sides: Sequence[Sequence[dict[str, Any]]], who: str, metric: str) -> 
             f"{who} cannot be compared, they were judged by {' and '.join(sorted(how))}"
         )
     for record in every:
-        if metric == "infinity" and not infinity_is_stable(record["count"], record["width"]):
+        if metric == "infinity" and not _infinity_judges(record):
             raise ValueError(
                 f"{who} cannot be compared by FD∞, which is too small for {record['count']} samples "
-                f"of {record['width']} features"
+                f"of {record.get('width', 'an unknown number of')} features"
             )
 
 
-def together(found: Sequence[Verdict], level: float = 0.95) -> str | None:
-    """Return what holds of all verdicts at once, by Holm's method; None of fewer than two.
+def together(found: Sequence[Verdict]) -> str | None:
+    """Return what holds of all verdicts at once, by Holm's method, at their own level.
 
     Args:
-        found: verdicts.
-        level: the probability that all that is said to differ does.
+        found: verdicts; None is said of fewer than two, or of those that are watched.
 
     Returns:
         One sentence.
     """
     judged = [(one, one.headline) for one in found if one.headline is not None]
-    if len(judged) < 2:
+    if len(judged) < 2 or any(headline.watched for _, headline in judged):
         return None
+    level = judged[0][1].level
     adjusted = holm([headline.p_value for _, headline in judged])
     shown = [
         f"{one.models[0]} is {'better' if headline.difference < 0 else 'worse'} than "
@@ -578,7 +635,7 @@ def markdown(
             "",
             f"*{record['metric']}, N = {record['count']}, {len(record['sampling_seeds'])} sampling "
             "seeds; ± is the standard deviation over training seeds, of a single one over sampling "
-            "seeds. Real data of the same number are the floor.*",
+            f"seeds. The floor is of {floor['count']} real data.*",
         ]
     said = [
         f"- {dataset}, {note}."

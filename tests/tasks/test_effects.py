@@ -113,8 +113,9 @@ def test_a_recipe_s_models_differ_in_the_sde_alone_and_the_sdes_are_song_s() -> 
 def test_effects_are_those_planted_in_the_records(here: Callable[..., str]) -> None:
     text = here()
     assert text.startswith(
-        "digits, FD (classifier 0123abcd), N = 448, over 3 training seeds (3 sampling seeds each); "
-        "the floor is 0.5. Each factor from its first level to its second: sde=ve,ve_2021/vp,vp_2021;"
+        "digits, FD (classifier 0123abcd), N = 448, over 3 training seeds × 3 sampling seeds: the "
+        "methods, on these held-out data; the floor is 0.5. Each factor from its first level to its "
+        "second: sde=ve,ve_2021/vp,vp_2021;"
     )
     found = table(text)
     assert list(found) == [
@@ -169,7 +170,7 @@ def test_one_training_seed_s_blocks_are_its_sampling_seeds() -> None:
             value + sign * 0.05 * seed for seed, value in enumerate(one["held_out"]["by_seed"])
         ]
     text = effects_of(records)
-    assert "over 3 sampling seeds of one training each: these checkpoints only" in text
+    assert "over 1 training seed × 3 sampling seeds: these checkpoints only" in text
     assert table(text)["recipe"][0] == "+0.74"  # 0.64 + 0.1 · mean of 0, 1, 2
     half = stats.t.ppf(0.975, 2) * 0.1 / np.sqrt(3)
     assert table(text)["recipe"][1] == f"[{0.74 - half:+.2f}, {0.74 + half:+.2f}]"
@@ -193,7 +194,7 @@ def without(model: str, sampler: str, seed: int) -> list[dict[str, Any]]:
          r"cannot be compared, .* of 100 samples .* and .* of 448 samples"),
         ([record(*cell, 0, sampling_seeds=[0], held_out={"by_seed": [1.0]})
           for cell in product(MODELS, SAMPLERS)], FACTORS,
-         "one training seed with one sampling seed is one block"),
+         "one sampling seed, effects take two"),
         (factorial(), ["sde=ve,ve_2021/vp,vp_2021"],
          "a cell must have one model, sde=ve,ve_2021 has ve, ve_2021"),
         (factorial(), ["sde=ve/vp"],

@@ -43,7 +43,8 @@ def test_one_training_seed_speaks_of_checkpoints_in_pairs_of_sampling_seeds() ->
         "digits, heun, FD (classifier 0123abcd): ve (1.00 ± 0.10) is better than vp "
         f"(2.003 ± 0.095): difference -1.003, 95 % interval [{ends.low:+.3f}, {ends.high:+.3f}], these "
         f"checkpoints on these held-out data, in pairs of 3 sampling seeds: {gain:.1f} times narrower "
-        "than without pairs. A claim about the methods takes 3 training seeds."
+        "than without pairs. A claim about the methods takes 3 training seeds with 3 "
+        "sampling seeds."
     )
     assert found.margin == 0.1
     assert found.floor == 0.7
@@ -54,7 +55,7 @@ def test_other_sampling_seeds_are_no_pairs() -> None:
     ends = stats.ttest_ind(VE, VP, equal_var=False).confidence_interval()
     assert found.headline is not None
     assert (found.headline.low, found.headline.high) == pytest.approx((ends.low, ends.high))
-    assert "3 sampling seeds of each, which share nothing" in found.sentence
+    assert "3 sampling seeds of each, which are not the same" in found.sentence
 
 
 def test_equivalence_is_within_a_part_of_the_floor() -> None:
@@ -105,7 +106,7 @@ def test_replicates_of_the_held_out_rows_widen_a_claim_about_all_such_data() -> 
     known = here.error**2 + np.var(0.3 * (noise[0] - noise[1]), ddof=1)
     assert anywhere.error**2 == pytest.approx(known)
     assert "These checkpoints on all such data: ve is better" in found.sentence
-    assert "samples 0%, held-out data 100%, trainings not known from one" in str(found.budget)
+    assert "samples 0%, held-out data 100%, of these trainings" in str(found.budget)
 
 
 def test_another_judge_that_says_the_opposite_is_named() -> None:
@@ -115,8 +116,46 @@ def test_another_judge_that_says_the_opposite_is_named() -> None:
     (found,) = verdicts([ve, vp])
     assert [name for name, _ in found.judges] == ["KID", panel]
     assert [one.answer for _, one in found.judges] == ["worse", "better"]
-    assert "It depends on the judge: KID says the opposite." in found.sentence
+    assert "It depends on the judge: ve is worse by KID." in found.sentence
     assert f"{panel}: ve is better" in str(found.judged)
+
+
+def test_the_sentence_says_what_is_paired() -> None:
+    draw = np.random.default_rng(3)
+
+    def trained(model: str, seeds: range) -> list[dict[str, Any]]:
+        return [record(model, list(1 + 0.1 * draw.standard_normal(4)), seed) for seed in seeds]
+
+    def said(first: range, second: range) -> str:
+        return verdicts([*trained("ve", first), *trained("vp", second)])[0].sentence
+
+    assert "in pairs of 4 sampling seeds, of 3 training seeds of each, which are not the same" in (
+        said(range(3), range(3, 6))
+    )
+    assert "in pairs of 4 sampling seeds, of 3 and 5 training seeds of each" in (
+        said(range(3), range(5))
+    )
+    assert "in pairs of 4 sampling seeds, of 2 training seeds of each:" in said(range(2), range(2))
+
+
+def test_old_records_and_damaged_judges_do_not_stop_the_verdict() -> None:
+    old = [
+        {
+            key: value
+            for key, value in record(model, values).items()
+            if key not in ("margin", "width")
+        }
+        for model, values in (("ve", VE), ("vp", VP))
+    ]
+    (found,) = verdicts([one | {"kid": {"by_seed": [1.0, float("nan"), 2.0]}} for one in old])
+    assert found.judges == ()
+    assert found.margin is None
+    assert found.headline is not None
+    with pytest.raises(ValueError, match="ve, heun, training seed 0: the record has no sliced"):
+        verdicts(old, metric="sliced")
+    mixed = [record("ve", VE), record("ve", VE, 1, sampling_seeds=[7, 8, 9]), record("vp", VP)]
+    with pytest.raises(ValueError, match=r"training seed 1: sampling seeds \[7, 8, 9\], others"):
+        verdicts(mixed)
 
 
 def test_likelihoods_are_compared_in_pairs_of_images() -> None:
@@ -128,7 +167,7 @@ def test_likelihoods_are_compared_in_pairs_of_images() -> None:
     }
     (verdict,) = verdicts([record("ve", VE), record("vp", VP)], applications=found)
     (name, likelihood) = verdict.judges[-1]
-    assert (name, likelihood.answer) == ("bits/dim", "better")
+    assert (name, likelihood.answer) == ("bits/dim by held-out image", "better")
     assert likelihood.gain > 20
 
 

@@ -56,8 +56,8 @@ def unknown(found: Comparison) -> dict[str, str]:
     said = {}
     if not found.variances.trainings:
         said["trainings"] = "not known from one training seed"
-    if min(found.samples) < 2:
-        said["samples"] = "not known from one sampling seed"
+    elif found.claim == "checkpoints":
+        said["trainings"] = "no part of what is said of these checkpoints"
     if found.variances.held_out is None:
         said["held-out data"] = "not known, nothing was resampled"
     return said
