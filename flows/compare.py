@@ -104,7 +104,11 @@ def compare(
                 _measure(root, said, stop, trials)
                 took = measured_seconds()
                 found = verdicts(
-                    records_at(name), metric, level, False, took, applications_at(name)
+                    records_at(name),
+                    metric,
+                    level,
+                    seconds=took,
+                    applications=applications_at(name),
                 )
                 sentences = [one.sentence for one in found]
                 _publish(root, name, values, sentences)
@@ -258,7 +262,12 @@ class _Growing:
             question.write(self.path)
         measured = measured_seconds()
         found = verdicts(
-            records_at(name), self.metric, self.level, True, measured, applications_at(name)
+            records_at(name),
+            self.metric,
+            self.level,
+            watched=True,
+            seconds=measured,
+            applications=applications_at(name),
         )
         if name not in {one.experiment for one in question.rounds}:
             beyond = 0.0

@@ -70,7 +70,12 @@ class Workspace:
         params["models"]["vp"]["network"] = {"unet": {"width": 8}}
         params["samplers"]["heun"]["steps"] = 3
         params["samplers"]["euler_maruyama"]["steps"] = 4
-        params["evaluation"] |= {"count": 100, "floor_repeats": 3, "batch_size": 64}
+        params["evaluation"] |= {
+            "count": 100,
+            "sampling_seeds": [0, 1, 2],
+            "floor_repeats": 3,
+            "batch_size": 64,
+        }
         params["evaluation"]["extractor"]["epochs"] = 2
         workspace.write_params(params)
         for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "tiny"]):

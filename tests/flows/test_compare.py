@@ -50,6 +50,7 @@ class Lab:
             "measured_seconds": dict,
             "named": lambda prefix, values, root: {json.dumps(one): one for one in values},
             "records_at": lambda name: self.known[name],
+            "applications_at": lambda _: {},
             "verdicts": self.verdicts,
         }.items():
             monkeypatch.setattr(comparing, name, value)

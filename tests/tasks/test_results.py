@@ -79,6 +79,7 @@ def test_a_new_row_s_inputs_are_what_params_yaml_and_the_modules_say(finished: W
     machine = {"threads", "device", "tf32", "deterministic", "seed"}
     blocks = {"datasets.digits", "models.vp", "samplers.heun"}
     assert set(said) == machine | blocks | {f"evaluation.{key}" for key in judged}
+    params["evaluation"]["extractor"] = {"kind": "shipped", "name": "digits"}  # what `auto` is here
     for key in judged:
         assert said[f"evaluation.{key}"] == params["evaluation"][key]
     assert said["models.vp"]["training"]["steps"] == 6

@@ -244,12 +244,15 @@ def test_another_run_does_not_go_on_from_this_one_s_state(
     assert {path.parent for path in states(workspace)} == {folder}
 
 
-@pytest.mark.parametrize(("stage", "folder"), [("sample", "samples"), ("features", "features")])
+@pytest.mark.parametrize(
+    ("stage", "folder", "chunks"), [("sample", "samples", 12), ("features", "features", 36)]
+)
 def test_sampling_and_features_go_on_by_finished_chunk(
-    copied: Workspace, stages: Nursery, stage: str, folder: str
+    copied: Workspace, stages: Nursery, stage: str, folder: str, chunks: int
 ) -> None:
+    """Four of 100 samples for each of three seeds; features by the judge and a panel of two."""
     params = copied.params()
-    params["evaluation"]["batch_size"] = 32  # of 100: four chunks for each of three seeds
+    params["evaluation"]["batch_size"] = 32
     copied.write_params(params)
     copied.dvc("repro", "--single-item", "check")
     made = copied.root / f"artifacts/{folder}/digits-vp-0-heun.npz"
@@ -259,7 +262,7 @@ def test_sampling_and_features_go_on_by_finished_chunk(
         return int(said.split("made ")[-1].split()[0])
 
     counted = f"AFTER, NUMBER = 0, 0\n{COUNTED}"
-    assert parts(stages.run(*command, before=counted, where=copied)) == 12
+    assert parts(stages.run(*command, before=counted, where=copied)) == chunks
     whole = made.read_bytes()
     for number, status in ((signal.SIGTERM, 143), (signal.SIGKILL, -9)):
         made.unlink()
@@ -271,7 +274,7 @@ def test_sampling_and_features_go_on_by_finished_chunk(
         assert not made.exists()
         shutil.rmtree(copied.root / "kept", ignore_errors=True)
         shutil.copytree(copied.root / ".scoremodel", copied.root / "kept")
-        assert parts(stages.run(*command, before=counted, where=copied)) == 7
+        assert parts(stages.run(*command, before=counted, where=copied)) == chunks - 5
         assert made.read_bytes() == whole
         assert list((copied.root / ".scoremodel/state").glob(f"{folder}-*/*")) == []
     # After an edit it is other work, which begins at its first part.
@@ -283,7 +286,7 @@ def test_sampling_and_features_go_on_by_finished_chunk(
         f"{counted}\nimport runpy\nsys.argv[:] = {list(command)}\n"
         f"runpy.run_module('tasks.{stage}', run_name='__main__', alter_sys=True)"
     )
-    assert parts(copied.python("-c", edited)) == 12
+    assert parts(copied.python("-c", edited)) == chunks
 
 
 def test_samples_that_are_not_finite_are_counted_and_not_written(
