@@ -101,7 +101,11 @@ class Lab:
     def ask(
         self, budget: float, train_seeds: tuple[int, ...] = (0,), of: Claim | None = None
     ) -> list[str]:
-        values = {"active.models": ["ve", "vp"], "active.train_seeds": list(train_seeds)}
+        values = {
+            "active.models": ["ve", "vp"],
+            "active.train_seeds": list(train_seeds),
+            "evaluation.sampling_seeds": [0, 1, 2],
+        }
         growing = comparing._Growing(
             self.folder, {}, threading.Event(), values, "held_out", 0.95, of
         )
