@@ -101,5 +101,5 @@ def test_a_comparison_ends_with_the_verdict_and_leaves_params_alone(site: Site) 
     said = site.python(*command, "--samplers", "heun")
     assert (site.workspace.root / "params.yaml").read_text() == before
     (sentence,) = {line for line in said.splitlines() if line.startswith("digits, heun, FD")}
-    assert "over 3 training seeds of each" in sentence
+    assert "in pairs of 3 training seeds × 3 sampling seeds" in sentence
     assert Path(site.workspace.root / "results/ledger").is_dir()
