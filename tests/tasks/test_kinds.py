@@ -46,7 +46,7 @@ def test_inception_from_a_file_judges_and_is_reproduced(copied: Workspace) -> No
     copied.dvc("repro")
     record = json.loads((copied.root / "results/records/digits-vp-0-heun.json").read_text())
     assert record["metric"].startswith("FID (clean-fid clean, ")
-    real = load_extractor(copied.root / "artifacts/extractors/digits.safetensors")
+    real = load_extractor(copied.root / "artifacts/extractors/digits/judge.safetensors")
     held_out = read_rows(copied.root / "artifacts/data/digits/arrays")["held_out"]
     features = np.load(copied.root / "artifacts/features/digits.npz")["held_out"]
     again = real.features(torch.from_numpy(np.array(held_out[:4]))).numpy()
@@ -94,7 +94,7 @@ def test_chains_and_classes_go_through_the_pipeline(copied: Workspace) -> None:
     assert nfe == {"ncsn": 4 * 2 + 1, "ddpm": 3, "vp_classes": 3}
 
     assert records["ncsn"]["agreement"] is None
-    classifier = load_extractor(copied.root / "artifacts/extractors/digits.safetensors")
+    classifier = load_extractor(copied.root / "artifacts/extractors/digits/judge.safetensors")
     assert isinstance(classifier, Classifier)
     counts = np.bincount(arrays["train_labels"]).tolist()
     labels = draw_labels(counts, 100, 0)

@@ -127,7 +127,7 @@ def test_one_sampling_seed_of_few_samples_is_said_to_be_so(copied: Workspace) ->
     assert known["held_out"]["std"] is None
     assert known["warnings"] == ["40 samples do not determine the covariance of 64 features"]
     verdict = (copied.root / "results/verdict.md").read_text()
-    assert "train seed 0: 40 samples do not determine the covariance of 64 features." in verdict
+    assert "digits, all: 40 samples do not determine the covariance of 64 features." in verdict
     assert f"vp is at {known['held_out']['mean']:.4g}, real data are at" in verdict
     assert results(copied, "verdict") == ""
     assert "allowed: two different models" in results(copied, "verdict", "vp", "vp", status=2)
