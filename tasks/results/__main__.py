@@ -168,7 +168,8 @@ def main(arguments: Sequence[str]) -> None:
                 seconds=measured_seconds(),
                 applications=applications_at(given.at),
             )
-            print("\n".join([*(one.sentence for one in judged), *details(judged)]))
+            for line in (*(one.sentence for one in judged), *details(judged)):
+                print(line)
         case "seeds":
             print(two_way(records_at(given.at), given.metric))
         case "effects":
