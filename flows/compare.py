@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from filelock import FileLock, Timeout
 from prefect import flow, get_run_logger
@@ -29,12 +29,10 @@ from tasks.files.hashes import content_hash
 from tasks.files.layout import VERDICT, Configuration
 from tasks.results.history import applications_at, experiments, records_at
 from tasks.results.rows import measured_seconds
-from tasks.results.verdict import Verdict, verdicts
+from tasks.results.verdict import Metric, Verdict, verdicts
 from tasks.sample import KEPT
 
-__all__ = ["Metric", "compare"]
-
-Metric = Literal["held_out", "infinity", "kid", "sliced"]
+__all__ = ["compare"]
 
 _ROUNDS = Path(".scoremodel/compare")
 

@@ -6,10 +6,11 @@ import argparse
 import json
 from typing import Any, get_args
 
-from flows.compare import Metric, compare
+from flows.compare import compare
 from flows.run import finish
 from flows.sweep import sweep
 from scoremodel.evaluation.comparison import Claim
+from tasks.results.verdict import JUDGED
 
 __all__ = ["main"]
 
@@ -30,7 +31,7 @@ def main() -> None:
     comparing.add_argument("--train-seeds", nargs="+", type=int, default=[0, 1, 2])
     comparing.add_argument("--datasets", nargs="+")
     comparing.add_argument("--samplers", nargs="+")
-    comparing.add_argument("--metric", choices=get_args(Metric), default="held_out")
+    comparing.add_argument("--metric", choices=JUDGED, default="held_out")
     comparing.add_argument("--level", type=float, default=0.95)
     comparing.add_argument(
         "--until-decided", action="store_true", help="observe more until the verdict decides"

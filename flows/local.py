@@ -23,7 +23,17 @@ from flows.clones import workspaces
 from flows.graph import StageNode
 from flows.progress import Progress
 
-__all__ = ["Done", "Job", "StageFailedError", "cores", "gpus", "killed", "one_gpu", "run_stage"]
+__all__ = [
+    "Done",
+    "Job",
+    "StageFailedError",
+    "cores",
+    "failures_of",
+    "gpus",
+    "killed",
+    "one_gpu",
+    "run_stage",
+]
 
 
 class StageFailedError(RuntimeError):
@@ -161,6 +171,28 @@ def killed(task: Any, run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001
     return isinstance(state.result(raise_on_failure=False), StageKilledError)
 
 
+@contextmanager
+def failures_of(name: str) -> Iterator[None]:
+    """Say of DVC's failures what they are of; one whose process was killed can be tried again.
+
+    Args:
+        name: a stage's or an experiment's.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        StageKilledError: if the process was killed from outside.
+        StageFailedError: if DVC reports an error or the deadline passes.
+    """
+    try:
+        yield
+    except StageKilledError as error:
+        raise StageKilledError(f"{name}: {error}") from None
+    except DvcFailedError as error:
+        raise StageFailedError(f"{name}: {error}") from None
+
+
 @task(name="stage", task_run_name="{stage} · {revision}", cache_policy=NO_CACHE)
 def run_stage(stage: str, revision: str, job: Job) -> Done:
     """Run one stage through DVC, its lines in the log.
@@ -182,21 +214,20 @@ def run_stage(stage: str, revision: str, job: Job) -> Done:
     arguments = ["repro", "--single-item", *["--pull"] * job.pull, *["--force"] * job.force, stage]
     began = time.monotonic()
     shown = job.follow or Progress(stage, revision)
-    with _optional(shown, entered=job.follow is not None), _gpu(job, logger.info) as environment:
-        try:
-            child = run_dvc(
-                arguments,
-                job.root,
-                logger.info,
-                stop=job.stop,
-                timeout=job.node.timeout,
-                environment=environment,
-                watch=shown.follow,
-            )
-        except StageKilledError as error:
-            raise StageKilledError(f"{stage}: {error}") from None
-        except DvcFailedError as error:
-            raise StageFailedError(f"{stage}: {error}") from None
+    with (
+        _optional(shown, entered=job.follow is not None),
+        _gpu(job, logger.info) as environment,
+        failures_of(stage),
+    ):
+        child = run_dvc(
+            arguments,
+            job.root,
+            logger.info,
+            stop=job.stop,
+            timeout=job.node.timeout,
+            environment=environment,
+            watch=shown.follow,
+        )
     return Done(stage, child.outcome(stage), time.monotonic() - began)
 
 

@@ -15,10 +15,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, as_completed
 
 from flows.artifacts import publish_summary, publish_table
-from flows.child import DvcFailedError, Say, StageKilledError, run_dvc
+from flows.child import Say, run_dvc
 from flows.clones import commit_results, default_remote, git, head
 from flows.graph import StageNode, stage_graph
-from flows.local import Done, StageFailedError, killed, one_gpu
+from flows.local import Done, StageFailedError, failures_of, killed, one_gpu
 from flows.parameters import Configurations, as_overrides, overridden
 from flows.pipeline import schedule
 from flows.progress import Progress
@@ -66,20 +66,16 @@ def run_experiment(name: str, revision: str, trial: _Trial) -> Done:
     with (
         Progress(name, revision) as progress,
         _gpu(trial, logger.info) as environment,
+        failures_of(name),
     ):
-        try:
-            run_dvc(
-                arguments,
-                trial.root,
-                logger.info,
-                stop=trial.stop,
-                environment=environment,
-                watch=progress.follow,
-            )
-        except StageKilledError as error:
-            raise StageKilledError(f"{name}: {error}") from None
-        except DvcFailedError as error:
-            raise StageFailedError(f"{name}: {error}") from None
+        run_dvc(
+            arguments,
+            trial.root,
+            logger.info,
+            stop=trial.stop,
+            environment=environment,
+            watch=progress.follow,
+        )
     return Done(name, "ran", time.monotonic() - began)
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from scoremodel.evaluation.intervals import multiplier
+from scoremodel.evaluation.intervals import multiplier, satterthwaite
 
 __all__ = ["SAMPLES", "TRAININGS", "Answer", "Claim", "Comparison", "Side", "Variances", "compare"]
 
@@ -161,8 +161,21 @@ class Comparison:
     @property
     def freedom(self) -> float:
         """Satterthwaite's degrees of freedom of the standard error."""
-        squares = sum(error**4 / freedom for error, freedom in self.parts)
-        return self.error**4 / squares if squares > 0 else self.parts[0][1]
+        return satterthwaite([(error**2, freedom) for error, freedom in self.parts])[1]
+
+    @property
+    def sources(self) -> dict[str, float]:
+        """Source → its part of the variance, of those that are known and that the claim is about."""
+        found = self.variances.parts(max(self.trainings), max(self.samples))
+        if self.claim == "checkpoints":
+            found.pop("trainings", None)
+        return found
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Source → its share of the variance, which sum to 1; none if nothing varies."""
+        total = sum(self.sources.values())
+        return {name: value / total for name, value in self.sources.items()} if total > 0 else {}
 
     def interval(self, level: float | None = None) -> tuple[float, float]:
         """Return the ends of the interval at a level, its own by default.
@@ -298,11 +311,9 @@ def _sum(parts: list[_Part]) -> float:
 
 
 def _total(parts: list[_Part]) -> tuple[float, float]:
-    """Return the sum, and Satterthwaite's degrees of freedom (1946), at least the least of the parts'."""
-    total = _sum(parts)
-    squares = sum(part.value**2 / part.freedom for part in parts)
-    least = min(part.freedom for part in parts)
-    return total, max(total**2 / squares, least) if squares > 0 else least
+    """Return the standard error of parts that sum up, and its degrees of freedom."""
+    variance, freedom = satterthwaite([(part.value, part.freedom) for part in parts])
+    return math.sqrt(variance), freedom
 
 
 def _parts(tables: _Tables, claim: Claim) -> list[_Part]:
@@ -403,10 +414,7 @@ def compare(
         raise ValueError("a statement about all such data needs resampled values of both sides")
     tables = _Tables(first, second, paired=True)
     parts, apart = (
-        tuple(
-            (math.sqrt(variance), freedom)
-            for variance, freedom in (_total(_parts(one, claim)), *map(_total, held_out))
-        )
+        (_total(_parts(one, claim)), *map(_total, held_out))
         for one in (tables, _Tables(first, second, paired=False))
     )
     names = {"training seeds": tables.rows and claim == "methods", "sampling seeds": tables.columns}

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from scoremodel.evaluation.comparison import Comparison
-from scoremodel.evaluation.intervals import multiplier
+from scoremodel.evaluation.intervals import multiplier, satterthwaite
 
 __all__ = ["Costs", "Design", "chance_to_decide", "needed", "next_steps"]
 
@@ -60,15 +60,12 @@ def _design(found: Comparison, trainings: int, samples: int, costs: Costs | None
         parts += [(value / (trainings * samples), samples - 1) for value in of.both]
     if found.population and of.held_out is not None:
         parts.append((of.held_out, np.inf))
-    parts = [(value, freedom) for value, freedom in parts if freedom > 0]
-    variance = sum(value for value, _ in parts)
-    squares = sum(value**2 / freedom for value, freedom in parts)
-    freedom = variance**2 / squares if squares > 0 else np.inf
+    variance, freedom = satterthwaite(parts)
     seconds = None
     if costs is not None:
         more = trainings * samples - had[0] * had[1]
         seconds = (trainings - had[0]) * costs.training + more * costs.samples
-    return Design(trainings, samples, float(np.sqrt(variance)), float(freedom), seconds)
+    return Design(trainings, samples, float(np.sqrt(variance)), freedom, seconds)
 
 
 def _noncentral_t(t: float, freedom: float, noncentrality: float) -> float:

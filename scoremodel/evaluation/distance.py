@@ -18,6 +18,7 @@ __all__ = [
     "Floor",
     "Moments",
     "check_features",
+    "check_widths",
     "frechet_distance",
     "frechet_infinity",
     "infinity_is_stable",
@@ -59,6 +60,20 @@ def check_features(rows: Features, name: str = "features") -> None:
         raise ValueError(
             f"{name}: all {len(rows)} rows are equal, so they have no spread to compare"
         )
+
+
+def check_widths(first: int, second: int) -> None:
+    """Refuse features that two extractors made.
+
+    Args:
+        first: the width D of one set of features.
+        second: the other's.
+
+    Raises:
+        ValueError: if they differ.
+    """
+    if first != second:
+        raise ValueError(f"features of different width: {first} and {second}")
 
 
 @dataclass(frozen=True)
@@ -145,10 +160,7 @@ def frechet_distance(a: Features | Moments, b: Features | Moments) -> float:
     """
     first = a if isinstance(a, Moments) else moments(a, "the first set of features")
     second = b if isinstance(b, Moments) else moments(b, "the second set of features")
-    if first.mean.shape != second.mean.shape:
-        raise ValueError(
-            f"features of different width: {first.mean.shape[0]} and {second.mean.shape[0]}"
-        )
+    check_widths(len(first.mean), len(second.mean))
     between = float(np.square(first.mean - second.mean).sum())
     own = float(np.trace(first.covariance) + np.trace(second.covariance))
     return max(between + own - 2 * _root_trace(first, second), 0.0)
@@ -229,10 +241,9 @@ def sliced_distance(a: Features, b: Features, seed: int) -> float:
     Raises:
         ValueError: if the widths differ, or as `check_features` says.
     """
-    for rows, name in ((a, "the first set of features"), (b, "the second set of features")):
-        check_features(rows, name)
-    if a.shape[1] != b.shape[1]:
-        raise ValueError(f"features of different width: {a.shape[1]} and {b.shape[1]}")
+    check_features(a, "the first set of features")
+    check_features(b, "the second set of features")
+    check_widths(a.shape[1], b.shape[1])
     width: int = a.shape[1]
     draw = np.random.default_rng(seed)
     # Between two neighbouring levels of i/N and j/M both quantile functions are constant.
@@ -268,10 +279,9 @@ def kernel_distance(a: Features, b: Features) -> float:
     Raises:
         ValueError: if the widths differ, or as `check_features` says.
     """
-    for rows, name in ((a, "the first set of features"), (b, "the second set of features")):
-        check_features(rows, name)
-    if a.shape[1] != b.shape[1]:
-        raise ValueError(f"features of different width: {a.shape[1]} and {b.shape[1]}")
+    check_features(a, "the first set of features")
+    check_features(b, "the second set of features")
+    check_widths(a.shape[1], b.shape[1])
     x, y = a.astype(np.float64), b.astype(np.float64)
 
     def total(rows: NDArray[np.float64], others: NDArray[np.float64]) -> float:

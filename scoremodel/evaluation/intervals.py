@@ -7,15 +7,36 @@ at all looks together (Howard et al. 2021, arXiv:1810.08240).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-__all__ = ["holm", "multiplier"]
+__all__ = ["holm", "multiplier", "satterthwaite"]
 
 _EFFECT_VARIANCE = 10.0
 """Variance of the standardised effects over which the sequence mixes: any is valid, this one is tight
 between 5 and 20 observations."""
+
+
+def satterthwaite(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return a sum of independent variances and its degrees of freedom.
+
+        ν = (Σ v_i)² / Σ (v_i² / ν_i)
+
+    (Satterthwaite 1946, doi:10.2307/3002019).
+
+    Args:
+        parts: each a variance v_i, which may be negative, and its degrees of freedom ν_i.
+
+    Returns:
+        The sum, in the variances' unit, and ν, at least the least of the ν_i.
+    """
+    total = sum(value for value, _ in parts)
+    squares = sum(value**2 / freedom for value, freedom in parts)
+    least = min(freedom for _, freedom in parts)
+    return total, max(total**2 / squares, least) if squares > 0 else least
 
 
 def multiplier(level: float, freedom: float, watched: bool = False) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from scoremodel.evaluation.distance import Features, check_features
+from scoremodel.evaluation.distance import Features, check_features, check_widths
 from scoremodel.evaluation.reference import Reference
 from scoremodel.rng import derive_seed
 
@@ -57,10 +57,7 @@ def held_out_replicates(
         ValueError: if the widths differ, or as `check_features` says.
     """
     check_features(features, "the samples' features")
-    if features.shape[1] != real.held_out.shape[1]:
-        raise ValueError(
-            f"features of different width: {features.shape[1]} and {real.held_out.shape[1]}"
-        )
+    check_widths(features.shape[1], real.held_out.shape[1])
     size = len(real.held_out)
     counts = held_out_counts(real, replicates).astype(np.float64)
     rows = features.astype(np.float64)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,7 @@ from tasks.results.table import labels, summary, with_spread
 
 __all__ = [
     "JUDGED",
+    "Metric",
     "Verdict",
     "details",
     "headlines",
@@ -41,7 +42,8 @@ __all__ = [
     "verdicts",
 ]
 
-JUDGED = ("held_out", "infinity", "kid", "sliced")
+Metric = Literal["held_out", "infinity", "kid", "sliced"]
+JUDGED: tuple[Metric, ...] = get_args(Metric)
 """The metrics of which smaller is better, by which models can be compared."""
 
 _COLUMNS = ("infinity", "kid", "sliced", "precision", "recall", "coverage", "authentic")
@@ -103,7 +105,7 @@ class Verdict:
         if found.answer == "undecided":
             text += f" {self._price(found)}"
         if against := [
-            f"{'better' if other.answer == 'better' else 'worse'} by {name}"
+            f"{other.answer} by {name}"
             for name, other in self.judges
             if other.answer in ("better", "worse") and other.answer != found.answer
         ]:
@@ -162,16 +164,12 @@ class Verdict:
         found = self.widest
         if found is None:
             return None
-        parts = found.variances.parts(max(found.trainings), max(found.samples))
-        if found.claim == "checkpoints":  # what trainings vary by is no part of it
-            parts.pop("trainings", None)
-        total = sum(parts.values())
-        if total == 0:
+        if not found.shares:
             return None
         text = "What the difference varies by: " + ", ".join(
-            f"{name} {value / total:.0%}" for name, value in parts.items()
+            f"{name} {share:.0%}" for name, share in found.shares.items()
         )
-        if "trainings" not in parts:
+        if "trainings" not in found.shares:
             text += ", of these trainings"
         if self.costs is None:
             return f"{text}."

@@ -147,7 +147,7 @@ def test_the_shares_of_the_variance_sum_to_one(drawn: list[Axes]) -> None:
     both = found(first, second, claim="methods", population=True)
     parts = both.variances.parts(3, 3)
     assert budget.unknown(both) == {}
-    shares = budget.shares(both)
+    shares = both.shares
     assert sum(shares.values()) == pytest.approx(1)
     assert shares["held-out data"] == pytest.approx(0.01 / sum(parts.values()))
     budget.budget_bar(both)
@@ -160,13 +160,13 @@ def test_the_shares_of_the_variance_sum_to_one(drawn: list[Axes]) -> None:
 
 def test_what_is_not_known_of_the_variance_is_said() -> None:
     one = found(VE[:1], VP[:1], resampled=False)
-    assert budget.shares(one) == {"samples": 1.0}
+    assert one.shares == {"samples": 1.0}
     assert budget.unknown(one)["trainings"] == "not known from one training seed"
     text = budget.budget_bar(one)
     assert "trainings: not known from one training seed" in text
     assert "samples: 100% (±" in text
     assert "no part of what is said" in budget.unknown(found())["trainings"]
-    assert budget.shares(found(VE, VE, resampled=False)) == {}
+    assert found(VE, VE, resampled=False).shares == {}
     nothing: Any = Results(None, {}, {}, [], [verdict(found(VE, VE, resampled=False))])  # type: ignore[arg-type]
     assert budget.budget(nothing) == []
 

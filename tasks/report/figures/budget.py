@@ -14,7 +14,7 @@ from tasks.report.svg import svg
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["budget", "budget_bar", "shares", "unknown"]
+__all__ = ["budget", "budget_bar", "unknown"]
 
 _COLOURS = {"trainings": "C2", "samples": "C4", "held-out data": "C7"}
 
@@ -29,26 +29,7 @@ _COLOURS = {"trainings": "C2", "samples": "C4", "held-out data": "C7"}
 def budget(results: Results) -> list[str]:
     """Return `budget_bar` of the widest statement of the verdict to quote."""
     widest = [one.statements[-1] for one in results.verdicts[:1] if one.statements]
-    return [budget_bar(one) for one in widest if shares(one)]
-
-
-def _parts(found: Comparison) -> dict[str, float]:
-    parts = found.variances.parts(max(found.trainings), max(found.samples))
-    return {name: value for name, value in parts.items() if name not in unknown(found)}
-
-
-def shares(found: Comparison) -> dict[str, float]:
-    """Return source → its share of the variance of the difference; none if nothing varies.
-
-    Args:
-        found: a comparison.
-
-    Returns:
-        Shares of the sources that are known, which sum to 1.
-    """
-    parts = _parts(found)
-    total = sum(parts.values())
-    return {name: value / total for name, value in parts.items()} if total > 0 else {}
+    return [budget_bar(one) for one in widest if one.shares]
 
 
 def unknown(found: Comparison) -> dict[str, str]:
@@ -72,7 +53,7 @@ def budget_bar(found: Comparison) -> str:
     Returns:
         The figure as SVG.
     """
-    known, parts, left = shares(found), _parts(found), unknown(found)
+    known, parts, left = found.shares, found.sources, unknown(found)
     said = {
         name: f"{name}: {known[name]:.0%} (± {parts[name] ** 0.5:.2g})"
         if name in known
