@@ -91,7 +91,7 @@ flow: setup
 
 # A server, a cpu and a gpu pool with a worker each, a DVC remote: all on this machine, gone at the end.
 demo-workers: setup
-	python -m flows.demo
+	python -m tests.demo
 
 # The documentation's site in site/: needs its own tool only, no torch.
 $(VENV)-docs/.done: docs/requirements.txt requirements.lock

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from flows.cluster import Cluster
+from tests.cluster import Cluster
 
 ROOT = Path(__file__).parents[1]
 

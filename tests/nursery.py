@@ -78,7 +78,10 @@ class Nursery:
 
     def _answer(self) -> int:
         assert self.process.stdout is not None
-        return int(self.process.stdout.readline())
+        line = self.process.stdout.readline()
+        # What it prints itself goes to this test's output.
+        assert line, f"the nursery has ended with status {self.process.wait()}"
+        return int(line)
 
     def start(
         self, stage: str, *arguments: str, before: str = "", where: Workspace | None = None

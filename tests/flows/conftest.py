@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from flows.cluster import Cluster
+from tests.cluster import Cluster
 from tests import shared
 from tests.workspace import Workspace
 

@@ -21,7 +21,7 @@ import httpx
 from ruamel.yaml import YAML
 
 from flows.clones import git
-from flows.cluster import Cluster
+from tests.cluster import Cluster
 from scoremodel.io.files import atomic_path
 
 __all__ = ["main"]
@@ -80,7 +80,7 @@ def _run(step: Callable[[str], None], folder: Path, steps: int, source: Path) ->
 
 def main() -> None:
     """Run the demonstration; exit with the flow's status."""
-    parser = argparse.ArgumentParser(prog="python -m flows.demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.demo", description=__doc__)
     parser.add_argument("--steps", type=int, default=_STEPS, help="of the training")
     parser.add_argument("--keep", type=Path, help="use this folder and leave it")
     given = parser.parse_args()
