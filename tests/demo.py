@@ -21,8 +21,8 @@ import httpx
 from ruamel.yaml import YAML
 
 from flows.clones import git
-from tests.cluster import Cluster
 from scoremodel.io.files import atomic_path
+from tests.cluster import Cluster
 
 __all__ = ["main"]
 

@@ -15,8 +15,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.cluster import Cluster
 from tests import shared
+from tests.cluster import Cluster
 from tests.workspace import Workspace
 
 WEIGHTS = shared.MIXTURE_WEIGHTS
