@@ -14,11 +14,11 @@ from prefect.artifacts import (
     create_markdown_artifact,
     create_table_artifact,
 )
+from ruamel.yaml import YAML
 
-from flows.local import Done
 from flows.progress import artifact_key
+from flows.stages import Done
 from tasks.files.layout import PICTURES, REPORT, TABLE, VERDICT
-from tasks.params.schema import Params
 from tasks.results.active import active_configurations
 from tasks.results.table import labels, terminal, text
 
@@ -40,7 +40,7 @@ def publish_table(rows: pd.DataFrame, key: str, description: str) -> None:
     create_table_artifact(table=table, key=key, description=description)
 
 
-def publish_results(params: Params, root: Path) -> None:
+def publish_results(root: Path) -> None:
     """Show the verdict, the table and every active configuration's samples.
 
     Args:
@@ -55,7 +55,9 @@ def publish_results(params: Params, root: Path) -> None:
         "results",
         "distances of the active configurations",
     )
-    for configuration in active_configurations(params.active.model_dump()):
+    for configuration in active_configurations(
+        YAML(typ="safe", pure=True).load(root / "params.yaml")["active"]
+    ):
         encoded = base64.b64encode(
             (root / PICTURES / f"{configuration.name}.png").read_bytes()
         ).decode()
@@ -108,3 +110,7 @@ def publish_summary(
     shown = rows[rows["outcome"] != "up to date"]
     table = "" if shown.empty else "\n" + shown.to_string(index=False, na_rep="")
     get_run_logger().info("%s%s", line, table)
+
+
+def publish_markdown(m, k, d):
+    create_markdown_artifact(m, key=k, description=d)

@@ -44,8 +44,14 @@ def main() -> None:
     sweeping.add_argument("--grid", type=_json, default={}, help='{"a.b": [1, 2]}')
     sweeping.add_argument("--runs", type=_json, default=[], help='[{"a.b": 1, "c": 2}]')
     sweeping.add_argument("--presets", nargs="+", default=[], help="names of files in presets/")
-    sweeping.add_argument("--jobs", type=int, default=1, help="so many side by side")
     sweeping.add_argument("--name", default="sweep", help="what the experiments are called")
+    for command in (comparing, sweeping):
+        command.add_argument(
+            "--executor", choices=("local", "workers"), default="local", help="where stages run"
+        )
+        command.add_argument(
+            "--patience", type=float, default=600.0, help="seconds to wait for a worker"
+        )
     given = vars(parser.parse_args())
     finish(compare if given.pop("command") == "compare" else sweep, given)
 

@@ -6,17 +6,11 @@ option, a helper program's name or a path elsewhere is refused here.
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator
-
-from tasks.params.load import checked, read_yaml
-from tasks.params.presets import as_override
-from tasks.params.schema import Params
 
 __all__ = [
     "Branch",
@@ -28,9 +22,6 @@ __all__ = [
     "RemoteUrl",
     "Repository",
     "Target",
-    "as_overrides",
-    "combinations",
-    "overridden",
     "seconds",
 ]
 
@@ -93,103 +84,7 @@ Repository = Annotated[str, AfterValidator(_check_repository)]
 RemoteUrl = Annotated[str, AfterValidator(_check_remote)]
 Configurations = list[dict[str, Any]]
 
-_KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
-_PATHS = ("checkpoints.folder", "evaluation.extractor.path")
-
 
 def seconds(budget: str) -> float:
     """Return how many seconds a budget is: "30m" → 1800."""
     return float(budget[:-1]) * {"s": 1, "m": 60, "h": 3600}[budget[-1]]
-
-
-def combinations(grid: dict[str, list[Any]], runs: Configurations) -> Configurations:
-    """Return the overrides of each experiment: every combination of `grid`, and each of `runs`.
-
-    Args:
-        grid: key → values, such as {"models.ve.training.steps": [500, 1000]}.
-        runs: key → value of each further experiment.
-
-    Returns:
-        One dictionary an experiment.
-
-    Raises:
-        ValueError: if there is none, or a key of the grid has no values.
-    """
-    for key, values in grid.items():
-        if not values:
-            raise ValueError(f"grid: {key}: has no values, allowed: a list with at least one")
-    product = [
-        dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())
-    ] if grid else []  # fmt: skip
-    found = [*product, *runs]
-    if not found:
-        raise ValueError("grid, runs: both are empty, allowed: at least one experiment")
-    return found
-
-
-def as_overrides(values: dict[str, Any]) -> list[str]:
-    """Return overrides in the syntax of `dvc exp run --set-param`: ["++active.train_seeds=[0,1]"].
-
-    Args:
-        values: dotted key → value.
-
-    Returns:
-        One text for each.
-
-    Raises:
-        ValueError: for a key that is none, or a path that leads out of the workspace.
-    """
-    found = []
-    for key, value in values.items():
-        if not _KEY.fullmatch(key):
-            raise ValueError(f"{key!r} is not allowed, allowed: a key of params.yaml, a.b.c")
-        if "${" in f"{value}":
-            raise ValueError(
-                f"{key}: {value!r} is not allowed in a flow: DVC would look up what stands in ${{…}}"
-            )
-        for inside, path in _paths(key, value):
-            if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-                raise ValueError(
-                    f"{inside}: {path!r} is not allowed in a flow, allowed: a path in the workspace"
-                )
-        found.append(as_override(key, value))
-    return found
-
-
-def _paths(key: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Yield the paths that an override sets, also inside a block."""
-    if isinstance(value, dict):
-        for name, inside in value.items():
-            yield from _paths(f"{key}.{name}", inside)
-    elif key in _PATHS and isinstance(value, str):
-        yield key, value
-
-
-def overridden(values: dict[str, Any], path: Path = Path("params.yaml")) -> Params:
-    """Return the parameters as they will be in the experiment, after checking them.
-
-    `params.yaml` itself is read, never written.
-
-    Args:
-        values: dotted key → value.
-        path: the file.
-
-    Returns:
-        All parameters.
-
-    Raises:
-        ParamsError: one line for each mistake.
-        ValueError: for a key that `params.yaml` does not have.
-    """
-    content = read_yaml(path)
-    as_overrides(values)
-    for key, value in values.items():
-        block, names = content, key.split(".")
-        if names[0] not in content:
-            raise ValueError(f"{path}: has no key {key!r} to set")
-        for name in names[:-1]:
-            inside = block.get(name)
-            block[name] = inside if isinstance(inside, dict) else {}
-            block = block[name]
-        block[names[-1]] = value
-    return checked(content, path)

@@ -19,13 +19,15 @@ from prefect.exceptions import ParameterTypeError
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
-from flows.child import DvcFailedError, StoppedError
-from flows.clones import clone, head, require_results_branch
-from flows.local import StageFailedError
 from flows.progress import Lookout
+from flows.stages import StageFailedError
+from tasks.files.dvc import DvcFailedError, StoppedError
+from tasks.files.git import head
+from tasks.files.worktree import of_repository
 from tasks.params.errors import ParamsError
+from tasks.results.branch import require_results_branch
 
-__all__ = ["REFUSED", "at_work", "carry_out", "finish", "pedigree", "run_name", "workspace"]
+__all__ = ["REFUSED", "at_work", "carry_out", "finish", "pedigree", "run_name"]
 
 REFUSED = "Refused"
 """Name of the state of a flow that was asked for what cannot be: nothing has run."""
@@ -69,24 +71,12 @@ def pedigree(root: Path) -> dict[str, str]:
 
 
 @contextmanager
-def workspace(
-    repository: str | None, branch: str, remote: str | None, purpose: str
-) -> Iterator[Path]:
-    """Yield the folder to work in: this one, or a clone at the newest commit of a branch.
-
-    Args:
-        repository: where the clone is from; None for this folder.
-        branch: the branch.
-        remote: address of the clone's DVC remote; the one that the commit names by default.
-        purpose: clones for one purpose are not taken for another.
-
-    Yields:
-        The folder, which is the current one meanwhile.
-    """
+def _workspace(repository: str | None, branch: str, remote: str | None) -> Iterator[Path]:
+    """Yield the folder to work in, which is the current one meanwhile."""
     if repository is None:
         yield Path.cwd()
         return
-    with clone(repository, branch=branch, remote=remote, purpose=purpose) as root, chdir(root):
+    with of_repository(repository, branch=branch, remote=remote) as root, chdir(root):
         yield root
 
 
@@ -96,17 +86,15 @@ def carry_out(
     branch: str,
     remote: str | None,
     commit_to: str | None,
-    purpose: str,
 ) -> State[Any]:
     """Do what a flow is for in its workspace, and return the state in which it ends.
 
     Args:
         act: gets the workspace, which is the current folder, and an event that ends it.
-        repository: work in a clone of it; None for the folder in which the flow was started.
-        branch: whose newest commit is checked out in the clone.
-        remote: address of the clone's DVC remote; the one that the commit names by default.
+        repository: work in a worktree of it; None for the folder in which the flow was started.
+        branch: whose newest commit is checked out there.
+        remote: address of its DVC remote; the one that the commit names by default.
         commit_to: branch for the results, None for none.
-        purpose: clones for one purpose are not taken for another.
 
     Returns:
         Completed, with what `act` returned; Refused, a failure before anything has run; Failed with
@@ -116,13 +104,15 @@ def carry_out(
     asked = False  # to end
     try:
         if commit_to is not None and repository is None:
-            raise ValueError("commit_to: not allowed without a repository, only from an own clone")
+            raise ValueError(
+                "commit_to: not allowed without a repository, only from a worktree of its own"
+            )
         if commit_to == branch:
             raise ValueError(
                 f"commit_to: {commit_to!r} is not allowed, it is the branch that is run"
             )
         with (
-            workspace(repository, branch, remote, purpose) as root,
+            _workspace(repository, branch, remote) as root,
             Lookout(stop, flow_run.get_id()),
         ):
             try:

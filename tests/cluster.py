@@ -24,7 +24,7 @@ __all__ = ["Cluster"]
 
 _LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 _START = 120.0
-_LEASH = str(Path(__file__).parents[1] / "flows/leash.py")
+_LEASH = str(Path(__file__).parents[1] / "tasks/files/leash.py")
 
 
 class Cluster:

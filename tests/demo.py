@@ -20,8 +20,8 @@ from pathlib import Path
 import httpx
 from ruamel.yaml import YAML
 
-from flows.clones import git
 from scoremodel.io.files import atomic_path
+from tasks.files.git import git
 from tests.cluster import Cluster
 
 __all__ = ["main"]
@@ -65,7 +65,7 @@ def _run(step: Callable[[str], None], folder: Path, steps: int, source: Path) ->
         step("the pools local, cpu and gpu, and the deployments of prefect.yaml")
         for pool in ("cpu", "gpu"):
             cluster.start_worker(pool, f"{pool}0")
-        step("a worker for cpu and one for gpu, each with clones and a cache of its own")
+        step("a worker for cpu and one for gpu, each with worktrees and a cache of its own")
         command = [sys.executable, "-m", "flows.pipeline", "--executor", "workers"]
         done = subprocess.run(command, cwd=project, env=cluster.environment(), check=False)
         if done.returncode:

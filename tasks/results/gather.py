@@ -13,7 +13,7 @@ from tasks.results.rows import PARTS
 __all__ = ["gather"]
 
 
-def gather() -> tuple[list[str], bool]:
+def gather(names: list[str] | None = None) -> tuple[list[str], bool]:
     """Bring the workspace's and every experiment's records into the ledger.
 
     Returns:

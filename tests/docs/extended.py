@@ -176,7 +176,7 @@ def test_the_stage_is_in_the_graph_and_measures(
 
 
 def test_the_flows_see_the_stage_and_its_pool() -> None:
-    from flows.graph import stage_graph
+    from tasks.files.graph import stage_graph
 
     (ROOT / ".dvc").mkdir()
     (ROOT / ".dvc/config").write_text("[core]\n    no_scm = true\n", encoding="utf-8")

@@ -112,7 +112,7 @@ class Site:
 
     def states(self) -> list[Path]:
         """Return all checkpoints of unfinished trainings, on whatever machine."""
-        places = ("project/.scoremodel/state", "machines/*/*/state/state")
+        places = ("project/.scoremodel/state", "machines/*/*/state")
         found = [
             path for place in places for path in self.folder.glob(f"{place}/*/step-*.safetensors")
         ]

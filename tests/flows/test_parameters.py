@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
+from ruamel.yaml import YAML
 
 from flows.compare import compare
 from flows.parameters import (
@@ -16,9 +16,6 @@ from flows.parameters import (
     RemoteUrl,
     Repository,
     Target,
-    as_overrides,
-    combinations,
-    overridden,
     seconds,
 )
 from flows.pipeline import pipeline
@@ -26,6 +23,7 @@ from flows.run import finish
 from flows.sweep import sweep
 from flows.worker import stage
 from tasks.params.errors import ParamsError
+from tasks.params.overrides import combinations, edited, overridden
 from tests.workspace import ROOT
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -124,24 +122,16 @@ def test_a_grid_is_every_combination_and_a_list_is_itself() -> None:
         combinations({}, [])
 
 
-def test_overrides_mean_to_dvc_what_they_mean_here(tmp_path: Path) -> None:
-    """DVC's own reader gives each value back, small numbers and odd texts included."""
-    from dvc.utils.hydra import apply_overrides
-    from ruamel.yaml import YAML
-
-    values: dict[str, Any] = {
-        "whole": 3,
-        "small": 1e-5,
-        "flag": True,
-        "none": None,
-        "names": ["ve", "vp"],
-        "block": {"kind": "ve", "sigma_min": 0.02},
-        "text": "it's \\' a \\ [text], {with} $(signs); and=more",
-    }
-    path = tmp_path / "params.yaml"
-    path.write_text("".join(f"{key}: 0\n" for key in values))
-    apply_overrides(path, as_overrides(values))
-    assert YAML(typ="safe", pure=True).load(path) == values
+def test_an_override_changes_its_value_and_no_comment() -> None:
+    text = (ROOT / "params.yaml").read_text()
+    values = {"models.ve.training.steps": 7, "active.samplers": ["heun"], "seed": 1e-5}
+    found = edited(text, values)
+    content = YAML(typ="safe", pure=True).load(found)
+    assert content["models"]["ve"]["training"] == {"steps": 7}
+    assert content["active"]["samplers"] == ["heun"]
+    assert content["seed"] == 1e-5
+    comments = [line.split("#")[1] for line in text.splitlines() if "#" in line]
+    assert [line.split("#")[1] for line in found.splitlines() if "#" in line] == comments
 
 
 @pytest.mark.parametrize(
@@ -164,17 +154,17 @@ def test_overrides_mean_to_dvc_what_they_mean_here(tmp_path: Path) -> None:
 )
 def test_overrides_that_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        overridden(values, ROOT / "params.yaml")
+        overridden(ROOT / "params.yaml", values)
 
 
 def test_overrides_are_checked_by_the_parameters_own_schema() -> None:
     before = (ROOT / "params.yaml").read_text()
-    params = overridden({"models.ve.training.steps": 7}, ROOT / "params.yaml")
+    params = overridden(ROOT / "params.yaml", {"models.ve.training.steps": 7})
     assert params.models["ve"].training.steps == 7
     with pytest.raises(
         ParamsError, match=r"models\.ve\.training\.step: unknown key, allowed: steps,"
     ):
-        overridden({"models.ve.training.step": 5}, ROOT / "params.yaml")
+        overridden(ROOT / "params.yaml", {"models.ve.training.step": 5})
     with pytest.raises(ParamsError, match=r"params\.yaml: models\.ve\.training\.steps: -1"):
-        overridden({"models.ve.training.steps": -1}, ROOT / "params.yaml")
+        overridden(ROOT / "params.yaml", {"models.ve.training.steps": -1})
     assert (ROOT / "params.yaml").read_text() == before

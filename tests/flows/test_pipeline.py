@@ -7,15 +7,12 @@ import threading
 import time
 from contextlib import chdir
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-from prefect.logging import disable_run_logger
 
-from flows.graph import StageNode, changed, select, stage_graph
-from flows.local import Done
-from flows.pipeline import pipeline, schedule
+from flows.stages import Done, schedule
+from tasks.files.graph import StageNode, changed, select, stage_graph
 from tests.flows.conftest import Site
 from tests.shared import first_out
 from tests.workspace import Workspace
@@ -86,10 +83,6 @@ class Recorder:
             raise RuntimeError("it broke")
         return Done(node.name, "ran")
 
-    @staticmethod
-    def first_done(futures: list[cf.Future[Done]]) -> cf.Future[Done]:
-        return next(iter(cf.wait(futures, return_when=cf.FIRST_COMPLETED).done))
-
 
 def diamond() -> list[StageNode]:
     return [
@@ -102,7 +95,7 @@ def diamond() -> list[StageNode]:
 
 def test_independent_stages_run_side_by_side_within_the_cores() -> None:
     recorder = Recorder()
-    ran, failed = schedule(diamond(), 3, recorder.submit, recorder.first_done)
+    ran, failed = schedule(diamond(), recorder.submit, lambda: {"cores": 3})
     assert set(ran) == {node.name for node in diamond()}
     assert not failed
     assert recorder.order[0] == "a"
@@ -113,32 +106,9 @@ def test_independent_stages_run_side_by_side_within_the_cores() -> None:
 
 def test_after_a_failure_only_what_depends_on_it_is_left_out() -> None:
     recorder = Recorder(broken="b1")
-    ran, failed = schedule(diamond(), 2, recorder.submit, recorder.first_done)
+    ran, failed = schedule(diamond(), recorder.submit, lambda: {"cores": 2})
     assert failed == {"b1": "it broke", "c": "left out, a stage before it failed"}
     assert set(ran) == {"a", "b0", "b2", "b3", "b4", "b5", "d"}
-
-
-def test_after_a_repro_the_flow_runs_nothing_and_publishes_the_table(
-    copied: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The flow's function, without a server: what it would put there is recorded."""
-    published: dict[str, Any] = {}
-    for kind, content in (("markdown", "markdown"), ("table", "table"), ("image", "image_url")):
-
-        def record(*given: Any, key: str, content: str = content, **named: Any) -> None:
-            published[key] = given[0] if given else named[content]
-
-        monkeypatch.setattr(f"flows.artifacts.create_{kind}_artifact", record)
-    before = copied.lock()
-    with chdir(copied.root), disable_run_logger():
-        state = pipeline.fn()
-    count = len(stage_graph(copied.root))
-    assert state.is_completed()
-    assert f"0 of {count} stages were run" in published["stages"]
-    shown = {str(value) for row in published["results"] for value in row.values()}
-    assert {"heun", "euler_maruyama"} <= shown
-    assert {"verdict", "samples-digits-vp-0-heun"} <= published.keys()
-    assert copied.lock() == before
 
 
 @pytest.mark.slow
@@ -187,7 +157,7 @@ def test_a_stage_past_its_deadline_is_stopped_with_its_children(site: Site) -> N
 def test_what_has_changed_is_seen_from_another_folder_too(
     finished: Workspace, copied: Workspace, tmp_path: Path
 ) -> None:
-    assert changed(finished.root) == set()
+    assert changed(finished.root, stage_graph(finished.root)) == set()
     params = copied.params()
     params["samplers"]["heun"]["steps"] = 5
     copied.write_params(params)
@@ -197,9 +167,13 @@ def test_what_has_changed_is_seen_from_another_folder_too(
     }
     # `check` reads all of params.yaml, and everything is after it.
     with chdir(tmp_path):
-        seen = changed(copied.root)
+        seen = changed(copied.root, stage_graph(copied.root))
     assert after <= seen == {node.name for node in stage_graph(copied.root)}
     (copied.root / "artifacts/shown/digits-vp-0-heun.npz").unlink()
     copied.dvc("repro", "check")
     with chdir(tmp_path):
-        assert changed(copied.root) == {*after - {"check"}, "pictures", "report"}
+        assert changed(copied.root, stage_graph(copied.root)) == {
+            *after - {"check"},
+            "pictures",
+            "report",
+        }

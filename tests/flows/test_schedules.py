@@ -1,10 +1,8 @@
-"""Deployments that work in clones of their own: a cron run fires, and what it commits and where."""
+"""Deployments that work in worktrees of their own: a cron run fires, and what it commits and where."""
 
 from __future__ import annotations
 
-import json
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +17,7 @@ def ended(site: Site) -> list[dict[str, Any]]:
     return [run for run in site.runs("pipeline") if run["state_type"] == "COMPLETED"]
 
 
-def test_a_cron_run_fires_by_itself_and_works_in_its_own_clone(site: Site) -> None:
+def test_a_cron_run_fires_by_itself_and_works_in_its_own_worktree(site: Site) -> None:
     origin = site.folder / "origin.git"
     site.workspace.git("clone", "-q", "--bare", ".", str(origin))
     mine = site.workspace.git("status", "--porcelain")
@@ -69,37 +67,3 @@ def test_a_cron_run_fires_by_itself_and_works_in_its_own_clone(site: Site) -> No
     listed = subprocess.run([*bare, "ls-tree", "-r", "--name-only", "results", "results/ledger/"],
                             capture_output=True, text=True, check=True).stdout.split()  # fmt: skip
     assert len(listed) == 2
-
-
-def test_a_sweep_brings_its_rows_into_the_ledger_and_leaves_params_alone(site: Site) -> None:
-    before = (site.workspace.root / "params.yaml").read_text()
-    ledger = site.workspace.root / "results/ledger"
-    rows = set(ledger.glob("*.json"))
-    grid = {"samplers.heun.steps": [2, 4]}
-    command = ("-m", "flows.experiments", "sweep", "--jobs", "2", "--grid", json.dumps(grid))
-    said = site.python(*command)
-    assert (site.workspace.root / "params.yaml").read_text() == before
-    new = [json.loads(path.read_text()) for path in set(ledger.glob("*.json")) - rows]
-    nfe = sorted(row["values"]["nfe"] for row in new if row["configuration"].endswith("heun"))
-    assert nfe == [3, 7]  # 2 and 4 steps of Heun's method
-    head = site.workspace.git("rev-parse", "HEAD").strip()
-    assert {row["revision"] for row in new} == {f"{head}+"}
-    assert "2 of 2 stages were run" in said
-    # Given again it runs nothing.
-    again = site.python(*command)
-    assert "0 of 2 stages were run" in again
-
-
-def test_a_comparison_ends_with_the_verdict_and_leaves_params_alone(site: Site) -> None:
-    params = site.workspace.params()
-    vp = params["models"]["vp"]
-    params["models"]["ve"] |= {key: vp[key] for key in ("network", "training") if key in vp}
-    site.workspace.write_params(params)
-    site.commit("a small VE")
-    before = (site.workspace.root / "params.yaml").read_text()
-    command = ("-m", "flows.experiments", "compare", "--train-seeds", "0", "1", "2")
-    said = site.python(*command, "--samplers", "heun")
-    assert (site.workspace.root / "params.yaml").read_text() == before
-    (sentence,) = {line for line in said.splitlines() if line.startswith("digits, heun, FD")}
-    assert "in pairs of 3 training seeds × 3 sampling seeds" in sentence
-    assert Path(site.workspace.root / "results/ledger").is_dir()

@@ -16,13 +16,15 @@ from pathlib import Path
 
 import psutil
 
+from tasks.files.addresses import cleaned
+
 __all__ = [
     "Child",
     "DvcFailedError",
     "StageKilledError",
     "StoppedError",
-    "cleaned",
     "failure",
+    "persist",
     "run_dvc",
 ]
 
@@ -38,8 +40,9 @@ _HINTS = re.compile(  # what DVC adds to every success
     r"To track the changes with git, run:|\s*git add |To enable auto staging, run:|"
     r"\s*dvc config core.autostage true|Use `dvc push` to send your updates"
 )
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 _KEPT = 60  # lines of what DVC said last
+_TRIES = 4  # of what talks to the DVC remote
+_SECONDS = 2.0  # before the second try; doubled before each further one
 _PATIENCE = 2.0  # seconds between two looks at somebody else's work
 
 
@@ -131,6 +134,36 @@ def run_dvc(
             raise failure(lines, status)
 
 
+def persist(what: str, arguments: list[str], root: Path, say: Say, stop: threading.Event) -> None:
+    """Run a command that talks to the DVC remote; try again if that fails.
+
+    Args:
+        what: what it does, for people.
+        arguments: the command.
+        root: the workspace.
+        say: takes the lines for people.
+        stop: ends it when it is set.
+
+    Raises:
+        DvcFailedError: after the last try, with what DVC said.
+        StoppedError: if `stop` was set.
+    """
+    for attempt in range(_TRIES):
+        try:
+            run_dvc(arguments, root, say, stop=stop)
+        except DvcFailedError as error:
+            if attempt + 1 == _TRIES:
+                raise DvcFailedError(
+                    f"{what} failed {_TRIES} times, the last one with: {error}; what is finished is "
+                    "in DVC's cache, and the next run goes on from there"
+                ) from None
+            say(f"{what} failed ({error}), tries again")
+            if stop.wait(_SECONDS * 2**attempt):
+                raise StoppedError("stopped, as the run that asked for it has ended") from None
+        else:
+            return
+
+
 def _once(
     arguments: Sequence[str],
     folder: Path,
@@ -193,11 +226,6 @@ def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
     for line in process.stdout:  # universal newlines: a progress bar's "\r" ends a line too
         if line.strip():
             yield cleaned(line.rstrip())
-
-
-def cleaned(line: str) -> str:
-    """Return a line without the names and passwords in its addresses."""
-    return _CREDENTIALS.sub("…@", line)
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.rounds import Found, Question, Round, Size, statement, steps, total_costs
 from scoremodel.evaluation.comparison import Claim, Comparison, Side, compare
 from scoremodel.evaluation.design import Costs
+from tasks.results.rounds import Found, Question, Round, Size, statement, steps, total_costs
 from tasks.results.verdict import Verdict
 
 

@@ -1,0 +1,497 @@
+"""Stages handed to work pools: submitted or found under way, watched all at once, and taken back."""
+
+from __future__ import annotations
+
+import contextvars
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from functools import partial
+from logging import INFO, WARNING
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+import httpx
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterTags,
+    LogFilter,
+    LogFilterFlowRunId,
+)
+from prefect.client.schemas.objects import FlowRun, State, TaskRun, WorkPool
+from prefect.client.schemas.sorting import LogSort
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
+from prefect.states import Cancelling, Crashed
+
+from flows.progress import PULSE
+from flows.stages import Done, StageFailedError, Work
+from scoremodel.io.files import write_text
+from tasks.files.addresses import require_remote
+from tasks.files.dvc import DvcFailedError, StoppedError, persist
+from tasks.files.git import git, head
+from tasks.files.graph import StageNode, entries, remember, try_restore, write_entries
+from tasks.files.hashes import content_hash
+from tasks.files.layout import LEDGER, TIMINGS
+from tasks.files.worktree import default_remote, verify_remote
+
+__all__ = ["Hand", "hand_over", "handing"]
+
+Result = TypeVar("Result")
+
+_POLL = 1.0  # seconds between two looks at what is under way
+_LOOK = 10.0  # seconds between two looks at a pool's workers
+_TAKEN = 20.0  # after as many seconds a stage that no worker has taken gets a line
+_SILENT = 6 * PULSE + 15  # seconds without a sign of life after which a stage's run is dead
+# Seconds that a run may take from its worker's hands to its first sign of life: its process starts,
+# or a container's image is fetched and a node is found.
+_STARTING = {"process": 180.0}
+_STARTING_ELSEWHERE = 1200.0
+_GAP = 5.0  # a server that is down tells nothing of a run: so much at most counts between two looks
+_DEATHS = 5
+_PAGE = 200  # what the server tells at a time
+_TELL = 10  # runs whose lines are asked for at a time
+_LAST_LINES = 2.5  # seconds that a worker's last lines take to reach the server
+_ONLINE = 75.0  # a worker is heard of every 30 s
+_UNLIMITED = 100  # stages at once in a pool whose infrastructure has a queue of its own
+_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
+_STEPS = (  # Prefect's own, which its page shows
+    "Beginning",
+    "Finished in",
+    "Running 1 deployment pull step",
+    "Executing deployment step",
+    "Deployment step",
+    "All deployment steps",
+    "Engine execution exited",
+)
+
+
+class _DiedError(RuntimeError):
+    """A stage's run has vanished: it is handed over again."""
+
+
+@contextmanager
+def handing(
+    executor: str,
+    root: Path,
+    nodes: list[StageNode],
+    repository: str | None,
+    remote: str | None,
+    patience: float,
+    stop: threading.Event,
+    commits: bool = True,
+) -> Iterator[Hand | None]:
+    """Yield how stages are handed to workers, after checking that they can be.
+
+    Args:
+        executor: "workers"; for "local" stages are not.
+        root: the workspace.
+        nodes: the stages.
+        repository: where workers fetch commits; None for the workspace's own repository.
+        remote: address of the DVC remote; None for the workspace's.
+        patience: seconds to wait for a worker before a stage is given up.
+        stop: ends the waiting, and what is waited for, when it is set.
+        commits: whether what is run is what is checked out, so that workers have it only if it is
+            committed.
+
+    Yields:
+        How; None if they are not.
+
+    Raises:
+        ValueError: one line that says why not, and what to do.
+    """
+    if executor != "workers":
+        yield None
+        return
+    if commits:
+        _require_unmodified(root, nodes)
+    there, address = default_remote(root)
+    if not there:
+        raise ValueError(
+            "executor: 'workers' needs a DVC remote, through which the machines exchange results: "
+            "dvc remote add --default storage s3://BUCKET/PATH (or a folder that all of them see)"
+        )
+    if (address := remote or address) is not None:
+        require_remote(address)  # it will stand in the server's database
+    pools = {node.pool for node in nodes if node.pool is not None}
+    _require_pools(pools)
+    if verify_remote(root):
+        line = "what comes from the DVC remote is verified from now on (.dvc/config.local)"
+        get_run_logger().info(line)
+    with Hand(repository or str(root), address, pools, patience, stop) as hand:
+        yield hand
+
+
+def _require_unmodified(root: Path, nodes: list[StageNode]) -> None:
+    """Refuse a workspace with modified and untracked files that no run makes: workers have commits only."""
+    made = ("dvc.lock", str(LEDGER), *(output for node in nodes for output in node.outputs))
+    listed = git(root, "status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames")
+    paths = [
+        entry[3:]
+        for entry in listed.split("\0")
+        if entry and not any(Path(entry[3:]).is_relative_to(one) for one in made)
+    ]
+    if paths:
+        shown = ", ".join(paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")
+        raise ValueError(
+            f"executor: 'workers' is not allowed while {shown} differ from the commit, which is all "
+            "that workers can check out; commit them (git add, git commit), or run with "
+            "executor 'local'"
+        )
+
+
+def _require_pools(pools: set[str]) -> None:
+    """Refuse to hand stages to pools that are not there, or to the one that this run occupies."""
+    with get_client(sync_client=True) as client:
+        for pool in sorted(pools):
+            try:
+                client.read_work_pool(pool)
+                client.read_deployment_by_name(f"stage/{pool}")
+            except ObjectNotFound:
+                raise ValueError(
+                    f"executor: 'workers' needs the work pool {pool!r} and the deployment "
+                    f"'stage/{pool}', which this server lacks: prefect work-pool create {pool} "
+                    "--type process; prefect --no-prompt deploy --all"
+                ) from None
+        run = flow_run.get_id()
+        own = client.read_flow_run(UUID(run)).work_pool_name if run is not None else None
+    if own in pools:
+        raise ValueError(
+            f"executor: 'workers' is not allowed for a flow that itself occupies a worker of "
+            f"{own!r}, which its stages need; deploy it to a pool of its own"
+        )
+
+
+class _Followed:
+    """A run that is watched: what was last heard of it, and for how long nothing was."""
+
+    def __init__(self, run: FlowRun, node: StageNode, adopted: bool, logger: Any) -> None:
+        self.run, self.stage, self.pool = run, node.name, str(node.pool)
+        self.adopted, self.logger = adopted, logger
+        self.over = threading.Event()
+        self.why = ""  # it was given up
+        self.shown, self.told = 0, 0.0  # lines, and when they were looked at
+        self.sign: Any = None
+        self.silent, self.looked = 0.0, time.monotonic()
+        self.since = self.alone_since = time.monotonic()
+        self.said: tuple[bool, float] = (False, 0.0)
+
+    def silent_for(self, sign: Any) -> float:
+        """Return for how long it gave no sign of life while the server answered, by this clock."""
+        now = time.monotonic()
+        self.silent += min(now - self.looked, _GAP)
+        self.looked = now
+        if sign != self.sign:
+            self.sign, self.silent = sign, 0.0
+        return self.silent
+
+
+class _Pool:
+    """A pool's workers, as last seen."""
+
+    def __init__(self, pool: WorkPool, client: SyncPrefectClient) -> None:
+        now = datetime.now(UTC)
+        heard = {
+            worker.name: (now - worker.last_heartbeat_time).total_seconds()
+            for worker in client.read_workers_for_work_pool(pool.name)
+            if worker.last_heartbeat_time is not None
+        }
+        self.listed = ", ".join(
+            f"{name} (last heard of {seconds:.0f} s ago)" for name, seconds in sorted(heard.items())
+        )
+        online = sum(seconds < _ONLINE for seconds in heard.values())
+        self.alone = online == 0
+        self.starting = _STARTING.get(pool.type, _STARTING_ELSEWHERE)
+        # One more for each worker, so that it finds its next stage when it has ended one.
+        own = 2 * max(online, 1) if pool.type in _STARTING else _UNLIMITED
+        self.room = own if pool.concurrency_limit is None else max(pool.concurrency_limit, 1)
+
+
+class Hand:
+    """How stages are handed to workers, and what the server knows of them, asked for all at once.
+
+    Used as a context.
+
+    Args:
+        repository: where workers fetch commits.
+        remote: address of the DVC remote; None for the one that the commit names.
+        pools: names of the work pools.
+        patience: seconds to wait for a worker before a stage is given up.
+        stop: ends the waiting, and what is waited for, when it is set.
+    """
+
+    def __init__(
+        self,
+        repository: str,
+        remote: str | None,
+        pools: set[str],
+        patience: float,
+        stop: threading.Event,
+    ) -> None:
+        self.repository, self.remote, self.patience, self.stop = repository, remote, patience, stop
+        self.over = hand_over.with_options(retries=_DEATHS - 1, retry_condition_fn=_died)
+        self._followed: dict[UUID, _Followed] = {}
+        self._pools: dict[str, _Pool] = {}
+        self._names, self._ended = pools, threading.Event()
+        self._looked, self._down = 0.0, False
+        self._pushing, self._pushed = threading.Lock(), set[tuple[Path, str]]()
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=(self._watch,), daemon=True)
+
+    def __enter__(self) -> Hand:
+        with get_client(sync_client=True) as client:
+            self._see_pools(client)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join(timeout=30)
+
+    def room(self) -> dict[str, int]:
+        """Return how many stages each pool can take: no more are handed over."""
+        return {f"pool {name}": pool.room for name, pool in self._pools.items()}
+
+    def push(self, work: Work) -> None:
+        """Push what a stage depends on, as far as this flow has not had it pushed."""
+        with self._pushing:
+            missing = [name for name in work.node.upstream if (work.root, name) not in self._pushed]
+            if missing:
+                say = get_run_logger().info
+                persist("dvc push", ["push", *missing], work.root, say, work.stop)
+                self.known(work.root, missing)
+
+    def known(self, root: Path, stages: list[str]) -> None:
+        """Note that the remote has what stages made."""
+        self._pushed |= {(root, name) for name in stages}
+
+    def start(self, work: Work, commit: str, logger: Any) -> _Followed:
+        """Return the run of a stage, which somebody else may have begun; it is watched from now on.
+
+        Args:
+            work: the stage.
+            commit: what is checked out.
+            logger: takes its lines.
+
+        Returns:
+            The run.
+        """
+        node = work.node
+        parameters = {
+            "stage": node.name,
+            "revision": commit,
+            "repository": self.repository,
+            "remote": self.remote,
+            "force": work.force,
+            "entries": entries(work.root, node.upstream),
+        }
+        tag = f"inputs:{content_hash(parameters)[:16]}"
+        with get_client(sync_client=True) as client:
+            before = client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[tag]))
+            )
+        alive = [run for run in before if run.state is not None and not run.state.is_final()]
+        # The server has one run of a key: two flows that come here at once get the same.
+        run: FlowRun = alive[0] if alive else run_deployment(  # type: ignore[assignment]
+            f"stage/{node.pool}",
+            parameters=parameters,
+            timeout=0,
+            tags=[tag, f"revision:{commit}"],
+            flow_run_name=f"{node.name} · {commit[:7]}",
+            idempotency_key=f"{tag}-{len(before)}",
+        )  # fmt: skip
+        if alive:
+            logger.info("%s: is under way as %s (%s), waits for it", node.name, run.name, run.id)
+        self._followed[run.id] = _Followed(run, node, bool(alive), logger)
+        return self._followed[run.id]
+
+    def _watch(self) -> None:
+        with get_client(sync_client=True) as client:
+            while not self._ended.wait(_POLL):
+                try:
+                    self._see(client)
+                    self._down = False
+                except (httpx.HTTPError, RuntimeError) as error:
+                    if not self._down:
+                        said = f"the Prefect server does not answer ({error!r}); waits for it"
+                        print(said, flush=True)
+                    self._down = True
+
+    def _see_pools(self, client: SyncPrefectClient) -> None:
+        self._looked = time.monotonic()
+        self._pools = {name: _Pool(client.read_work_pool(name), client) for name in self._names}
+
+    def _see(self, client: SyncPrefectClient) -> None:
+        """Look once at all runs, with one question of each kind."""
+        if time.monotonic() - self._looked > _LOOK:
+            self._see_pools(client)
+        open_ = {key: one for key, one in self._followed.items() if not one.over.is_set()}
+        if not open_:
+            return
+        runs = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(open_))), limit=_PAGE
+        )
+        ended = [run for run in runs if run.state is not None and run.state.is_final()]
+        if any(run.state is not None and not run.state.is_completed() for run in ended):
+            self._ended.wait(_LAST_LINES)  # they say why
+        # So many lines at most between two looks, everybody in turn.
+        longest = sorted(open_, key=lambda key: open_[key].told)
+        for key in dict.fromkeys([*(run.id for run in ended), *longest[:_TELL]]):
+            self._tell(key, client)
+        artifacts = client.read_artifacts(
+            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=list(open_)))
+        )
+        signs = {one.flow_run_id: one.updated for one in artifacts}
+        for run in runs:
+            one = open_[run.id]
+            one.run = run
+            if run in ended:
+                one.over.set()
+            elif run.state is None or run.state.is_scheduled():
+                self._wait(one, client)
+            else:
+                pool = self._pools[one.pool]
+                sign = signs.get(run.id)
+                silent = one.silent_for((run.state.type, sign or run.state.timestamp))
+                if silent > (_SILENT if sign else pool.starting):
+                    # If it lives all the same, it sees that and stops.
+                    client.set_flow_run_state(
+                        run.id, Crashed(message=f"no sign of life for {silent:.0f} s"), force=True
+                    )
+
+    def _wait(self, one: _Followed, client: SyncPrefectClient) -> None:
+        """Say why no worker has taken a stage, when that changes and once a minute; or give it up."""
+        now, pool = time.monotonic(), self._pools[one.pool]
+        if not pool.alone:
+            one.alone_since = now
+        if (waited := now - one.since) < _TAKEN:
+            return
+        if pool.alone:
+            heard = f" but {pool.listed}" if pool.listed else ""
+            line = (
+                f"{one.stage}: work pool {one.pool!r} has no worker{heard}; start one: "
+                f"prefect worker start --pool {one.pool}"
+            )
+        else:
+            line = (
+                f"{one.stage}: waits for a worker of pool {one.pool!r} since {waited:.0f} s: "
+                f"{pool.listed}"
+            )
+        alone, said = one.said
+        if not said or alone is not pool.alone or now - said > 60:
+            one.said = (pool.alone, now)
+            one.logger.log(WARNING if pool.alone else INFO, "%s", line)
+        if now - one.alone_since > self.patience:
+            one.why = f"{line}; given up after {self.patience:g} s"
+            client.set_flow_run_state(one.run.id, Cancelling())
+            one.over.set()
+
+    def _tell(self, run: UUID, client: SyncPrefectClient) -> None:
+        """Print a run's lines that came since; they are its own for Prefect's page."""
+        one, lines = self._followed[run], None
+        one.told = time.monotonic()
+        while lines is None or len(lines) == _PAGE:
+            lines = client.read_logs(
+                log_filter=LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run])),
+                limit=_PAGE,
+                offset=one.shown,
+                sort=LogSort.TIMESTAMP_ASC,
+            )
+            one.shown += len(lines)
+            for line in lines:
+                if line.name in _LOGGERS and not line.message.startswith(_STEPS):
+                    print(f"{one.stage} | {line.message}", flush=True)
+
+
+def _died(task: Any, run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001
+    return isinstance(state.result(raise_on_failure=False), _DiedError)
+
+
+@task(name="stage", task_run_name="{stage} · {revision}", cache_policy=NO_CACHE)
+def hand_over(stage: str, revision: str, work: Work, hand: Hand) -> Done:  # noqa: ARG001
+    """Have one stage run by a worker of its pool, and take back what it made.
+
+    Args:
+        stage: what it is called.
+        revision: the short commit, for people.
+        work: the stage, and the workspace that it is for.
+        hand: how.
+
+    Returns:
+        What became of it.
+
+    Raises:
+        StageFailedError: with the stage's own line, or if no worker takes it.
+        StoppedError: if the flow was asked to end.
+    """
+    logger, node, began = get_run_logger(), work.node, time.monotonic()
+    if not work.force and try_restore(work.root, node.name):
+        logger.info("%s: restored", stage)
+        return Done(stage, "restored", time.monotonic() - began)
+    hand.push(work)
+    followed = _patiently(partial(hand.start, work, head(work.root), logger), work.stop)
+    while not followed.over.wait(0.5):
+        if work.stop.is_set():
+            with suppress(httpx.HTTPError), get_client(sync_client=True) as client:
+                # Where that fails it looks at the run that asked for it, and ends by itself.
+                client.set_flow_run_state(followed.run.id, Cancelling())
+            raise StoppedError(f"{stage}: cancelled with the run that asked for it")
+    run, state = followed.run, followed.run.state
+    message = str(state.message or "") if state is not None else ""
+    if followed.why:
+        raise StageFailedError(followed.why)
+    if state is None or state.is_crashed() or (state.is_cancelled() and followed.adopted):
+        logger.warning(
+            "%s: its run %s died; it is handed over again (%s)", stage, run.name, message
+        )
+        raise _DiedError(f"{stage}: given up after {_DEATHS} runs that died, the last: {message}")
+    if state.is_cancelled():
+        raise StageFailedError(f"{stage}: its run {run.name} was cancelled {message}".strip())
+    if not state.is_completed():
+        raise StageFailedError(message if stage in message else f"{stage}: {message}")
+    said = json.loads(message)
+    _take_back(work, said)
+    hand.known(work.root, [node.name])
+    waited = time.monotonic() - began - said["seconds"]
+    where = f"{node.pool}: {said['host']}"
+    return Done(stage, said["outcome"], said["seconds"], where, waited, said["gpus"])
+
+
+def _patiently(ask: Callable[[], Result], stop: threading.Event) -> Result:
+    """Return the server's answer, however long a restart of it takes."""
+    while not stop.is_set():
+        try:
+            return ask()
+        except httpx.HTTPError as error:
+            if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
+                raise
+            stop.wait(2.0)
+    raise StoppedError("stopped while the server did not answer")
+
+
+def _take_back(work: Work, said: dict[str, Any]) -> None:
+    """Take what a worker has made: its entry of `dvc.lock`, the outputs, and how long they took."""
+    name, say = work.node.name, get_run_logger().info
+    for digest, timing in said["timings"].items():
+        path = work.root / TIMINGS / f"{digest}.json"
+        write_text(path, json.dumps(timing, sort_keys=True) + "\n")
+    write_entries(work.root, {name: said["entry"]})
+    try:
+        persist("dvc pull", ["pull", "--force", name], work.root, say, work.stop)
+    except DvcFailedError as error:
+        raise StageFailedError(
+            f"{name}: a worker has finished it, but what it made cannot be restored here ({error}); "
+            "is the DVC remote of the workers this workspace's?"
+        ) from None
+    remember(work.root, name)

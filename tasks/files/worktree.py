@@ -1,0 +1,244 @@
+"""Worktrees: a commit in a folder of its own, which shares DVC's cache and unfinished work.
+
+A worktree beside a person's workspace lies in the workspace's `.scoremodel/worktrees`. One of a
+repository elsewhere lies in `$SCOREMODEL_WORKSPACES` (`~/.scoremodel/workspaces` by default), in the
+repository's own folder there, its home, beside the mirror that it is a worktree of. `.scoremodel` in a
+worktree is a link to what they share, so a training whose worker died goes on in the next one's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from configobj import ConfigObj
+from filelock import FileLock
+from ruamel.yaml import YAML
+
+from tasks.files.git import GitError, git
+from tasks.files.graph import checkout
+
+__all__ = ["beside", "default_remote", "fetch", "of_repository", "verify_remote", "workspaces"]
+
+WORKTREES = "worktrees"
+_LINKS = "reflink,hardlink,copy"
+
+
+def workspaces() -> Path:
+    """Return the folder in which the mirrors of repositories elsewhere lie, and their worktrees."""
+    given = os.environ.get("SCOREMODEL_WORKSPACES")
+    return Path(given or "~/.scoremodel/workspaces").expanduser().absolute()
+
+
+@contextmanager
+def beside(root: Path, commit: str, name: str = "") -> Iterator[Path]:
+    """Yield a worktree of a workspace's own repository, with its cache, remotes and sources.
+
+    Args:
+        root: the workspace.
+        commit: what is checked out.
+        name: the folder's; one that is free by default.
+
+    Yields:
+        The folder, which holds what DVC's cache has of the commit's outputs; it is removed afterwards.
+
+    Raises:
+        GitError: if git refuses.
+    """
+    from dvc.config import Config
+
+    home = (root / ".scoremodel").resolve()
+    with _worktree(root, home, commit, name) as folder:
+        there = Config(str(root / ".dvc"))
+        with _local_config(folder, there["cache"].get("dir") or root / ".dvc/cache") as local:
+            local["remote"].update(there["remote"])  # relative paths are absolute in it
+            if (default := there["core"].get("remote")) is not None:
+                local["core"]["remote"] = default
+        _link_sources(root, folder)
+        checkout(folder)
+        yield folder
+
+
+def _link_sources(root: Path, folder: Path) -> None:
+    """Link what stages read beside git and DVC: downloads, data nobody tracks, an extractor's file."""
+    params = YAML(typ="safe", pure=True).load(folder / "params.yaml")
+    extractor = Path(params["evaluation"]["extractor"].get("path") or "/")
+    sources = [root / "data/torchvision", *(root / "data/raw").glob("*")]
+    sources += [] if extractor.is_absolute() else [root / extractor]
+    for source in sources:
+        there = folder / source.relative_to(root)
+        if source.exists() and not there.exists() and not Path(f"{there}.dvc").exists():
+            there.parent.mkdir(parents=True, exist_ok=True)
+            there.symlink_to(source.resolve())
+
+
+@contextmanager
+def of_repository(
+    repository: str, *, commit: str = "", branch: str = "", remote: str | None = None
+) -> Iterator[Path]:
+    """Yield a worktree of a repository elsewhere, of which this machine keeps a mirror.
+
+    Args:
+        repository: its address.
+        commit: what is checked out; or
+        branch: whose newest commit is.
+        remote: address of the DVC remote, None for the one that the commit names.
+
+    Yields:
+        The folder, which is removed afterwards.
+
+    Raises:
+        ValueError: if the repository cannot be reached, or lacks the commit or the branch.
+    """
+    last = re.sub(r"[^A-Za-z0-9]+", "-", repository.rstrip("/").rsplit("/", 1)[-1])[:30].strip("-")
+    home = workspaces() / f"{last}-{hashlib.sha256(repository.encode()).hexdigest()[:8]}"
+    mirror = home / "mirror.git"
+    mirror.mkdir(parents=True, exist_ok=True)
+    with FileLock(home / "mirror.lock"):  # two fetches would be in each other's way
+        git(mirror, "init", "--quiet", "--bare")
+        git(mirror, "config", "remote.origin.url", repository)
+        wanted = _fetched(mirror, repository, commit, branch)
+    with _worktree(mirror, home, wanted, "") as folder:
+        with _local_config(folder, home / "cache") as local:
+            if (url := remote or _relative_remote(folder, repository)) is not None:
+                local["core"]["remote"] = "flow"
+                local["remote"]["flow"] = {"url": url}
+        verify_remote(folder)
+        yield folder
+
+
+def fetch(repository: Path) -> None:
+    """Bring a mirror's branches up to date, as refs/remotes/origin."""
+    branches = "+refs/heads/*:refs/remotes/origin/*"
+    git(repository, "fetch", "--quiet", "--prune", "--force", "origin", branches)
+
+
+def _fetched(mirror: Path, repository: str, commit: str, branch: str) -> str:
+    """Return a commit that the mirror has, after fetching it if it had not."""
+
+    def found() -> str:
+        name = commit or f"refs/remotes/origin/{branch}"
+        with suppress(GitError):
+            return git(mirror, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}").strip()
+        return ""
+
+    if commit and (wanted := found()):
+        return wanted
+    fetch(mirror)
+    if commit and not found():
+        with suppress(GitError):  # no branch holds it; many servers give it all the same
+            git(mirror, "fetch", "--quiet", "origin", commit)
+    if wanted := found():
+        return wanted
+    what = f"commit {commit}; push it" if commit else f"branch {branch!r}"
+    raise ValueError(f"{repository}: has no {what}")
+
+
+@contextmanager
+def _worktree(repository: Path, home: Path, commit: str, name: str) -> Iterator[Path]:
+    place = home / WORKTREES
+    place.mkdir(parents=True, exist_ok=True)
+    folder = place / (name or secrets.token_hex(4))
+    # Held while it is used, so that whoever cleans up knows it; two that want one name take turns.
+    with FileLock(place / f"{folder.name}.lock"):
+        try:
+            _remove(repository, folder)  # what a killed one left
+            git(
+                repository, "worktree", "add", "--quiet", "--force", "--detach", str(folder), commit
+            )
+            (folder / ".scoremodel").symlink_to(home)
+            yield folder
+        finally:
+            _remove(repository, folder)
+            if not name:  # somebody may be waiting for one that has a name
+                Path(f"{folder}.lock").unlink(missing_ok=True)
+
+
+def _remove(repository: Path, folder: Path) -> None:
+    if folder.exists():
+        with suppress(GitError):
+            git(repository, "worktree", "remove", "--force", "--force", str(folder))
+        shutil.rmtree(folder, ignore_errors=True)
+        git(repository, "worktree", "prune")
+
+
+@contextmanager
+def _local_config(folder: Path, cache: Path | str) -> Iterator[Any]:
+    """Yield `.dvc/config.local` of a worktree to be edited; the cache is shared, all else its own."""
+    from dvc.config import Config
+
+    with Config(str(folder / ".dvc")).edit("local") as local:
+        local["cache"] |= {"dir": str(cache), "type": _LINKS}
+        # DVC's notes of a folder, which would outlive it.
+        local["core"]["site_cache_dir"] = str(folder / ".dvc/tmp/site")
+        yield local
+
+
+def _relative_remote(folder: Path, repository: str) -> str | None:
+    """Return where the folder that a commit names relative to itself is, None if it names none."""
+    committed = ConfigObj(str(folder / ".dvc" / "config"), encoding="utf-8")
+    name = committed.get("core", {}).get("remote")
+    url = str(committed.get(f'remote "{name}"', {}).get("url", ""))
+    if not url or "://" in url or Path(url).is_absolute():
+        return None
+    origin = Path(repository)
+    if not (origin / ".dvc").is_dir():
+        raise ValueError(
+            f"remote: the commit's DVC remote {name!r} is a folder relative to a workspace ({url}), "
+            "which a clone of another machine does not have; allowed: an address that is the same "
+            "from everywhere, in .dvc/config or as the parameter remote"
+        )
+    return str((origin / ".dvc" / url).resolve())
+
+
+def default_remote(root: Path) -> tuple[bool, str | None]:
+    """Return whether a workspace has a default DVC remote, and its address if its commit does not say it.
+
+    Args:
+        root: the workspace.
+
+    Returns:
+        Whether there is one; its address, None if clones find it in the commit's `.dvc/config`.
+    """
+    from dvc.config import Config
+
+    config = Config(str(root / ".dvc"))
+    name = config["core"].get("remote")
+    if name is None:
+        return False, None
+    url = str(config["remote"][name]["url"])
+    committed = config.load_one("repo")
+    same = committed["core"].get("remote") == name
+    known = same and committed["remote"].get(name, {}).get("url") == url
+    # DVC has made a folder absolute; what the commit says may be relative, to a folder elsewhere.
+    return True, None if known and "://" in url else url
+
+
+def verify_remote(root: Path) -> bool:
+    """See to it that what is fetched from the default remote is hashed again.
+
+    Without it DVC takes an object storage's word, and a damaged object would enter the cache as a
+    good one. The setting goes into `.dvc/config.local`, which is this machine's.
+
+    Args:
+        root: a workspace.
+
+    Returns:
+        Whether it was not so before.
+    """
+    from dvc.config import Config
+
+    config = Config(str(root / ".dvc"))
+    name = config["core"].get("remote")
+    if name is None or config["remote"][name].get("verify"):
+        return False
+    with config.edit("local") as local:
+        local["remote"].setdefault(name, {})["verify"] = True
+    return True

@@ -1,0 +1,114 @@
+"""Overrides of `params.yaml` as a form or a command line gives them: dotted key → value."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from tasks.params.load import checked
+from tasks.params.schema import Params
+
+__all__ = ["combinations", "edited", "overridden"]
+
+_KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_PATHS = ("checkpoints.folder", "evaluation.extractor.path")
+
+
+def combinations(grid: dict[str, list[Any]], runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the overrides of each experiment: every combination of `grid`, and each of `runs`.
+
+    Args:
+        grid: key → values, such as {"models.ve.training.steps": [500, 1000]}.
+        runs: key → value of each further experiment.
+
+    Returns:
+        One dictionary an experiment.
+
+    Raises:
+        ValueError: if there is none, or a key of the grid has no values.
+    """
+    for key, values in grid.items():
+        if not values:
+            raise ValueError(f"grid: {key}: has no values, allowed: a list with at least one")
+    product = [
+        dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())
+    ] if grid else []  # fmt: skip
+    found = [*product, *runs]
+    if not found:
+        raise ValueError("grid, runs: both are empty, allowed: at least one experiment")
+    return found
+
+
+def edited(text: str, values: dict[str, Any]) -> str:
+    """Return the text of `params.yaml` with some values replaced, its comments kept.
+
+    Args:
+        text: the file's.
+        values: dotted key → value; a key that only the defaults have is added.
+
+    Returns:
+        The new text.
+
+    Raises:
+        ValueError: for a key that is none or that `params.yaml` does not have, or a path that leads out
+            of the workspace.
+    """
+    yaml = YAML()
+    yaml.width = 4096
+    content = yaml.load(text)
+    for key, value in values.items():
+        if not _KEY.fullmatch(key):
+            raise ValueError(f"{key!r} is not allowed, allowed: a key of params.yaml, a.b.c")
+        if "${" in f"{value}":
+            raise ValueError(
+                f"{key}: {value!r} is not allowed: DVC would look up what stands in ${{…}}"
+            )
+        for inside, path in _paths(key, value):
+            if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+                raise ValueError(
+                    f"{inside}: {path!r} is not allowed in a flow, allowed: a path in the workspace"
+                )
+        block, names = content, key.split(".")
+        if names[0] not in content:
+            raise ValueError(f"params.yaml: has no key {key!r} to set")
+        for name in names[:-1]:
+            if not isinstance(block.get(name), dict):
+                block[name] = {}
+            block = block[name]
+        block[names[-1]] = value
+    out = io.StringIO()
+    yaml.dump(content, out)
+    return out.getvalue()
+
+
+def overridden(path: Path, values: dict[str, Any]) -> Params:
+    """Return the parameters with some values replaced, after checking them; the file stays as it is.
+
+    Args:
+        path: a `params.yaml`.
+        values: dotted key → value.
+
+    Returns:
+        All parameters.
+
+    Raises:
+        ParamsError: one line for each mistake.
+        ValueError: as `edited`.
+    """
+    text = edited(path.read_text(encoding="utf-8"), values)
+    return checked(YAML(typ="safe", pure=True).load(text), path)
+
+
+def _paths(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yield the paths that an override sets, also inside a block."""
+    if isinstance(value, dict):
+        for name, inside in value.items():
+            yield from _paths(f"{key}.{name}", inside)
+    elif key in _PATHS and isinstance(value, str):
+        yield key, value
