@@ -16,12 +16,13 @@ from pathlib import Path
 
 import psutil
 
+from tasks.files.addresses import cleaned
+
 __all__ = [
     "Child",
     "DvcFailedError",
     "StageKilledError",
     "StoppedError",
-    "cleaned",
     "failure",
     "run_dvc",
 ]
@@ -38,7 +39,6 @@ _HINTS = re.compile(  # what DVC adds to every success
     r"To track the changes with git, run:|\s*git add |To enable auto staging, run:|"
     r"\s*dvc config core.autostage true|Use `dvc push` to send your updates"
 )
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 _KEPT = 60  # lines of what DVC said last
 _PATIENCE = 2.0  # seconds between two looks at somebody else's work
 
@@ -193,11 +193,6 @@ def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
     for line in process.stdout:  # universal newlines: a progress bar's "\r" ends a line too
         if line.strip():
             yield cleaned(line.rstrip())
-
-
-def cleaned(line: str) -> str:
-    """Return a line without the names and passwords in its addresses."""
-    return _CREDENTIALS.sub("…@", line)
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -22,8 +22,8 @@ from pathlib import Path
 from configobj import ConfigObj
 from filelock import FileLock, Timeout
 
-from flows.child import cleaned
 from flows.graph import StageNode
+from tasks.files.addresses import cleaned
 from tasks.files.layout import LEDGER
 
 __all__ = [

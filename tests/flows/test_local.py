@@ -1,4 +1,4 @@
-"""GPUs of one machine: as many stages as there are, each on one of its own; and lines that are cleaned."""
+"""GPUs of one machine: as many stages as there are, each on one of its own."""
 
 from __future__ import annotations
 
@@ -93,13 +93,6 @@ def test_stages_that_claim_a_gpu_run_side_by_side_as_far_as_there_are_any() -> N
         assert len(done) == 6
         assert not failed
         assert recorder.most_stages == most
-
-
-def test_a_password_in_a_line_of_dvc_s_is_cut_out() -> None:
-    line = "ERROR: unexpected error - https://user:secret@example.com/x is not reachable"
-    assert (
-        child.cleaned(line) == "ERROR: unexpected error - https://…@example.com/x is not reachable"
-    )
 
 
 @pytest.mark.parametrize(
