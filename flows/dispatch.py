@@ -40,6 +40,7 @@ from flows.local import Done, StageFailedError
 from flows.progress import PULSE
 from flows.worker import restore
 from scoremodel.io.files import write_text
+from tasks.files.addresses import require_remote
 from tasks.files.layout import TIMINGS
 
 __all__ = ["Hand", "hand_over", "require_pools"]
@@ -94,6 +95,8 @@ class Hand:
         patience: float,
         stop: threading.Event,
     ) -> None:
+        if remote is not None:
+            require_remote(remote)  # it will stand in the server's database
         self.root, self.repository, self.revision = root, repository, revision
         self.remote, self.force, self.patience, self.stop = remote, force, patience, stop
 

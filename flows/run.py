@@ -21,6 +21,7 @@ from prefect.states import Cancelled, Completed, Failed
 
 from flows.child import DvcFailedError, StoppedError
 from flows.clones import clone, head, require_results_branch
+from flows.deployments import require_allowed
 from flows.local import StageFailedError
 from flows.progress import Lookout
 from tasks.params.errors import ParamsError
@@ -86,6 +87,7 @@ def workspace(
     if repository is None:
         yield Path.cwd()
         return
+    require_allowed(repository)
     with clone(repository, branch=branch, remote=remote, purpose=purpose) as root, chdir(root):
         yield root
 

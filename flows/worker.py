@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 
 from flows.child import DvcFailedError, Say, StageKilledError, StoppedError, run_dvc
 from flows.clones import clone
+from flows.deployments import require_allowed
 from flows.graph import StageNode, ancestors, changed, stage_graph
 from flows.local import Job, StageFailedError, killed, run_stage
 from flows.parameters import Commit, RemoteUrl, Repository, Target
@@ -164,6 +165,7 @@ def stage(
     began = time.monotonic()
     own, parent = flow_run.get_id(), flow_run.get_parent_flow_run_id()
     try:
+        require_allowed(repository)
         with (
             Lookout(stop, own, parent),
             Progress(stage, revision[:7]) as progress,
