@@ -36,10 +36,16 @@ def here(file: str = "prefect.yaml") -> dict[str, str]:
         "repository" and "branch".
 
     Raises:
-        ValueError: before anything is sent to the server, for an address that is not allowed, without
-            repeating it, or if no branch is checked out.
+        SystemExit: with one line, before anything is sent to the server, for an address that is not
+            allowed, without repeating it, or if no branch is checked out.
     """
-    folder = Path.cwd()
+    try:
+        return _here(Path.cwd(), file)
+    except (ValueError, OSError) as error:  # Prefect would show a traceback
+        raise SystemExit(f"error: {error}") from None
+
+
+def _here(folder: Path, file: str) -> dict[str, str]:
     given = os.environ.get("SCOREMODEL_REPOSITORY")
     repository = given or str(folder)
     if given == "origin":

@@ -7,6 +7,7 @@ option, a helper program's name or a path elsewhere is refused here.
 from __future__ import annotations
 
 import itertools
+import logging
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
@@ -33,6 +34,11 @@ __all__ = [
     "overridden",
     "seconds",
 ]
+
+# Prefect's line about a refused parameter repeats all values; the one that follows it does not.
+logging.getLogger("prefect.flows").addFilter(
+    lambda record: not record.getMessage().startswith("Parameter validation failed")
+)
 
 
 def _kind(pattern: str, check: Callable[[str], str]) -> tuple[AfterValidator, WithJsonSchema]:
