@@ -20,6 +20,7 @@ from tasks.files.git import git
 __all__ = ["here", "require_allowed"]
 
 _HERE = "{{ here.repository }}"
+_UNSHOWN = ("active", "parameters")  # of a schedule
 
 
 @cache  # `prefect deploy` runs it for each deployment
@@ -49,17 +50,18 @@ def _here(folder: Path, file: str) -> dict[str, str]:
     given = os.environ.get("SCOREMODEL_REPOSITORY")
     repository = given or str(folder)
     if given == "origin":
-        repository = git(folder, "config", "remote.origin.url").strip()
+        repository = git(folder, "remote", "get-url", "origin").strip()
     _require("SCOREMODEL_REPOSITORY", require_repository, repository)
     branch = git(folder, "branch", "--show-current").strip()
     if not branch:
         raise ValueError(f"{folder}: no branch is checked out, on which deployments could work")
     listed = YAML(typ="safe", pure=True).load(folder / file)["deployments"]
     for one in listed:
-        for key, check in (("repository", require_repository), ("remote", require_remote)):
-            value = one.get("parameters", {}).get(key)
-            if value not in (None, _HERE):
-                _require(f"{file}: {one['name']}: {key}", check, value)
+        for given_by in (one, *one.get("schedules", [])):
+            for key, check in (("repository", require_repository), ("remote", require_remote)):
+                value = given_by.get("parameters", {}).get(key)
+                if value not in (None, _HERE):
+                    _require(f"{file}: {one['name']}: {key}", check, value)
     whose = "SCOREMODEL_REPOSITORY" if given else "this folder"
     print(f"   works on   {repository} ({whose}), branch {branch}")
     print(f"   pushes     {_pushed(listed)}")
@@ -85,7 +87,7 @@ def _schedules(listed: list[dict[str, Any]]) -> str:
     found = []
     for one in listed:
         for when in one.get("schedules", []):
-            words = " ".join(str(value) for key, value in when.items() if key != "active")
+            words = " ".join(str(value) for key, value in when.items() if key not in _UNSHOWN)
             found.append(f"{one['name']} {words if when.get('active', True) else 'inactive'}")
     return ", ".join(found) or "none"
 

@@ -11,7 +11,8 @@ import re
 
 __all__ = ["REMOTE", "REPOSITORY", "cleaned", "require_remote", "require_repository"]
 
-_NOT = r"(?!.*(?:(?:/|:)\.\.(?:/|$)|%2[eE]))"  # ways out of a folder that a list of repositories names
+# Ways out of a folder that a list of repositories names.
+_NOT = r"(?!.*(?:(?:/|:)\.\.(?:/|$)|%2[eE]))"
 _FOLDER = r"/[^\x00-\x1f\x7f]*"
 _USER = r"(?:[A-Za-z0-9_][A-Za-z0-9._-]*@)"
 _HOST = r"[A-Za-z0-9][A-Za-z0-9._-]*(?::[0-9]+)?"

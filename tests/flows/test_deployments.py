@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from ruamel.yaml import YAML
 
 from flows.deployments import here, require_allowed
 from tasks.files.git import git
@@ -50,33 +51,35 @@ def test_another_repository_is_named_by_a_variable(
     assert here()["repository"] == "git@example.com:team/x.git"
 
 
-def _with_parameter(project: Path, line: str) -> None:
-    path = project / "prefect.yaml"
-    path.write_text(path.read_text().replace("parameters: *given", f"parameters: {{{line}}}", 1))
+_NIGHTLY = "error: prefect.yaml: nightly: "
+_VARIABLE = "error: SCOREMODEL_REPOSITORY: an address"
 
 
 @pytest.mark.parametrize(
-    ("line", "repository", "message"),
+    ("changed", "repository", "message"),
     [
-        (f'repository: "{FETCHED}"', None, "error: prefect.yaml: nightly: repository: an address"),
-        (f'remote: "s3://a:{SECRET}@b"', None, "error: prefect.yaml: nightly: remote: an address"),
-        ('repository: "{{ $ELSEWHERE }}"', None, "error: prefect.yaml: nightly: repository: an"),
-        ("", FETCHED, "error: SCOREMODEL_REPOSITORY: an address that may hold a secret"),
-        ("", "origin", "error: SCOREMODEL_REPOSITORY: an address that may hold a secret"),
+        ({"parameters": {"repository": FETCHED}}, "", f"{_NIGHTLY}repository: an address"),
+        ({"parameters": {"remote": f"s3://a:{SECRET}@b"}}, "", f"{_NIGHTLY}remote: an address"),
+        ({"parameters": {"repository": "{{ $THERE }}"}}, "", f"{_NIGHTLY}repository: an address"),
+        ({"schedules": [{"parameters": {"remote": FETCHED}}]}, "", f"{_NIGHTLY}remote: an address"),
+        ({}, FETCHED, _VARIABLE),
+        ({}, "origin", _VARIABLE),
     ],
 )
 def test_a_secret_is_refused_before_anything_is_deployed(
     project: Path,
     monkeypatch: pytest.MonkeyPatch,
-    line: str,
-    repository: str | None,
+    changed: dict[str, Any],
+    repository: str,
     message: str,
 ) -> None:
     git(project, "remote", "add", "origin", FETCHED)
-    if line:
-        _with_parameter(project, line)
-    if repository:
-        monkeypatch.setenv("SCOREMODEL_REPOSITORY", repository)
+    monkeypatch.setenv("SCOREMODEL_REPOSITORY", repository)
+    yaml, path = YAML(), project / "prefect.yaml"
+    content = yaml.load(path)
+    (nightly,) = (one for one in content["deployments"] if one["name"] == "nightly")
+    nightly.update(changed)
+    yaml.dump(content, path)
     with pytest.raises(SystemExit, match="is not allowed, allowed: an absolute folder") as said:
         here()
     assert str(said.value).startswith(message)
