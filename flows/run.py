@@ -19,6 +19,7 @@ from prefect.exceptions import ParameterTypeError
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
+from flows.deployments import require_allowed
 from flows.progress import Lookout
 from flows.stages import StageFailedError
 from tasks.files.dvc import DvcFailedError, StoppedError
@@ -76,6 +77,7 @@ def _workspace(repository: str | None, branch: str, remote: str | None) -> Itera
     if repository is None:
         yield Path.cwd()
         return
+    require_allowed(repository)
     with of_repository(repository, branch=branch, remote=remote) as root, chdir(root):
         yield root
 

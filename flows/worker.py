@@ -14,6 +14,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
+from flows.deployments import require_allowed
 from flows.parameters import Commit, RemoteUrl, Repository, Target
 from flows.progress import Lookout, Progress
 from flows.stages import StageFailedError, Work, run_stage
@@ -51,6 +52,7 @@ def stage(
     stop, say = threading.Event(), get_run_logger().info
     began = time.monotonic()
     try:
+        require_allowed(repository)
         with (
             Lookout(stop, flow_run.get_id(), flow_run.get_parent_flow_run_id()),
             Progress(stage, revision[:7]) as progress,

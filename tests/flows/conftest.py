@@ -47,6 +47,8 @@ class Site:
     ) -> subprocess.Popen[bytes]:
         """Start a worker on a machine of its own, or on one on which others were before."""
         place = self.folder / "machines" / (machine or name)
+        # Whoever runs the worker allows this test's repositories; one server serves all tests.
+        variables = {"SCOREMODEL_REPOSITORIES": f"{self.folder}/"} | variables
         process = self.cluster.start_worker(
             pool, f"{name}-{self.folder.name}", place=place, SCOREMODEL_PULSE=PULSE, **variables
         )

@@ -55,9 +55,13 @@ def test_deployments_name_flows_and_parameters_that_exist() -> None:
     for one in content["deployments"]:
         module, name = one["entrypoint"].rsplit(".", 1)
         flow = getattr(importlib.import_module(module), name)
-        assert set(one.get("parameters", {})) <= set(flow.parameters.properties), one["name"]
+        parameters = one.get("parameters", {})
+        assert set(parameters) <= set(flow.parameters.properties), one["name"]
+        assert parameters["repository"] == "{{ here.repository }}"  # what its workers take
+        assert not parameters.get("push")
+        assert not parameters.get("commit_to")
         for schedule in one.get("schedules", []):
-            assert {"cron", "timezone"} <= schedule.keys()
+            assert schedule["timezone"] == "UTC"
             assert one["concurrency_limit"]["collision_strategy"] == "CANCEL_NEW"
     # Every pool that a stage names has its deployment.
     pools = set(re.findall(r"pool: (\w+)", (ROOT / "dvc.yaml").read_text()))

@@ -1,4 +1,4 @@
-"""What a form may say: nothing that git takes for an option, no other folder, no secret, no unknown key."""
+"""What a form may say: nothing that git takes for an option, no other folder, no unknown key."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from flows.parameters import (
     Branch,
     Budget,
     Commit,
-    RemoteUrl,
-    Repository,
     Target,
     seconds,
 )
@@ -45,15 +43,6 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
         (Branch, "a..b"),
         (Branch, "-main"),
         (Branch, "main\n"),
-        (Repository, "--upload-pack=touch /tmp/x"),
-        (Repository, "ext::sh -c touch% /tmp/x"),
-        (Repository, "https://user:secret@example.com/x.git"),
-        (Repository, "https://secret@example.com/x.git"),
-        (Repository, "HTTPS://user:secret@example.com/x.git"),
-        (Repository, "/a folder"),
-        (RemoteUrl, "../storage"),
-        (RemoteUrl, "s3://key:secret@bucket"),
-        (RemoteUrl, "-x"),
         (Budget, "30"),
         (Budget, "30 m"),
         (Budget, "0m"),
@@ -62,12 +51,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
     ],
 )
 def test_what_is_refused(kind: Any, value: str) -> None:
-    with pytest.raises(ValidationError) as error:
+    with pytest.raises(ValidationError, match="allowed: "):
         TypeAdapter(kind).validate_python(value)
-    assert "allowed: " in str(error.value)
-    assert (
-        "secret" not in str(error.value).split("[type")[0].split("Value error, ")[1].split("; ")[0]
-    )
 
 
 @pytest.mark.parametrize(
@@ -76,11 +61,6 @@ def test_what_is_refused(kind: Any, value: str) -> None:
         (Target, "train@digits-ve-0"),
         (Commit, COMMIT),
         (Branch, "feature/new-sampler_2"),
-        (Repository, "git@example.com:team/project.git"),
-        (Repository, "https://example.com/team/project.git"),
-        (Repository, "/srv/project"),
-        (RemoteUrl, "s3://bucket/path"),
-        (RemoteUrl, "/srv/storage"),
         (Budget, "1.5h"),
     ],
 )
