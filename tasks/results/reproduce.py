@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from scoremodel.io.files import atomic_path
 from tasks.files.dvc import DvcFailedError, StoppedError, run_dvc
 from tasks.files.layout import LEDGER, Configuration
-from tasks.files.worktree import beside, default_remote, link_sources
+from tasks.files.worktree import beside, default_remote, link_sources, verify_remote
 from tasks.results.history import resolve
 from tasks.results.ledger import inputs, read_lock, read_row
 from tasks.results.plan import restored
@@ -60,17 +60,14 @@ def _stopped_by_signals() -> Iterator[threading.Event]:
 
 def _announced(found: list[dict[str, Any]], stages: list[str]) -> str:
     """Return what will run, and how long what is trained and sampled took when it was measured."""
-    row = found[0]
-    drawn = row["count"] * len(row["values"]["held_out"]["by_seed"])
+    drawn = found[0].get("count", 0) * len(found[0]["values"]["held_out"]["by_seed"])
     said = []
     for name in stages:
         stage = name.split("@")[0]
-        took = next((t for one in found if (t := (one["seconds"] or {}).get(stage))), None)
-        if took is None:
-            said.append(name)
-            continue
-        seconds = took.get("seconds") or took["seconds_per_1000"] * drawn / 1000
-        said.append(f"{name} (about {max(seconds, 1):.0f} s on {took['device']})")
+        took = next((t for one in found if (t := (one["seconds"] or {}).get(stage))), {})
+        seconds = took.get("seconds") or took.get("seconds_per_1000", 0) * drawn / 1000
+        about = f" (about {max(seconds, 1):.0f} s on {took['device']})" if seconds else ""
+        said.append(name + about)
     trains = any(name.startswith("train@") for name in stages)
     return f"{'trains' if trains else 'trains nothing'}; runs {', '.join(said) or 'nothing'}"
 
@@ -130,6 +127,7 @@ def reproduce(key: str, force: bool = False) -> tuple[bool, list[str]]:
         link_sources(root, place)  # the row's, which need not be the commit's
         if force:  # not even work that somebody has begun
             (place / ".scoremodel").unlink()
+        verify_remote(place)
         options = ["--pull"] if default_remote(place)[0] else []
 
         def repro(*arguments: str) -> None:
