@@ -163,7 +163,7 @@ def test_params_edited_and_edited_back_leave_nothing_that_a_clone_lacks(
 
     # What git and DVC leave of another commit's, where check has nothing to do.
     for path in there:
-        shutil.copy(path, path.with_name(path.name.replace("-0", "-1")))
+        shutil.copy(path, path.with_name(path.name.replace("digits", "gone")))
     said = copied.dvc("repro")
     assert re.findall("Running stage '(.*)'", said) == ["pictures", "report"]
     assert {path for folder in GATHERED for path in (copied.root / folder).iterdir()} == there
