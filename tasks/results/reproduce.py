@@ -64,7 +64,9 @@ def _announced(found: list[dict[str, Any]], stages: list[str]) -> str:
     said = []
     for name in stages:
         stage = name.split("@")[0]
-        took = next((t for one in found if (t := (one["seconds"] or {}).get(stage))), {})
+        took: dict[str, Any] = next(
+            (t for one in found if (t := (one["seconds"] or {}).get(stage))), {}
+        )
         seconds = took.get("seconds") or took.get("seconds_per_1000", 0) * drawn / 1000
         about = f" (about {max(seconds, 1):.0f} s on {took['device']})" if seconds else ""
         said.append(name + about)
