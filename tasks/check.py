@@ -8,13 +8,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from scoremodel.processes.base import Process, process_from_config
 from scoremodel.processes.ncsn import NCSN
 from tasks.files.hashes import require_file
-from tasks.files.layout import CURVES, RECORDS, SHOWN, Configuration
+from tasks.files.layout import Configuration
+from tasks.files.leftovers import put_away_leftovers
 from tasks.files.stage import run
 from tasks.params import presets
 from tasks.params.errors import ParamsError
@@ -23,7 +23,7 @@ from tasks.params.resolve import resolve, write
 from tasks.params.schema import Params
 from tasks.sample import build_sampler
 
-__all__ = ["check", "main", "put_away_leftovers"]
+__all__ = ["check", "main"]
 
 
 def check() -> Params:
@@ -64,22 +64,6 @@ def check() -> Params:
 def _stand_in(config: dict[str, Any]) -> Process:
     """Return the process; for a ladder that follows from data, which are not known yet, a long one."""
     return NCSN(levels=2000) if None in config.values() else process_from_config(config)
-
-
-def put_away_leftovers() -> None:
-    """Remove from the gathered folders what no active stage makes.
-
-    Other stages depend on these folders as a whole, so a clone, which has no leftovers, would see
-    other dependencies. DVC's cache and git keep what was made.
-    """
-    from dvc.repo import Repo  # half a second, which a mistake in params.yaml need not wait for
-
-    with Repo(".") as repo:
-        made = {Path(str(out.def_path)) for stage in repo.index.stages for out in stage.outs}
-    for folder in (CURVES, SHOWN, RECORDS):
-        for path in folder.glob("[!.]*.*"):
-            if path not in made:
-                path.unlink()
 
 
 def say_of_git() -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tasks.files.arrays import read_arrays
 from tasks.files.layout import PICTURES, SHOWN, Configuration
+from tasks.files.leftovers import put_away_leftovers
 from tasks.files.resolved import resolved
 from tasks.files.stage import run_stage
 from tasks.report.pictures.base import draw, write
@@ -13,7 +14,8 @@ __all__ = ["main"]
 
 
 def main(_: Configuration) -> None:
-    """Draw every file of arrays that is there, and each pair of models; `check` has put away the rest."""
+    """Draw every file of arrays that an active stage left, and each pair of models."""
+    put_away_leftovers()
     PICTURES.mkdir(parents=True, exist_ok=True)
     made = [draw(path, PICTURES / path.stem) for path in sorted(SHOWN.glob("[!.]*.npz"))]
     for name, first, second in active_pairs(resolved("active")):

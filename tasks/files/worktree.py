@@ -25,7 +25,15 @@ from ruamel.yaml import YAML
 from tasks.files.git import GitError, git
 from tasks.files.graph import checkout
 
-__all__ = ["beside", "default_remote", "fetch", "of_repository", "verify_remote", "workspaces"]
+__all__ = [
+    "beside",
+    "default_remote",
+    "fetch",
+    "link_sources",
+    "of_repository",
+    "verify_remote",
+    "workspaces",
+]
 
 WORKTREES = "worktrees"
 _LINKS = "reflink,hardlink,copy"
@@ -39,7 +47,7 @@ def workspaces() -> Path:
 
 @contextmanager
 def beside(root: Path, commit: str, name: str = "") -> Iterator[Path]:
-    """Yield a worktree of a workspace's own repository, with its cache, remotes and sources.
+    """Yield a worktree of a workspace's own repository, with its cache, remote and sources.
 
     Args:
         root: the workspace.
@@ -58,20 +66,27 @@ def beside(root: Path, commit: str, name: str = "") -> Iterator[Path]:
     with _worktree(root, home, commit, name) as folder:
         there = Config(str(root / ".dvc"))
         with _local_config(folder, there["cache"].get("dir") or root / ".dvc/cache") as local:
-            local["remote"].update(there["remote"])  # relative paths are absolute in it
             if (default := there["core"].get("remote")) is not None:
-                local["core"]["remote"] = default
-        _link_sources(root, folder)
+                # By a name of its own: by this one the commit may have a remote of another kind.
+                local["remote"]["workspace"] = there["remote"][default]  # its path is absolute
+                local["core"]["remote"] = "workspace"
+        link_sources(root, folder)
         checkout(folder)
         yield folder
 
 
-def _link_sources(root: Path, folder: Path) -> None:
-    """Link what stages read beside git and DVC: downloads, data nobody tracks, an extractor's file."""
+def link_sources(root: Path, folder: Path) -> None:
+    """Link what stages read beside git and DVC: downloads, data nobody tracks, an extractor's file.
+
+    Args:
+        root: the workspace.
+        folder: its worktree, whose `params.yaml` says which extractor.
+    """
     params = YAML(typ="safe", pure=True).load(folder / "params.yaml")
-    extractor = Path(params["evaluation"]["extractor"].get("path") or "/")
-    sources = [root / "data/torchvision", *(root / "data/raw").glob("*")]
-    sources += [] if extractor.is_absolute() else [root / extractor]
+    extractor = params.get("evaluation", {}).get("extractor", {}).get("path")
+    raw = [path for path in (root / "data/raw").glob("*") if path.is_dir()]  # not another's .dvc
+    sources = [root / "data/torchvision", *raw]
+    sources += [root / extractor] if extractor and not Path(extractor).is_absolute() else []
     for source in sources:
         there = folder / source.relative_to(root)
         if source.exists() and not there.exists() and not Path(f"{there}.dvc").exists():

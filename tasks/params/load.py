@@ -18,7 +18,7 @@ from tasks.params.errors import Located, ParamsError
 from tasks.params.mistakes import mistakes
 from tasks.params.schema import Params
 
-__all__ = ["checked", "load_params", "read_yaml"]
+__all__ = ["checked", "load_params", "read_yaml", "require_plain"]
 
 _NO_BLOCK = ("model_type", "model_attributes_type", "dict_type")
 
@@ -62,6 +62,27 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     return checked(read_yaml(path), path)
 
 
+def require_plain(raw: Any, path: str | Path) -> None:
+    """Refuse `${`: DVC would put there what an environment variable holds, and commit it.
+
+    Args:
+        raw: the content of a file, or overrides.
+        path: what it is called, for errors.
+
+    Raises:
+        ParamsError: one line for each text or key that has it.
+    """
+    lines = [
+        f"{path}: {_dotted(place)}: {text!r} is not allowed, allowed: text without ${{, which DVC "
+        "would look up"
+        for place, value in filled.walk(raw)
+        for text in (value, *place[-1:])
+        if isinstance(text, str) and "${" in text
+    ]
+    if lines:
+        raise ParamsError("\n".join(lines))
+
+
 def checked(raw: Any, path: Path) -> Params:
     """Return the parameters that a file's content says.
 
@@ -75,6 +96,7 @@ def checked(raw: Any, path: Path) -> Params:
     Raises:
         ParamsError: as `load_params`.
     """
+    require_plain(raw, path)
     try:
         whole, origins = filled.filled(raw)
         lines = list(_of_defaults(raw, path))

@@ -9,7 +9,7 @@ from typing import Any
 
 from tasks.params.errors import ParamsError
 from tasks.params.filled import lay_over
-from tasks.params.load import checked, read_yaml
+from tasks.params.load import checked, read_yaml, require_plain
 from tasks.params.schema import Params
 
 __all__ = ["PRESETS", "arguments", "as_override", "laid_over", "listing", "overrides"]
@@ -55,7 +55,9 @@ def laid_over(name: str, params: Path = Path("params.yaml")) -> Params:
     Raises:
         ParamsError: if there is no such preset, or one line for each mistake in it.
     """
-    return checked(lay_over(read_yaml(params), _content(name)), PRESETS / f"{name}.yaml")
+    below = read_yaml(params)
+    require_plain(below, params)  # which is not the preset's mistake
+    return checked(lay_over(below, _content(name)), PRESETS / f"{name}.yaml")
 
 
 def overrides(name: str) -> dict[str, Any]:

@@ -184,14 +184,17 @@ def resolve(params: Params) -> dict[str, Any]:
 
 
 def write(found: Mapping[str, Any]) -> None:
-    """Write the files, each whole or not at all, and remove what is not among them.
+    """Write the files that are new or different, each whole or not at all, and remove all others.
 
     Args:
         found: what `resolve` returned.
     """
+    kept = set()
     for name, content in found.items():
-        write_text(resolved_path(name), json.dumps(content, indent=1) + "\n")
-    kept = {resolved_path(name) for name in found}
-    for path in RESOLVED.rglob("*.json"):
-        if path not in kept:
+        path, text = resolved_path(name), json.dumps(content, indent=1) + "\n"
+        if not path.is_file() or path.read_bytes() != text.encode():
+            write_text(path, text)
+        kept.add(path)
+    for path in RESOLVED.rglob("*"):  # DVC keeps the folder, with what a killed one left in it
+        if path not in kept and not path.is_dir():
             path.unlink()

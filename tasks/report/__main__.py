@@ -9,6 +9,7 @@ import pandas as pd
 
 from scoremodel.io.files import atomic_path, write_text
 from tasks.files.layout import METRICS, REPORT, TABLE, VERDICT, Configuration
+from tasks.files.leftovers import put_away_leftovers
 from tasks.files.resolved import resolved
 from tasks.files.stage import run_stage
 from tasks.report.page import page
@@ -41,6 +42,7 @@ def headline_metrics(rows: pd.DataFrame) -> dict[str, Any]:
 
 def main(_: Configuration) -> None:
     """Append the active configurations' records to the ledger; write table, verdict and page."""
+    put_away_leftovers()
     active = resolved("active")
     records = read_records(active)
     found = read_applications(active)

@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     again = commands.add_parser(
         "reproduce", help="measure a row again at the revision that made it"
     )
-    again.add_argument("key", help="the beginning of a row's key")
+    again.add_argument("key", help="the beginning of a row's key, or its file")
     again.add_argument("--force", action="store_true", help="run every stage, restore nothing")
     return parser
 

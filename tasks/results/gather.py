@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
+
+from ruamel.yaml.error import YAMLError
 
 from tasks.files.hashes import file_hash
 from tasks.files.layout import Configuration
@@ -13,22 +16,32 @@ from tasks.results.rows import PARTS
 __all__ = ["gather"]
 
 
-def gather(names: list[str] | None = None) -> tuple[list[str], bool]:
-    """Bring the workspace's and every experiment's records into the ledger.
+def gather(names: Collection[str] | None = None) -> tuple[list[str], bool]:
+    """Bring records into the ledger: the workspace's and every experiment's, or some experiments'.
+
+    Args:
+        names: of the experiments; None for all of them and the workspace, where an experiment that
+            contradicts the ledger is a warning: what was measured before is nobody's mistake now.
 
     Returns:
         One line for each: how many rows were added, or why a record was left out; and whether no row
-        contradicted the ledger.
+        of those that were asked for contradicted the ledger.
     """
     lines, agreed = [], True
-    sources: list[tuple[str, str, str | None]] = [(WORKSPACE, WORKSPACE, None)]
+    sources: list[tuple[str, str, str | None]] = []
+    if names is None:
+        sources.append((WORKSPACE, WORKSPACE, None))
     # An experiment's own commit is not in a clone; the one that it began from is, and the row has
     # the parameters by which they differ.
-    sources += [(one.name, one.commit, f"{one.baseline}+") for one in experiments()]
+    sources += [
+        (one.name, one.commit, f"{one.baseline}+")
+        for one in experiments()
+        if names is None or one.name in names
+    ]
     for name, commit, revision in sources:
         try:
             records, lock = records_at(commit), lock_at(commit)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, YAMLError) as error:
             lines.append(f"{name}: nothing, {error}")
             continue
         added = known = 0
@@ -39,8 +52,10 @@ def gather(names: list[str] | None = None) -> tuple[list[str], bool]:
                     _require_locked(configuration, lock)
                 _, new = append(record, configuration, lock, revision=revision)
             except LedgerError as error:
-                lines.append(f"{name}: {configuration.name} refused: {error}")
-                agreed = False
+                old = names is None and commit != WORKSPACE
+                said = "warning: " if old else ""
+                lines.append(f"{said}{name}: {configuration.name} refused: {error}")
+                agreed &= old
             except ValueError as error:
                 lines.append(f"{name}: {configuration.name} left out: {error}")
             else:

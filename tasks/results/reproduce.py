@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,20 +13,27 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from scoremodel.io.files import atomic_path
+from tasks.files.dvc import DvcFailedError, StoppedError, run_dvc
 from tasks.files.layout import LEDGER, Configuration
-from tasks.params.load import load_params
-from tasks.results.history import git, resolve
-from tasks.results.ledger import inputs, read_lock
-from tasks.results.rows import PARTS, changes, commit_of, rows, short
+from tasks.files.worktree import beside, default_remote, link_sources, verify_remote
+from tasks.results.history import resolve
+from tasks.results.ledger import inputs, read_lock, read_row
+from tasks.results.plan import restored
+from tasks.results.rows import PARTS, changes, commit_of, rows, short, with_parts
 
 __all__ = ["reproduce"]
 
 
 def _find(key: str) -> list[dict[str, Any]]:
-    """Return the rows, of all environments, of the one key that begins with `key`."""
+    """Return the rows, of all environments, of the one key that begins with `key`; or a file's row."""
+    stem = Path(key).name.removesuffix(".json")
+    if stem and (path := LEDGER / f"{stem}.json").is_file():
+        return [with_parts(read_row(path), stem)]
     found = [row for row in rows() if row["name"].startswith(key)]
     if not found:
-        raise ValueError(f"{key}: no row in {LEDGER} begins so; `list` shows them")
+        raise ValueError(
+            f"{key}: no row in {LEDGER} begins so, and no file there has that name; `list` shows them"
+        )
     if len({row["key"] for row in found}) > 1:
         names = ", ".join(row["name"] for row in found)
         raise ValueError(f"{key!r} stands for several rows: {names}")
@@ -37,59 +41,37 @@ def _find(key: str) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _worktree(commit: str) -> Iterator[Path]:
-    """Yield a worktree of `commit` that uses this workspace's DVC cache, and remove it after."""
-    folder = Path(tempfile.mkdtemp(prefix="reproduce-"))
-    place = folder / "workspace"
+def _stopped_by_signals() -> Iterator[threading.Event]:
+    """Yield what the first SIGTERM or Ctrl-C sets, so that nothing is left behind; the second acts."""
+    stop = threading.Event()
+
+    def note(*_: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    usual = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        git("worktree", "add", "--detach", "--force", str(place), commit)
-        from dvc.repo import Repo  # half a second that only this command needs
-
-        local = Path(".dvc/config.local")
-        if local.exists():
-            shutil.copy(local, place / local)
-        with Repo(".") as repo:
-            settings = [("cache", "dir", repo.cache.local.path)]
-            # Relative to a workspace that is elsewhere now; DVC has made it absolute.
-            settings += [
-                ("remote", name, remote["url"])
-                for name, remote in repo.config["remote"].items()
-                if "://" not in remote["url"]
-            ]
-        for kind, name, value in settings:
-            arguments = ["dir", value] if kind == "cache" else ["modify", name, "url", value]
-            _dvc(place, kind, arguments[0], "--local", *arguments[1:])
-        for source in _sources():
-            if source.exists() and not (place / source).exists():
-                (place / source).parent.mkdir(parents=True, exist_ok=True)
-                (place / source).symlink_to(source.resolve())
-        # What of that revision's outputs and sources the cache holds; `dvc repro` makes the rest.
-        subprocess.run(
-            [sys.executable, "-m", "dvc", "checkout", "--quiet"],
-            cwd=place,
-            capture_output=True,
-            check=False,
-        )
-        yield place
+        yield stop
     finally:
-        subprocess.run(
-            ["git", "worktree", "remove", "--force", str(place)], capture_output=True, check=False
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+
+
+def _announced(found: list[dict[str, Any]], stages: list[str]) -> str:
+    """Return what will run, and how long what is trained and sampled took when it was measured."""
+    drawn = found[0].get("count", 0) * len(found[0]["values"]["held_out"]["by_seed"])
+    said = []
+    for name in stages:
+        stage = name.split("@")[0]
+        took: dict[str, Any] = next(
+            (t for one in found if (t := (one["seconds"] or {}).get(stage))), {}
         )
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sources() -> list[Path]:
-    """Return what stages read beside git and DVC: downloads, and the extractor's file."""
-    extractor = load_params().evaluation.extractor
-    path = getattr(extractor, "path", None)
-    return [
-        Path("data/torchvision"),
-        *([Path(path)] if path is not None and not Path(path).is_absolute() else []),
-    ]
-
-
-def _dvc(place: Path, *arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=place, check=True)
+        seconds = took.get("seconds") or took.get("seconds_per_1000", 0) * drawn / 1000
+        about = f" (about {max(seconds, 1):.0f} s on {took['device']})" if seconds else ""
+        said.append(name + about)
+    trains = any(name.startswith("train@") for name in stages)
+    return f"{'trains' if trains else 'trains nothing'}; runs {', '.join(said) or 'nothing'}"
 
 
 def _set_params(path: Path, row: dict[str, Any]) -> None:
@@ -123,7 +105,7 @@ def reproduce(key: str, force: bool = False) -> tuple[bool, list[str]]:
     a remote holds, and runs the rest.
 
     Args:
-        key: the beginning of the row's name.
+        key: the beginning of the row's name, or its file.
         force: run all stages, whatever can be restored.
 
     Returns:
@@ -131,24 +113,38 @@ def reproduce(key: str, force: bool = False) -> tuple[bool, list[str]]:
 
     Raises:
         ValueError: if there is no such row, it names no revision, or a stage fails.
+        InterruptedError: after a SIGTERM or Ctrl-C.
     """
-    rows = _find(key)
-    row = rows[0]
+    found_rows = _find(key)
+    row = found_rows[0]
     if row["revision"] is None:
         raise ValueError(f"{row['name']}: names no git revision to reproduce")
     configuration = Configuration(*(row[part] for part in PARTS))
     stage = f"evaluate@{configuration.name}"
+    root, commit = Path.cwd(), resolve(commit_of(row))
     said = []
-    with _worktree(resolve(commit_of(row))) as place:
+    print(f"{configuration.name} at {short(row['revision'])}", flush=True)
+    with _stopped_by_signals() as stop, beside(root, commit, f"reproduce-{row['name']}") as place:
         _set_params(place / "params.yaml", row)
-        options = ["--force"] if force else ["--pull"] if _has_remote() else []
-        command = [sys.executable, "-m", "dvc", "repro", *options, stage]
-        environment = {name: value for name, value in os.environ.items() if name != "DVC_ROOT"}
-        here = str(Path(sys.executable).parent)
-        environment["PATH"] = os.pathsep.join([here, environment.get("PATH", "")])
-        print(f"{configuration.name} at {short(row['revision'])}", flush=True)
-        if subprocess.run(command, cwd=place, env=environment, check=False).returncode:
-            raise ValueError(f"{row['name']}: {stage} failed at revision {row['revision']}")
+        link_sources(root, place)  # the row's, which need not be the commit's
+        if force:  # not even work that somebody has begun
+            (place / ".scoremodel").unlink()
+        verify_remote(place)
+        options = ["--pull"] if default_remote(place)[0] else []
+
+        def repro(*arguments: str) -> None:
+            try:
+                run_dvc(["repro", *arguments], place, _say, stop=stop)
+            except StoppedError:
+                raise InterruptedError(f"{row['name']}: stopped") from None
+            except DvcFailedError as error:
+                raise ValueError(
+                    f"{row['name']}: {stage} failed at revision {row['revision']}: {error}"
+                ) from None
+
+        repro(*options, "check")
+        _say(_announced(found_rows, restored(place, stage, force)))
+        repro(*(["--force"] if force else options), stage)
         record = json.loads((place / configuration.record).read_text(encoding="utf-8"))
 
         def read(path: str, _: str) -> dict[str, Any]:
@@ -157,7 +153,7 @@ def reproduce(key: str, force: bool = False) -> tuple[bool, list[str]]:
 
         found = inputs(stage, read_lock(place / "dvc.lock"), read)
         found["data_sha256"] = record["data_sha256"]
-    row = next((r for r in rows if r["environment"] == record["environment"]), row)
+    row = next((r for r in found_rows if r["environment"] == record["environment"]), row)
     other = changes(row["inputs"], found)
     if other or record["data_sha256"] != row["inputs"]["data_sha256"]:
         said.append("other inputs than the row's: " + ("; ".join(other) or "the data"))
@@ -179,8 +175,5 @@ def reproduce(key: str, force: bool = False) -> tuple[bool, list[str]]:
     return False, said
 
 
-def _has_remote() -> bool:
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "remote", "list"], capture_output=True, text=True, check=False
-    )
-    return bool(done.stdout.strip())
+def _say(line: str) -> None:
+    print(line, flush=True)

@@ -22,6 +22,7 @@ __all__ = [
     "rows",
     "short",
     "when",
+    "with_parts",
 ]
 
 PARTS = ("dataset", "model", "train_seed", "sampler")
@@ -30,12 +31,14 @@ PARTS = ("dataset", "model", "train_seed", "sampler")
 
 def rows() -> list[dict[str, Any]]:
     """Return every row of the ledger, with its name and its configuration's parts."""
-    found = []
-    for name, row in read_rows().items():
-        dataset, model, train_seed, sampler = row["configuration"].split("-")
-        parts = {"dataset": dataset, "model": model, "train_seed": int(train_seed)}
-        found.append({"name": name, **parts, "sampler": sampler, **row})
-    return found
+    return [with_parts(row, name) for name, row in read_rows().items()]
+
+
+def with_parts(row: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a row of the ledger with a name and its configuration's parts."""
+    dataset, model, train_seed, sampler = row["configuration"].split("-")
+    parts = {"dataset": dataset, "model": model, "train_seed": int(train_seed)}
+    return {"name": name, **parts, "sampler": sampler, **row}
 
 
 def when(row: dict[str, Any]) -> str:

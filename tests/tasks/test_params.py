@@ -137,6 +137,29 @@ def test_a_mistake_gets_its_line(tmp_path: Path, old: str, new: str, line: str) 
     assert said.startswith(f"{path}: {line}")
 
 
+SECRET = "${oc.env:AWS_SECRET_ACCESS_KEY}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "text"),
+    [
+        ("device: auto", f"device: '{SECRET}'", "device", SECRET),
+        ("- digits", f"- 'a{SECRET}'", "active.datasets[0]", f"a{SECRET}"),
+        ("{steps: 18}", "{steps: '${seed}'}", "samplers.heun.steps", "${seed}"),
+        ("{steps: 18}", f"{{'{SECRET}': 18}}", f"samplers.heun.{SECRET}", SECRET),
+    ],
+)
+def test_what_dvc_would_look_up_is_refused(
+    tmp_path: Path, old: str, new: str, key: str, text: str
+) -> None:
+    path = changed(tmp_path, (old, new))
+    with pytest.raises(ParamsError) as error:
+        load_params(path)
+    assert str(error.value) == (
+        f"{path}: {key}: {text!r} is not allowed, allowed: text without ${{, which DVC would look up"
+    )
+
+
 def test_two_mistakes_get_two_lines(tmp_path: Path) -> None:
     path = changed(tmp_path, ("threads: 2 ", "threads: two "), ("width: 16", "width: x"))
     with pytest.raises(ParamsError) as error:

@@ -29,6 +29,8 @@ from tasks.params.errors import ParamsError
 from tasks.params.load import read_yaml
 from tests.workspace import ROOT, Workspace
 
+GATHERED = ("artifacts/curves", "artifacts/shown", "results/records")
+
 
 def test_the_record_holds_what_the_artifacts_say(finished: Workspace) -> None:
     from cleanfid import fid
@@ -122,8 +124,8 @@ def test_an_inactive_configuration_s_leftovers_do_not_appear_and_a_clone_trains_
     left.write_text((copied.root / "results/records/digits-vp-0-heun.json").read_text())
     copied.dvc("repro", "--force", "--single-item", "report")
     assert list(pd.read_csv(copied.root / "results/table.csv")["sampler"]) == ["heun"]
-    left.unlink()
-    copied.dvc("repro")
+    assert not left.exists()
+    assert "Running stage" not in copied.dvc("repro")
     # A clone, which has no leftovers, restores everything from the remote.
     copied.dvc("remote", "add", "--default", "shared", str(tmp_path / "remote"))
     copied.git("add", "-A")
@@ -136,6 +138,46 @@ def test_an_inactive_configuration_s_leftovers_do_not_appear_and_a_clone_trains_
     assert "Running stage" not in said
     for name in ("artifacts/models/digits-vp-0.safetensors", "reports/index.html"):
         assert (clone.root / name).read_bytes() == (copied.root / name).read_bytes()
+    assert clone.git("status", "--porcelain") == ""
+
+
+def test_params_edited_and_edited_back_leave_nothing_that_a_clone_lacks(
+    copied: Workspace, tmp_path: Path
+) -> None:
+    """Also where DVC could restore `check` as it was, without what it puts away."""
+    params, before = copied.params(), YAML(typ="safe").load(copied.lock())["stages"]
+    there = {path for folder in GATHERED for path in (copied.root / folder).iterdir()}
+    copied.write_params(
+        params | {"active": params["active"] | {"train_seeds": [1], "samplers": ["heun"]}}
+    )
+    copied.dvc("repro")
+    assert not there & {
+        path for folder in GATHERED for path in (copied.root / folder).glob("*-0-*")
+    }
+    copied.write_params(params)
+    said = copied.dvc("repro")
+    assert "Running stage 'train" not in said
+    assert {path for folder in GATHERED for path in (copied.root / folder).iterdir()} == there
+    after = YAML(typ="safe").load(copied.lock())["stages"]
+    assert {name: after[name] for name in before} == before
+
+    # What git and DVC leave of another commit's, where check has nothing to do.
+    for path in there:
+        shutil.copy(path, path.with_name(path.name.replace("digits", "gone")))
+    said = copied.dvc("repro")
+    assert re.findall("Running stage '(.*)'", said) == ["pictures"]  # which puts away all
+    assert {path for folder in GATHERED for path in (copied.root / folder).iterdir()} == there
+    assert YAML(typ="safe").load(copied.lock())["stages"] == after
+
+    copied.dvc("remote", "add", "--default", "shared", str(tmp_path / "remote"))
+    copied.git("add", "-A")
+    copied.git("commit", "-qm", "results")
+    copied.dvc("push")
+    copied.git("clone", "-q", str(copied.root), str(tmp_path / "clone"))
+    clone = Workspace(tmp_path / "clone")
+    clone.spied.mkdir()
+    clone.dvc("pull")
+    assert "Running stage" not in clone.dvc("repro")
     assert clone.git("status", "--porcelain") == ""
 
 

@@ -48,13 +48,25 @@ def test_a_wrong_one_is_told_before_anything_runs(
     monkeypatch.setattr(presets, "PRESETS", tmp_path)
     (tmp_path / "own.yaml").write_text("# Mine.\nevaluation: {count: -1}\n")
     (tmp_path / "list.yaml").write_text("- 1\n")
+    (tmp_path / "secret.yaml").write_text("device: ${oc.env:SECRET}\n")
     with pytest.raises(ParamsError, match=r"own\.yaml: evaluation\.count: -1 is not allowed"):
         presets.arguments("own")
     with pytest.raises(ParamsError, match=r"list\.yaml: \[1\] is not allowed, allowed: a block"):
         presets.arguments("list")
-    with pytest.raises(ParamsError, match="preset: 'nope' is not allowed, allowed: list, own"):
+    said = (
+        r"secret\.yaml: device: '\$\{oc\.env:SECRET\}' is not allowed, allowed: text without \$\{"
+    )
+    with pytest.raises(ParamsError, match=said):
+        presets.arguments("secret")
+    params = tmp_path / "params.yml"
+    params.write_text("device: ${oc.env:SECRET}\n")
+    with pytest.raises(ParamsError, match=r"params\.yml: device: .* is not allowed"):
+        presets.laid_over("own", params)
+    with pytest.raises(
+        ParamsError, match="preset: 'nope' is not allowed, allowed: list, own, secret"
+    ):
         presets.arguments("nope")
-    assert presets.listing() == "list  \nown   Mine.\n"
+    assert presets.listing() == "list    \nown     Mine.\nsecret  \n"
 
 
 @pytest.mark.parametrize("text", ["a b", "it's", "back\\", "a\\'b", "[1]", "true", "3", ""])

@@ -195,8 +195,12 @@ def test_files_are_written_whole_and_those_of_others_go(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write({"models/digits-ve": {"a": 1}, "machine": {"threads": 2}})
+    before = resolved_path("machine").stat()
+    (resolved_path("machine").parent / ".7-machine.json").write_text("a killed one's")
     write({"models/digits-vp": {"a": 1}, "machine": {"threads": 2}})
-    assert sorted(path.name for path in Path("artifacts").rglob("*.*")) == [
+    after = resolved_path("machine").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert sorted(path.name for path in Path("artifacts").rglob("*") if path.is_file()) == [
         "digits-vp.json",
         "machine.json",
     ]
@@ -208,6 +212,8 @@ def test_files_are_written_whole_and_those_of_others_go(
     resolved_path("machine").write_text('{"thr')
     with pytest.raises(ValueError, match=r"machine\.json: damaged .*run dvc repro --force check"):
         resolved("machine")
+    write({"machine": {"threads": 2}})
+    assert resolved("machine") == {"threads": 2}
 
 
 def test_a_source_says_whether_it_gives_images_or_vectors(tmp_path: Path) -> None:

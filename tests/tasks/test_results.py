@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
+import sys
 from collections.abc import Callable
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 
 from tasks.files.code import syntax_hash
 from tasks.files.hashes import content_hash
 from tasks.results.__main__ import main
+from tasks.results.gather import gather
 from tasks.results.ledger import read_rows
 from tasks.results.rows import changes
 from tasks.results.table import with_spread
@@ -207,7 +212,9 @@ def test_revisions_and_history_are_compared(copied: Workspace) -> None:
 
 
 @pytest.mark.slow
-def test_an_experiment_reaches_the_ledger_and_a_row_is_measured_again(copied: Workspace) -> None:
+def test_an_experiment_reaches_the_ledger_and_a_row_is_measured_again(
+    copied: Workspace, tmp_path: Path
+) -> None:
     copied.git("add", "-A")
     copied.git("commit", "-qm", "first")
     before = sorted((copied.root / "results/ledger").glob("*.json"))
@@ -221,8 +228,20 @@ def test_an_experiment_reaches_the_ledger_and_a_row_is_measured_again(copied: Wo
     assert "four: 0 rows added, 2 known" in results(copied, "gather")
     assert "four" in results(copied, "compare", "HEAD", "four")
 
-    for force in ([], ["--force"]):
-        again = results(copied, "reproduce", new.stem[:16], *force)
+    # A remote that the row's revision does not know.
+    copied.dvc("remote", "add", "--default", "storage", str(tmp_path / "storage"))
+    copied.git("commit", "-qam", "a remote")
+    copied.dvc("push", "--run-cache")
+    for key, force in ((new.stem[:16], []), (str(new), ["--force"])):
+        again = results(copied, "reproduce", key, *force)
+        plan = next(line for line in again.splitlines() if line.startswith("trains"))
+        assert re.search(r"sample@digits-vp-0-heun \(about \d+ s on .*\)", plan) or not force
+        assert plan.startswith(
+            "trains; runs check, " if force else "trains nothing; runs evaluate@"
+        )
+        ran = set(re.findall(r"Running stage '(.*)'", again)) | {"check"}
+        planned = set(re.findall(r"[a-z]+(?:@[\w-]+)?(?=,| \(about|$)", plan.split("runs ")[1]))
+        assert ran == planned | {"check"}
         assert (
             f"the same: {row['values']['held_out']['mean']:g}, seed by seed, and all other metrics"
             in again
@@ -238,3 +257,50 @@ def test_an_experiment_reaches_the_ledger_and_a_row_is_measured_again(copied: Wo
     assert "different are: held_out" in wrong
     share = 1 / abs(row["values"]["held_out"]["mean"])
     assert f"by seed at most {share:.2%} of it" in wrong
+
+
+@pytest.mark.slow
+def test_a_reproduction_that_is_stopped_leaves_nothing_behind(copied: Workspace) -> None:
+    copied.git("add", "-A")
+    copied.git("commit", "-qm", "results")
+    row = next(iter((copied.root / "results/ledger").glob("*.json")))
+    command = (sys.executable, "-m", "tasks.results", "reproduce", row.name, "--force")
+    process = copied.start(*command)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("Running stage 'extractor"):
+            break
+    assert copied.git("worktree", "list").count("\n") == 2
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors.splitlines()[-1]) == (143, f"{row.stem}: stopped")
+    assert copied.git("worktree", "list").count("\n") == 1
+    assert not list((copied.root / ".scoremodel/worktrees").glob("*[!k]"))
+    left = [one for one in psutil.process_iter(["cwd"]) if str(copied.root) in f"{one.info['cwd']}"]
+    assert not left
+
+
+def test_an_experiment_that_contradicts_the_ledger_stops_no_other(
+    copied: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied.git("add", "-A")
+    copied.git("commit", "-qm", "results")
+    base = copied.git("rev-parse", "HEAD").strip()
+    path = copied.root / "results/records/digits-vp-0-heun.json"
+    other = record(copied, "heun")
+    other["held_out"]["by_seed"][0] += 1
+    path.write_text(json.dumps(other))
+    copied.git("commit", "-qam", "another value")
+    for name, commit in (("old", "HEAD"), ("new", base)):
+        copied.git("update-ref", f"refs/exps/{base[:2]}/{base[2:]}/{name}", commit)
+    copied.git("reset", "-q", "--hard", base)
+    monkeypatch.chdir(copied.root)
+    assert gather(["new"]) == (["new: 0 rows added, 2 known"], True)
+    (refused, _), agreed = gather(["old"])
+    assert refused.startswith("old: digits-vp-0-heun refused: ")
+    assert not agreed
+    lines, agreed = gather()
+    assert agreed
+    assert lines[0] == "workspace: 0 rows added, 2 known"
+    assert f"warning: {refused}" in lines
+    assert "new: 0 rows added, 2 known" in lines
