@@ -50,6 +50,7 @@ class Done:
         seconds: the time it took, restoring and pushing included.
         where: the machine, or the work pool, on which it was.
         waited: seconds before that, for a worker or for what else was under way.
+        gpus: how many GPUs it had.
     """
 
     stage: str
@@ -57,6 +58,7 @@ class Done:
     seconds: float = 0.0
     where: str = "here"
     waited: float = 0.0
+    gpus: int = 0
 
 
 class Job:

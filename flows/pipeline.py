@@ -155,7 +155,7 @@ def pipeline(
         said = pedigree(root)
         if repository is not None and default_remote(root) is not None:
             fetch_sources(root, get_run_logger().info, stop)
-        params = check()
+        check()
         nodes = select(stage_graph(root), list(targets or []))
         if push and default_remote(root) is None:
             raise ValueError(
@@ -175,7 +175,7 @@ def pipeline(
                 reasons = dict.fromkeys(_reason(name, why) for name, why in failed.items())
                 raise StageFailedError("; ".join(reasons))
             if any(node.name == "report" for node in nodes):
-                publish_results(params, root)
+                publish_results(root)
             _keep(root, push, commit_to, said["revision"], stop)
             return {name: one.outcome for name, one in done.items()}
 
