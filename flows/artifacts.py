@@ -19,6 +19,7 @@ from tasks.results.table import labels, terminal, text, with_spread
 __all__ = ["publish", "publish_results", "publish_summary", "publish_table"]
 
 _METHOD = ["dataset", "model", "sampler"]
+_AXES = [*_METHOD, "train_seed"]
 _WIDTH = 512  # pixels of a picture: it lies in the server's database
 _SPREAD = "± std"
 _LAST = "experiment"  # a name, after what it is the name of
@@ -53,9 +54,9 @@ def _markdown(rows: pd.DataFrame) -> str:
     """Return a table with four digits; what is the same in all its rows stands below it."""
     rows = rows.dropna(axis=1, how="all")
     if _SPREAD in rows:
-        of = rows.columns[rows.columns.get_loc(_SPREAD) - 1]
-        both = [with_spread(*pair) for pair in zip(rows[of], rows[_SPREAD], strict=True)]
-        rows = rows.assign(**{of: both}).drop(columns=_SPREAD)
+        of = rows.columns[list(rows).index(_SPREAD) - 1]
+        both = zip(rows[of], rows.pop(_SPREAD), strict=True)
+        rows[of] = [with_spread(value, spread) for value, spread in both]
     cells = rows.map(_cell)
     same = [name for name in cells if len(cells) > 1 and cells[name].nunique() == 1]
     shown = sorted((name for name in cells if name not in same), key=lambda name: name == _LAST)
@@ -83,8 +84,8 @@ def publish_results(root: Path) -> None:
     # An image artifact would fill the page's side bar with its letters.
     samples = [
         f"{name}:\n\n![samples of {name}]({_picture(path)})"
-        for row in rows.drop_duplicates(_METHOD).itertuples(index=False)
-        for name in [Configuration(row.dataset, row.model, row.train_seed, row.sampler).name]
+        for row in rows.drop_duplicates(_METHOD).to_dict("records")
+        for name in [Configuration(**{axis: row[axis] for axis in _AXES}).name]
         if (path := root / PICTURES / f"{name}.png").exists()
     ]
     parts = [verdict, *["## Samples"] * bool(samples), *samples, f"Report: `{report}`"]

@@ -87,7 +87,8 @@ Branch = Annotated[
 Pool = Annotated[str, _check(r"[A-Za-z0-9_][A-Za-z0-9_-]*", "the name of a work pool")]
 Name = Annotated[str, _check(r"[A-Za-z0-9_][A-Za-z0-9_-]*", "the name of a block in params.yaml")]
 Budget = Annotated[
-    str, _check(r"[1-9]\d*(\.\d+)?[smh]", "a number with s, m or h, such as 90s, 30m, 2h")
+    str,
+    _check(r"[1-9]\d*(\.\d+)?[smhd]", "a number with s, m, h or d, such as 90s, 30m, 2h, 30d"),
 ]
 Repository = Annotated[str, AfterValidator(_check_repository)]
 RemoteUrl = Annotated[str, AfterValidator(_check_remote)]
@@ -99,7 +100,7 @@ _PATHS = ("checkpoints.folder", "evaluation.extractor.path")
 
 def seconds(budget: str) -> float:
     """Return how many seconds a budget is: "30m" → 1800."""
-    return float(budget[:-1]) * {"s": 1, "m": 60, "h": 3600}[budget[-1]]
+    return float(budget[:-1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[budget[-1]]
 
 
 def combinations(grid: dict[str, list[Any]], runs: Configurations) -> Configurations:
