@@ -16,7 +16,7 @@ from flows.local import Done
 from tasks.files.layout import PICTURES, REPORT, TABLE, VERDICT, Configuration
 from tasks.results.table import labels, terminal, text, with_spread
 
-__all__ = ["publish", "publish_results", "publish_summary", "publish_table"]
+__all__ = ["publish_markdown", "publish_results", "publish_summary", "publish_table"]
 
 _METHOD = ["dataset", "model", "sampler"]
 _AXES = [*_METHOD, "train_seed"]
@@ -25,7 +25,7 @@ _SPREAD = "± std"
 _LAST = "experiment"  # a name, after what it is the name of
 
 
-def publish(markdown: str, key: str, description: str) -> None:
+def publish_markdown(markdown: str, key: str, description: str) -> None:
     """Show a text as an artifact; where the server does not take it, say so and go on.
 
     Args:
@@ -47,7 +47,7 @@ def publish_table(rows: pd.DataFrame, key: str, description: str) -> None:
         key: the artifact's key.
         description: what it is.
     """
-    publish(_markdown(rows), key, description)
+    publish_markdown(_markdown(rows), key, description)
 
 
 def _markdown(rows: pd.DataFrame) -> str:
@@ -89,7 +89,7 @@ def publish_results(root: Path) -> None:
         if (path := root / PICTURES / f"{name}.png").exists()
     ]
     parts = [verdict, *["## Samples"] * bool(samples), *samples, f"Report: `{report}`"]
-    publish("\n\n".join(parts), "verdict", "which model is better, and samples")
+    publish_markdown("\n\n".join(parts), "verdict", "which model is better, and samples")
     shown = rows[terminal()].rename(columns=labels())
     publish_table(shown, "results", "distances of the active configurations")
     get_run_logger().info("\n%s\n\n%s\n\nreport: %s", verdict, text(rows), report.as_uri())
@@ -139,7 +139,7 @@ def publish_summary(
     gpus = sum(one.seconds * one.gpus for one in done) / 3600
     line += f"; {queue:.3g} hours in queues, {gpus:.3g} GPU hours"
     said = "\n".join(f"- {name}: `{value}`" for name, value in pedigree.items())
-    publish(
+    publish_markdown(
         f"{line}\n\n{_markdown(rows)}\n\n{said}",
         "stages",
         "what ran, what was cached, how long each took",
