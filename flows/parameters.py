@@ -56,7 +56,10 @@ Branch = Annotated[
 ]
 Name = Annotated[str, *_word(r"[A-Za-z0-9_][A-Za-z0-9_-]*", "the name of a block in params.yaml")]
 Budget = Annotated[
-    str, *_word(r"[1-9][0-9]*(\.[0-9]+)?[smh]", "a number with s, m or h, such as 90s, 30m, 2h")
+    str,
+    *_word(
+        r"[1-9][0-9]*(\.[0-9]+)?[smhd]", "a number with s, m, h or d, such as 90s, 30m, 2h, 30d"
+    ),
 ]
 Repository = Annotated[str, *_kind(REPOSITORY, require_repository)]
 RemoteUrl = Annotated[str, *_kind(REMOTE, require_remote)]
@@ -65,4 +68,4 @@ Configurations = list[dict[str, Any]]
 
 def seconds(budget: str) -> float:
     """Return how many seconds a budget is: "30m" → 1800."""
-    return float(budget[:-1]) * {"s": 1, "m": 60, "h": 3600}[budget[-1]]
+    return float(budget[:-1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[budget[-1]]

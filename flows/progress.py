@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import threading
+from contextlib import suppress
 from typing import Any, Self
 from uuid import UUID
 
@@ -17,16 +18,18 @@ from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
 
-__all__ = ["PULSE", "Lookout", "Progress", "artifact_key"]
+__all__ = ["PULSE", "Lookout", "Progress"]
 
 PULSE = float(os.environ.get("SCOREMODEL_PULSE", 10.0))
 """Seconds between two signs of life of a stage."""
 
+# The server may be restarting; what runs does not depend on it.
+_AWAY = (httpx.HTTPError, ObjectNotFound, RuntimeError)
 _LOOK = 3.0  # seconds between two looks at whether somebody cancelled
 _PERCENT = re.compile(r"\b(\d{1,3})%\|")
 
 
-def artifact_key(name: str) -> str:
+def _artifact_key(name: str) -> str:
     """Return a name in the letters that an artifact's key may have."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
@@ -63,8 +66,8 @@ class Lookout:
         while not self._over.wait(_LOOK):
             try:
                 own, parent = (_state(run) for run in (self.own, self.parent))
-            except (httpx.HTTPError, ObjectNotFound, RuntimeError):
-                continue  # the server may be restarting
+            except _AWAY:
+                continue
             if (own and (own.is_final() or own.is_cancelling())) or (
                 parent and (parent.is_cancelled() or parent.is_cancelling())
             ):
@@ -84,6 +87,7 @@ class Progress:
     """A progress artifact that follows a stage's bar, and is touched regularly while it runs.
 
     Used as a context, in a flow or a task. Without a server to talk to, the stage goes on unseen.
+    At the end it is deleted: many of 100 % would hide what a run has found.
 
     Args:
         stage: the stage's name.
@@ -107,19 +111,19 @@ class Progress:
         try:
             made: Any = create_progress_artifact(
                 progress=self.percent,
-                key=artifact_key(self.stage),
+                key=_artifact_key(self.stage),
                 description=f"{self.stage} · {self.revision} on {socket.gethostname()}",
             )
         except httpx.HTTPError:
             return  # the server may be restarting; the next beat tries again
         self._artifact = made
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join(timeout=PULSE + 5)
-        if kind is None:
-            self.percent = 100.0
-            self._touch()
+        if self._artifact is not None:
+            with suppress(*_AWAY), get_client(sync_client=True) as client:
+                client.delete_artifact(self._artifact)
 
     def follow(self, line: str) -> None:
         """Take the share of the work that a line of a progress bar tells."""
@@ -134,8 +138,5 @@ class Progress:
         if self._artifact is None:
             self._begin()
             return
-        try:
-            with get_client(sync_client=True) as client:
-                client.update_artifact(self._artifact, ArtifactUpdate(data=self.percent))
-        except (httpx.HTTPError, ObjectNotFound, RuntimeError):
-            pass  # the server may be restarting; the stage does not depend on it
+        with suppress(*_AWAY), get_client(sync_client=True) as client:
+            client.update_artifact(self._artifact, ArtifactUpdate(data=self.percent))

@@ -46,7 +46,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
         (Budget, "30"),
         (Budget, "30 m"),
         (Budget, "0m"),
-        (Budget, "1d"),
+        (Budget, "1w"),
         (Budget, "-5m"),
     ],
 )
@@ -85,7 +85,7 @@ def test_a_mistake_on_the_command_line_is_one_line(capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit) as ended:
         finish(compare, {"train_seeds": [0], "budget": "30 parsecs"})
     assert ended.value.code == 2
-    allowed = "allowed: a number with s, m or h, such as 90s, 30m, 2h"
+    allowed = "allowed: a number with s, m, h or d, such as 90s, 30m, 2h, 30d"
     assert capsys.readouterr().err == f"error: budget: '30 parsecs' is not allowed, {allowed}\n"
 
 
