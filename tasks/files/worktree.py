@@ -203,7 +203,7 @@ def _relative_remote(folder: Path, repository: str) -> str | None:
     url = str(committed.get(f'remote "{name}"', {}).get("url", ""))
     if not url or "://" in url or Path(url).is_absolute():
         return None
-    origin = Path(repository.removeprefix("file://"))
+    origin = Path(repository)
     if not (origin / ".dvc").is_dir():
         raise ValueError(
             f"remote: the commit's DVC remote {name!r} is a folder relative to a workspace ({url}), "
