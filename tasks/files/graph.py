@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -288,8 +288,8 @@ def checkout(root: Path) -> None:
 
 def remember(root: Path, stage: str) -> None:
     """Let DVC's run-cache here know a stage that another machine has run, whose outputs have come."""
-    with _repo(root) as repo, repo.lock:
-        (found,) = repo.stage.collect(stage)
+    with _repo(root) as repo, repo.lock, chdir(root):  # DVC's run-cache looks from where it is
+        found = repo.stage.load_one(str(root / "dvc.yaml"), stage)
         repo.stage_cache.save(found)
 
 
@@ -305,8 +305,8 @@ def try_restore(root: Path, stage: str) -> bool:
     """
     from dvc.stage.cache import RunCacheNotFoundError
 
-    with _repo(root) as repo, repo.lock:
-        (found,) = repo.stage.collect(stage)
+    with _repo(root) as repo, repo.lock, chdir(root):  # DVC's run-cache looks from where it is
+        found = repo.stage.load_one(str(root / "dvc.yaml"), stage)
         try:
             repo.stage_cache.restore(found)
         except RunCacheNotFoundError:

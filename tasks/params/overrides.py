@@ -11,7 +11,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from tasks.params.load import checked
+from tasks.params.load import checked, require_plain
 from tasks.params.schema import Params
 
 __all__ = ["combinations", "edited", "overridden"]
@@ -56,19 +56,17 @@ def edited(text: str, values: dict[str, Any]) -> str:
         The new text.
 
     Raises:
+        ParamsError: for text that DVC would look up.
         ValueError: for a key that is none or that `params.yaml` does not have, or a path that leads out
             of the workspace.
     """
+    require_plain(values, "overrides")
     yaml = YAML()
     yaml.width = 4096
     content = yaml.load(text)
     for key, value in values.items():
         if not _KEY.fullmatch(key):
             raise ValueError(f"{key!r} is not allowed, allowed: a key of params.yaml, a.b.c")
-        if "${" in f"{value}":
-            raise ValueError(
-                f"{key}: {value!r} is not allowed: DVC would look up what stands in ${{…}}"
-            )
         for inside, path in _paths(key, value):
             if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
                 raise ValueError(
