@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from uuid import UUID
 
@@ -15,20 +17,23 @@ import httpx
 from prefect import Flow, get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.exceptions import ParameterTypeError
+from prefect.exceptions import ParameterTypeError, TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
-from flows.child import DvcFailedError, StoppedError
+from flows.child import DvcFailedError, StoppedError, mend_claims
 from flows.clones import clone, head, require_results_branch
 from flows.local import StageFailedError
 from flows.progress import Lookout
+from flows.server import server
 from tasks.params.errors import ParamsError
 
 __all__ = ["REFUSED", "at_work", "carry_out", "finish", "pedigree", "run_name", "workspace"]
 
 REFUSED = "Refused"
 """Name of the state of a flow that was asked for what cannot be: nothing has run."""
+
+_ENDS = (signal.SIGINT, signal.SIGTERM)
 
 
 def _short(root: Path) -> str:
@@ -122,10 +127,12 @@ def carry_out(
                 f"commit_to: {commit_to!r} is not allowed, it is the branch that is run"
             )
         with (
+            _one_signal(),
             workspace(repository, branch, remote, purpose) as root,
             Lookout(stop, flow_run.get_id()),
         ):
             try:
+                mend_claims(root, get_run_logger().info)
                 if commit_to is not None:
                     require_results_branch(root, commit_to)
                 return Completed(data=act(root, stop))
@@ -167,8 +174,46 @@ def _cancelling() -> bool:
     return state is not None and state.is_cancelling()
 
 
+@contextmanager
+def _one_signal() -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM end what runs, and none after it disturb that end.
+
+    Prefect puts its own handler in place for as long as a flow runs, so this is needed within too.
+    """
+    usual = {one: signal.getsignal(one) for one in _ENDS}
+    usual = {one: act for one, act in usual.items() if act != signal.SIG_IGN}  # as under nohup
+    if threading.current_thread() is not threading.main_thread():
+        usual = {}
+    came = False
+
+    def first(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        came = True
+        _no_more_signals()
+        act = usual[signal.Signals(number)]
+        if callable(act):
+            act(number, frame)
+        raise TerminationSignal(signal=number)
+
+    for one in usual:
+        signal.signal(one, first)
+    try:
+        yield
+    finally:
+        for one, act in usual.items():
+            if not came:
+                signal.signal(one, act)
+
+
+def _no_more_signals() -> None:
+    for one in _ENDS:
+        signal.signal(one, signal.SIG_IGN)
+
+
 def finish(act: Flow[..., State[Any]], given: dict[str, Any]) -> None:
     """Run a flow from the command line; exit with 2 for a mistake of the user's, 1 for a failure.
+
+    Ctrl-C and SIGTERM end it with 128 + the signal's number, as a shell says it.
 
     Args:
         act: the flow.
@@ -180,7 +225,16 @@ def finish(act: Flow[..., State[Any]], given: dict[str, Any]) -> None:
         mistakes = [line.strip(" -") for line in str(error).splitlines()[1:]]
         print(f"error: {'; '.join(mistakes).replace('Value error, ', '')}", file=sys.stderr)
         raise SystemExit(2) from None
-    state: Any = act(**given, return_state=True)
+    try:
+        with _one_signal(), server():
+            state: Any = act(**given, return_state=True)
+    except (KeyboardInterrupt, TerminationSignal) as error:
+        _no_more_signals()  # Prefect took its handler away
+        print(
+            "error: interrupted; unfinished work is saved, and the same command goes on from there",
+            file=sys.stderr,
+        )
+        raise SystemExit(128 + getattr(error, "signal", signal.SIGINT)) from None
     if not state.is_completed():
         print(f"error: {state.message}", file=sys.stderr)
         raise SystemExit(2 if state.name == REFUSED else 1)
