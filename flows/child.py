@@ -255,7 +255,8 @@ def _end(process: subprocess.Popen[str]) -> None:
     for member in psutil.wait_procs(family, timeout=5)[1]:
         with suppress(psutil.NoSuchProcess):
             member.kill()
-    if family:  # DVC ends with its stage; ended while it writes down what it lets go of, it leaves garbage
+    if family:
+        # DVC ends with its stage. Ended while it writes down what it lets go of, it leaves garbage.
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=2)
     process.terminate()

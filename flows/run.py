@@ -33,8 +33,6 @@ __all__ = ["REFUSED", "at_work", "carry_out", "finish", "pedigree", "run_name", 
 REFUSED = "Refused"
 """Name of the state of a flow that was asked for what cannot be: nothing has run."""
 
-_ENDS = (signal.SIGINT, signal.SIGTERM)
-
 
 def _short(root: Path) -> str:
     try:
@@ -132,7 +130,7 @@ def carry_out(
             Lookout(stop, flow_run.get_id()),
         ):
             try:
-                mend_claims(root, get_run_logger().info)
+                mend_claims(root, lambda line: get_run_logger().info(line))
                 if commit_to is not None:
                     require_results_branch(root, commit_to)
                 return Completed(data=act(root, stop))
@@ -180,34 +178,26 @@ def _one_signal() -> Iterator[None]:
 
     Prefect puts its own handler in place for as long as a flow runs, so this is needed within too.
     """
-    usual = {one: signal.getsignal(one) for one in _ENDS}
-    usual = {one: act for one, act in usual.items() if act != signal.SIG_IGN}  # as under nohup
+    usual = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
     if threading.current_thread() is not threading.main_thread():
         usual = {}
-    came = False
 
-    def first(number: int, frame: FrameType | None) -> None:
-        nonlocal came
-        came = True
-        _no_more_signals()
-        act = usual[signal.Signals(number)]
-        if callable(act):
-            act(number, frame)
+    def end(number: int, frame: FrameType | None) -> None:
+        for one in usual:
+            signal.signal(one, signal.SIG_IGN)
+        before = usual[signal.Signals(number)]
+        if callable(before):
+            before(number, frame)
         raise TerminationSignal(signal=number)
 
-    for one in usual:
-        signal.signal(one, first)
+    for one, before in usual.items():
+        if before != signal.SIG_IGN:  # as under nohup
+            signal.signal(one, end)
     try:
         yield
     finally:
-        for one, act in usual.items():
-            if not came:
-                signal.signal(one, act)
-
-
-def _no_more_signals() -> None:
-    for one in _ENDS:
-        signal.signal(one, signal.SIG_IGN)
+        for one, before in usual.items():
+            signal.signal(one, before)
 
 
 def finish(act: Flow[..., State[Any]], given: dict[str, Any]) -> None:
@@ -229,11 +219,9 @@ def finish(act: Flow[..., State[Any]], given: dict[str, Any]) -> None:
         with _one_signal(), server():
             state: Any = act(**given, return_state=True)
     except (KeyboardInterrupt, TerminationSignal) as error:
-        _no_more_signals()  # Prefect took its handler away
-        print(
-            "error: interrupted; unfinished work is saved, and the same command goes on from there",
-            file=sys.stderr,
-        )
+        for one in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(one, signal.SIG_DFL)  # there is nothing left to save
+        print("error: interrupted; the same command goes on where it was", file=sys.stderr)
         raise SystemExit(128 + getattr(error, "signal", signal.SIGINT)) from None
     if not state.is_completed():
         print(f"error: {state.message}", file=sys.stderr)
