@@ -34,6 +34,8 @@ class Terminal:
 
     def start(self, *command: str) -> subprocess.Popen[bytes]:
         """Start a command as the terminal's foreground process group."""
+        # Ignored in a job in a shell's background, it would be in what such a job starts.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         with self.log.open("wb") as out:
             return subprocess.Popen(
                 [sys.executable, "-m", *command],
