@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from uuid import UUID
 
@@ -15,14 +17,15 @@ import httpx
 from prefect import Flow, get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.exceptions import ParameterTypeError
+from prefect.exceptions import ParameterTypeError, TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
 from flows.deployments import require_allowed
 from flows.progress import Lookout
+from flows.server import server
 from flows.stages import StageFailedError
-from tasks.files.dvc import DvcFailedError, StoppedError
+from tasks.files.dvc import DvcFailedError, StoppedError, mend_claims
 from tasks.files.git import head
 from tasks.files.worktree import of_repository
 from tasks.params.errors import ParamsError
@@ -114,10 +117,12 @@ def carry_out(
                 f"commit_to: {commit_to!r} is not allowed, it is the branch that is run"
             )
         with (
+            _one_signal(),
             _workspace(repository, branch, remote) as root,
             Lookout(stop, flow_run.get_id()),
         ):
             try:
+                mend_claims(root, lambda line: get_run_logger().info(line))
                 if commit_to is not None:
                     require_results_branch(root, commit_to)
                 return Completed(data=act(root, stop))
@@ -159,8 +164,38 @@ def _cancelling() -> bool:
     return state is not None and state.is_cancelling()
 
 
+@contextmanager
+def _one_signal() -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM end what runs, and none after it disturb that end.
+
+    Prefect puts its own handler in place for as long as a flow runs, so this is needed within too.
+    """
+    usual = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    if threading.current_thread() is not threading.main_thread():
+        usual = {}
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for one in usual:
+            signal.signal(one, signal.SIG_IGN)
+        before = usual[signal.Signals(number)]
+        if callable(before):
+            before(number, frame)
+        raise TerminationSignal(signal=number)
+
+    for one, before in usual.items():
+        if before != signal.SIG_IGN:  # as under nohup
+            signal.signal(one, end)
+    try:
+        yield
+    finally:
+        for one, before in usual.items():
+            signal.signal(one, before)
+
+
 def finish(act: Flow[..., State[Any]], given: dict[str, Any]) -> None:
     """Run a flow from the command line; exit with 2 for a mistake of the user's, 1 for a failure.
+
+    Ctrl-C and SIGTERM end it with 128 + the signal's number, as a shell says it.
 
     Args:
         act: the flow.
@@ -172,7 +207,14 @@ def finish(act: Flow[..., State[Any]], given: dict[str, Any]) -> None:
         mistakes = [line.strip(" -") for line in str(error).splitlines()[1:]]
         print(f"error: {'; '.join(mistakes).replace('Value error, ', '')}", file=sys.stderr)
         raise SystemExit(2) from None
-    state: Any = act(**given, return_state=True)
+    try:
+        with _one_signal(), server():
+            state: Any = act(**given, return_state=True)
+    except (KeyboardInterrupt, TerminationSignal) as error:
+        for one in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(one, signal.SIG_DFL)  # there is nothing left to save
+        print("error: interrupted; the same command goes on where it was", file=sys.stderr)
+        raise SystemExit(128 + getattr(error, "signal", signal.SIGINT)) from None
     if not state.is_completed():
         print(f"error: {state.message}", file=sys.stderr)
         raise SystemExit(2 if state.name == REFUSED else 1)

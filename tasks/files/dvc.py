@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -24,6 +25,8 @@ __all__ = [
     "StageKilledError",
     "StoppedError",
     "failure",
+    "leashed",
+    "mend_claims",
     "persist",
     "run_dvc",
 ]
@@ -112,6 +115,7 @@ def run_dvc(
     stop = stop or threading.Event()
     deadline = None if timeout is None else time.monotonic() + timeout
     waited = False
+    mend_claims(folder, say)
     while True:
         child, lines, status = _once(
             arguments, folder, say, stop, deadline, environment or {}, watch
@@ -164,6 +168,43 @@ def persist(what: str, arguments: list[str], root: Path, say: Say, stop: threadi
             return
 
 
+def leashed(command: Sequence[str]) -> list[str]:
+    """Return a command that does the same, and is stopped when this process dies."""
+    return [sys.executable, _LEASH, str(os.getpid()), *command]
+
+
+def mend_claims(folder: Path, say: Say) -> None:
+    """Put away the list of what DVC's processes are at work on, if one was killed while writing it.
+
+    DVC refuses to do anything beside such a list, and nobody's claims can be read in it any more.
+
+    Args:
+        folder: the workspace.
+        say: is told about it.
+    """
+    claims = folder / ".dvc/tmp/rwlock"
+    if _readable(claims):
+        return
+    from dvc.config import Config
+    from dvc.lock import LockError, make_lock
+
+    hardlink = Config(str(folder / ".dvc"))["core"].get("hardlink_lock", False)
+    guard = make_lock(f"{claims}.lock", str(claims.parent), hardlink_lock=hardlink)
+    with suppress(LockError), guard:  # who holds it is DVC in the middle of writing
+        if not _readable(claims):
+            claims.unlink()
+            say(f"removed {claims}, which an interrupted DVC has left unreadable")
+
+
+def _readable(claims: Path) -> bool:
+    try:
+        return isinstance(json.loads(claims.read_bytes()), dict)
+    except FileNotFoundError:
+        return True
+    except ValueError:
+        return False
+
+
 def _once(
     arguments: Sequence[str],
     folder: Path,
@@ -176,7 +217,7 @@ def _once(
     # --wait-for-lock: without it a stage that ends while another holds the lock fails after its work.
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
     process = subprocess.Popen(
-        [sys.executable, _LEASH, str(os.getpid()), *command],
+        leashed(command),
         cwd=folder,
         env=_environment() | environment,
         stdin=subprocess.DEVNULL,
@@ -184,6 +225,8 @@ def _once(
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        # Ctrl-C is for who reads this: DVC and a stage that get one each stop without a last word.
+        start_new_session=True,
     )
     ended = threading.Event()
 
@@ -240,6 +283,10 @@ def _end(process: subprocess.Popen[str]) -> None:
     for member in psutil.wait_procs(family, timeout=5)[1]:
         with suppress(psutil.NoSuchProcess):
             member.kill()
+    if family:
+        # DVC ends with its stage. Ended while it writes down what it lets go of, it leaves garbage.
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=2)
     process.terminate()
     try:
         process.wait(timeout=3)

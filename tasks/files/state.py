@@ -39,7 +39,10 @@ def state_folder(name: str, depends_on: Mapping[str, Any]) -> Path:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGTERM or Ctrl-C into a question's answer; the second acts as usual.
+    """Turn SIGTERM and Ctrl-C into a question's answer; a second Ctrl-C acts as usual.
+
+    A second SIGTERM does not: Linux sends one for each thread of a parent that dies, and what is saved
+    meanwhile would be lost.
 
     Yields:
         A function that says whether one has come.
@@ -49,7 +52,8 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
 
     def note(number: int, _: FrameType | None) -> None:
         asked.set()
-        signal.signal(number, usual[signal.Signals(number)])
+        if number == signal.SIGINT:
+            signal.signal(number, usual[signal.SIGINT])
 
     for number in usual:
         signal.signal(number, note)
