@@ -123,7 +123,7 @@ test-slow: setup docs
 	pytest -n $(WORKERS) --dist loadfile -m slow --ignore tests/flows
 	pytest -m slow tests/flows
 
-# Twenty kills of one training, at random moments.
+# Twenty kills of one training, and forty of all that runs around others, at random moments.
 test-kills: setup
 	pytest -m kills
 
