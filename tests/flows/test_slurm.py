@@ -53,8 +53,7 @@ class Slurm:
             (self.folder / name).chmod(0o755)
         root = site.workspace.root
         (root / "in_slurm.py").write_text(
-            "import os, pathlib\n"
-            "pathlib.Path('job.txt').write_text(os.environ['SLURM_JOB_ID'])\n"
+            "import os, pathlib\npathlib.Path('job.txt').write_text(os.environ['SLURM_JOB_ID'])\n"
         )
         stage = (
             "  queued:\n    cmd: python in_slurm.py\n"
@@ -73,8 +72,12 @@ class Slurm:
         create = ("work-pool", "create", "slurm", "--type", "process", "--overwrite")
         site.cluster.run("prefect", *create, "--base-job-template", TEMPLATE)
         site.cluster.run("prefect", "--no-prompt", "deploy", "--all", cwd=root)
-        path = os.pathsep.join([str(self.folder), str(Path(sys.executable).parent), os.environ["PATH"]])
-        site.worker("slurm", "slurm0", PATH=path, HOME=str(site.folder), SLURM_FAKE=str(self.folder))
+        path = os.pathsep.join(
+            [str(self.folder), str(Path(sys.executable).parent), os.environ["PATH"]]
+        )
+        site.worker(
+            "slurm", "slurm0", PATH=path, HOME=str(site.folder), SLURM_FAKE=str(self.folder)
+        )
 
     def job(self) -> Path | None:
         """Return the one job's folder, once it is submitted."""
