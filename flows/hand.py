@@ -212,9 +212,11 @@ class _Pool:
         )
         online = sum(seconds < _ONLINE for seconds in heard.values())
         self.alone = online == 0
-        self.starting = _STARTING.get(pool.type, _STARTING_ELSEWHERE)
+        variables = pool.base_job_template.get("variables", {}).get("properties", {})
+        queue = variables.get("deadline", {}).get("default")  # Slurm's: flows/deploy/slurm.json
+        self.starting = queue or _STARTING.get(pool.type, _STARTING_ELSEWHERE)
         # One more for each worker, so that it finds its next stage when it has ended one.
-        own = 2 * max(online, 1) if pool.type in _STARTING else _UNLIMITED
+        own = 2 * max(online, 1) if queue is None and pool.type in _STARTING else _UNLIMITED
         self.room = own if pool.concurrency_limit is None else max(pool.concurrency_limit, 1)
 
 

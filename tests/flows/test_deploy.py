@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import jsonschema
 import pytest
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import WorkPool
 from ruamel.yaml import YAML
 
+from flows.hand import _Pool
 from tests.flows.conftest import Site
 from tests.workspace import ROOT
 
@@ -26,7 +30,7 @@ def placeholders(content: Any) -> set[str]:
     return set(re.findall(r"{{ (\w+) }}", json.dumps(content["job_configuration"])))
 
 
-@pytest.mark.parametrize("kind", TEMPLATES)
+@pytest.mark.parametrize("kind", [*TEMPLATES, "slurm"])
 def test_a_job_template_s_variables_are_those_that_it_uses(kind: str) -> None:
     content = template(kind)
     properties = content["variables"]["properties"]
@@ -46,6 +50,21 @@ def test_a_job_template_keeps_what_must_outlive_a_job(kind: str) -> None:
     assert "/workspaces" in json.dumps(content["job_configuration"]) + json.dumps(
         content["variables"]["properties"].get("volumes", {})
     )
+
+
+def test_stages_wait_in_a_pool_s_queue_as_long_as_it_keeps_them() -> None:
+    nobody = SimpleNamespace(read_workers_for_work_pool=lambda _: [])
+
+    def pool(type_: str, **template: Any) -> _Pool:
+        made = WorkPool(name="gpu", type=type_, base_job_template=template)
+        return _Pool(made, cast("SyncPrefectClient", nobody))
+
+    slurm = template("slurm")
+    assert "--deadline=now+{{ deadline }} " in slurm["job_configuration"]["command"]
+    deadline = slurm["variables"]["properties"]["deadline"]["default"]
+    assert (pool("process", **slurm).starting, pool("process", **slurm).room) == (deadline, 100)
+    assert (pool("process").starting, pool("process").room) == (180, 2)
+    assert (pool("docker", **template("docker")).starting, pool("docker").room) == (1200, 100)
 
 
 def test_deployments_name_flows_and_parameters_that_exist() -> None:
