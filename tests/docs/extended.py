@@ -192,9 +192,12 @@ def test_the_server_is_told_of_the_pool_and_the_schedule() -> None:
     }
     big, cpu = deployments["big"], deployments["cpu"]
     assert big.keys() == cpu.keys()
-    assert (big["entrypoint"], big["work_pool"]) == (cpu["entrypoint"], {"name": "big"})
+    assert (big["entrypoint"], big["work_pool"]) == (
+        cpu["entrypoint"],
+        cpu["work_pool"] | {"name": "big"},
+    )
     nightly = deployments["nightly"]["schedules"]
-    assert [one["timezone"] for one in nightly] == ["Europe/Berlin"] * 2
+    assert {one["timezone"] for one in nightly} == {"Europe/Berlin", "UTC"}
     assert "0 12 * * 1-5" in [one["cron"] for one in nightly]
 
 

@@ -1,7 +1,8 @@
-"""Forty kills of flow, worker, machine, trainer and server, at random moments: the same bytes."""
+"""Forty kills (or KILLS of them) of flow, worker, machine, trainer and server, at random moments: the same bytes."""
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 from tests.flows.conftest import PULSE, Site
 
-KILLS = 40
+KILLS = int(os.environ.get("KILLS", "40"))
 SEED = 14
 STEPS = 12000
 GIVEN_UP = 30  # flows that may end with a stage given up, as after three kills of one trainer
@@ -74,7 +75,7 @@ def _kill(process: subprocess.Popen[bytes], family: bool = False) -> None:
 
 
 @pytest.mark.kills
-def test_forty_kills_at_random_moments_change_nothing(training_site: Site) -> None:
+def test_kills_at_random_moments_change_nothing(training_site: Site) -> None:
     site, at_random = training_site, random.Random(SEED)
     left, trained, given_up = KILLS, 0, 0
     killed: dict[str, int] = {}

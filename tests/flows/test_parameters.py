@@ -133,7 +133,7 @@ def test_an_override_changes_its_value_and_no_comment() -> None:
     ],
 )
 def test_overrides_that_are_refused(values: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, ParamsError), match=message):
         overridden(ROOT / "params.yaml", values)
 
 

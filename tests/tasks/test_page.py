@@ -267,6 +267,7 @@ def test_the_first_two_models_are_beside_each_other(
     monkeypatch.chdir(tmp_path)
     from tasks import pictures
 
+    monkeypatch.setattr(pictures, "put_away_leftovers", lambda: None)
     monkeypatch.setattr(pictures, "resolved", lambda _: active | {"datasets": ["digits"]})
     for number, (_, *models) in enumerate(found[:2]):
         for level, one in enumerate(models):
