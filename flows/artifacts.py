@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from PIL import Image
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
+from flows.progress import patiently
 from flows.stages import Done
 from tasks.files.layout import PICTURES, REPORT, TABLE, VERDICT, Configuration
 from tasks.results.table import labels, terminal, text, with_spread
@@ -21,6 +24,7 @@ __all__ = ["publish_markdown", "publish_results", "publish_summary", "publish_ta
 _METHOD = ["dataset", "model", "sampler"]
 _AXES = [*_METHOD, "train_seed"]
 _WIDTH = 512  # pixels of a picture: it lies in the server's database
+_RESTART = 120.0  # seconds that a server may take to come back
 _SPREAD = "± std"
 _LAST = "experiment"  # a name, after what it is the name of
 
@@ -34,7 +38,10 @@ def publish_markdown(markdown: str, key: str, description: str) -> None:
         description: what it is.
     """
     try:
-        create_markdown_artifact(markdown, key=key, description=description)
+        make: Callable[[], Any] = partial(
+            create_markdown_artifact, markdown, key=key, description=description
+        )
+        patiently(make, seconds=_RESTART)
     except Exception as error:  # whatever a server or the way to it can do: no result depends on it
         get_run_logger().warning("the server did not take the artifact %r: %r", key, error)
 

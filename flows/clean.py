@@ -24,6 +24,7 @@ from tasks.files.git import git
 from tasks.files.worktree import workspaces
 from tasks.params.errors import ParamsError
 from tasks.params.load import read_yaml
+from tasks.results.branch import KEPT, LENT
 
 __all__ = ["main"]
 
@@ -165,10 +166,11 @@ def _clean(home: _Home, before: float, yes: bool) -> Iterator[int]:
         if why:
             print(f"{home.folder}: experiments and cache are left alone: {why}")
         else:
-            old = [one for one in _references(home, _EXPERIMENTS) if one.changed < before]
+            found = (*_references(home, _EXPERIMENTS), *_references(home, LENT))
+            old = [one for one in found if one.changed < before]
             for thing in (*old, *_unneeded(home, before, [str(one.place) for one in old])):
                 yield _deal(thing, yes)
-    for thing in _references(home, "refs/scoremodel"):
+    for thing in _references(home, KEPT):
         print(f"not yet pushed, kept: {thing.place} in {home.repository}")
 
 

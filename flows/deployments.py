@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -14,6 +14,7 @@ from prefect.client.orchestration import get_client
 from prefect.runtime import deployment
 from ruamel.yaml import YAML
 
+from flows.progress import patiently
 from tasks.files.addresses import cleaned, require_remote, require_repository
 from tasks.files.git import git
 
@@ -111,7 +112,8 @@ def require_allowed(repository: str) -> None:
     allowed = [one for one in re.split(r"[\s,]+", listed) if one]
     if not allowed:
         with get_client(sync_client=True) as client:
-            own = client.read_deployment(UUID(deployment.id)).parameters.get("repository")
+            read = partial(client.read_deployment, UUID(deployment.id))
+            own = patiently(read).parameters.get("repository")
         allowed = [str(own)] if own else []
     if not any(
         repository == one or (one[-1] == "/" and repository.startswith(one)) for one in allowed

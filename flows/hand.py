@@ -6,13 +6,13 @@ import contextvars
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from logging import INFO, WARNING
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -29,13 +29,13 @@ from prefect.client.schemas.filters import (
     LogFilterFlowRunId,
 )
 from prefect.client.schemas.objects import FlowRun, State, TaskRun, WorkPool
-from prefect.client.schemas.sorting import LogSort
+from prefect.client.schemas.sorting import FlowRunSort, LogSort
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.states import Cancelling, Crashed
 
-from flows.progress import PULSE
+from flows.progress import PULSE, patiently
 from flows.stages import Done, StageFailedError, Work
 from scoremodel.io.files import write_text
 from tasks.files.addresses import require_remote
@@ -48,18 +48,21 @@ from tasks.files.worktree import default_remote, verify_remote
 
 __all__ = ["Hand", "hand_over", "handing"]
 
-Result = TypeVar("Result")
-
 _POLL = 1.0  # seconds between two looks at what is under way
 _LOOK = 10.0  # seconds between two looks at a pool's workers
 _TAKEN = 20.0  # after as many seconds a stage that no worker has taken gets a line
-_SILENT = 6 * PULSE + 15  # seconds without a sign of life after which a stage's run is dead
+# Seconds without a sign of life after which a stage's run is dead. Prefect's own heartbeats (30 s apart
+# at least, and an automation on the server) count on while the server is away: a restart of more than a
+# minute would end runs that live (test_only_silence_while_the_server_answers_counts), and one that dies
+# before its first line is never missed (test_a_killed_worker_s_stage_goes_on_under_the_next_one).
+_SILENT = 6 * PULSE + 15
 # Seconds that a run may take from its worker's hands to its first sign of life: its process starts,
 # or a container's image is fetched and a node is found.
 _STARTING = {"process": 180.0}
 _STARTING_ELSEWHERE = 1200.0
 _GAP = 5.0  # a server that is down tells nothing of a run: so much at most counts between two looks
 _DEATHS = 5
+_GIVEN_UP = "given-up-by:"  # a tag of a run, with the flow run that did not wait for it any longer
 _PAGE = 200  # what the server tells at a time
 _TELL = 10  # runs whose lines are asked for at a time
 _LAST_LINES = 2.5  # seconds that a worker's last lines take to reach the server
@@ -90,7 +93,7 @@ def handing(
     remote: str | None,
     patience: float,
     stop: threading.Event,
-    commits: bool = True,
+    outputs: Collection[str] | None = None,
 ) -> Iterator[Hand | None]:
     """Yield how stages are handed to workers, after checking that they can be.
 
@@ -102,8 +105,8 @@ def handing(
         remote: address of the DVC remote; None for the workspace's.
         patience: seconds to wait for a worker before a stage is given up.
         stop: ends the waiting, and what is waited for, when it is set.
-        commits: whether what is run is what is checked out, so that workers have it only if it is
-            committed.
+        outputs: of the workspace's stages, if what is run is what is checked out there, so that workers
+            have all but these only if it is committed.
 
     Yields:
         How; None if they are not.
@@ -114,8 +117,8 @@ def handing(
     if executor != "workers":
         yield None
         return
-    if commits:
-        _require_unmodified(root, nodes)
+    if outputs is not None:
+        _require_unmodified(root, outputs)
     there, address = default_remote(root)
     if not there:
         raise ValueError(
@@ -125,17 +128,17 @@ def handing(
     if (address := remote or address) is not None:
         require_remote(address)  # it will stand in the server's database
     pools = {node.pool for node in nodes if node.pool is not None}
-    _require_pools(pools)
+    theirs = patiently(partial(_require_pools, pools), stop)
     if verify_remote(root):
         line = "what comes from the DVC remote is verified from now on (.dvc/config.local)"
         get_run_logger().info(line)
-    with Hand(repository or str(root), address, pools, patience, stop) as hand:
+    with Hand(repository or theirs or str(root), address, pools, patience, stop) as hand:
         yield hand
 
 
-def _require_unmodified(root: Path, nodes: list[StageNode]) -> None:
+def _require_unmodified(root: Path, outputs: Collection[str]) -> None:
     """Refuse a workspace with modified and untracked files that no run makes: workers have commits only."""
-    made = ("dvc.lock", str(LEDGER), *(output for node in nodes for output in node.outputs))
+    made = ("dvc.lock", str(LEDGER), *outputs)
     listed = git(root, "status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames")
     paths = [
         entry[3:]
@@ -151,13 +154,19 @@ def _require_unmodified(root: Path, nodes: list[StageNode]) -> None:
         )
 
 
-def _require_pools(pools: set[str]) -> None:
-    """Refuse to hand stages to pools that are not there, or to the one that this run occupies."""
+def _require_pools(pools: set[str]) -> str | None:
+    """Refuse pools that are not there, or that this run occupies; return the address that they are for.
+
+    None if they are deployed for a folder of this machine.
+    """
+    address = None
     with get_client(sync_client=True) as client:
         for pool in sorted(pools):
             try:
                 client.read_work_pool(pool)
-                client.read_deployment_by_name(f"stage/{pool}")
+                deployed = client.read_deployment_by_name(f"stage/{pool}").parameters
+                given = str(deployed.get("repository") or "/")
+                address = address if given.startswith("/") else given
             except ObjectNotFound:
                 raise ValueError(
                     f"executor: 'workers' needs the work pool {pool!r} and the deployment "
@@ -171,6 +180,7 @@ def _require_pools(pools: set[str]) -> None:
             f"executor: 'workers' is not allowed for a flow that itself occupies a worker of "
             f"{own!r}, which its stages need; deploy it to a pool of its own"
         )
+    return address
 
 
 class _Followed:
@@ -247,13 +257,14 @@ class Hand:
         self._pools: dict[str, _Pool] = {}
         self._names, self._ended = pools, threading.Event()
         self._looked, self._down = 0.0, False
+        self.own = flow_run.get_id()
         self._pushing, self._pushed = threading.Lock(), set[tuple[Path, str]]()
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._watch,), daemon=True)
 
     def __enter__(self) -> Hand:
         with get_client(sync_client=True) as client:
-            self._see_pools(client)
+            patiently(partial(self._see_pools, client), self.stop)
         self._thread.start()
         return self
 
@@ -268,6 +279,7 @@ class Hand:
     def push(self, work: Work) -> None:
         """Push what a stage depends on, as far as this flow has not had it pushed."""
         with self._pushing:
+            _go_on(work)
             missing = [name for name in work.node.upstream if (work.root, name) not in self._pushed]
             if missing:
                 say = get_run_logger().info
@@ -301,9 +313,12 @@ class Hand:
         tag = f"inputs:{content_hash(parameters)[:16]}"
         with get_client(sync_client=True) as client:
             before = client.read_flow_runs(
-                flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[tag]))
+                flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[tag])),
+                sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+                limit=10,
             )
         alive = [run for run in before if run.state is not None and not run.state.is_final()]
+        newest = before[0].id if before else "first"
         # The server has one run of a key: two flows that come here at once get the same.
         run: FlowRun = alive[0] if alive else run_deployment(  # type: ignore[assignment]
             f"stage/{node.pool}",
@@ -311,7 +326,7 @@ class Hand:
             timeout=0,
             tags=[tag, f"revision:{commit}"],
             flow_run_name=f"{node.name} · {commit[:7]}",
-            idempotency_key=f"{tag}-{len(before)}",
+            idempotency_key=f"{tag}-{newest}",
         )  # fmt: skip
         if alive:
             logger.info("%s: is under way as %s (%s), waits for it", node.name, run.name, run.id)
@@ -324,7 +339,7 @@ class Hand:
                 try:
                     self._see(client)
                     self._down = False
-                except (httpx.HTTPError, RuntimeError) as error:
+                except Exception as error:  # of whatever kind: while nobody looks, everybody waits
                     if not self._down:
                         said = f"the Prefect server does not answer ({error!r}); waits for it"
                         print(said, flush=True)
@@ -338,12 +353,16 @@ class Hand:
         """Look once at all runs, with one question of each kind."""
         if time.monotonic() - self._looked > _LOOK:
             self._see_pools(client)
-        open_ = {key: one for key, one in self._followed.items() if not one.over.is_set()}
+        followed = list(self._followed.items())
+        open_ = dict([(key, one) for key, one in followed if not one.over.is_set()][:_PAGE])
         if not open_:
             return
         runs = client.read_flow_runs(
             flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(open_))), limit=_PAGE
         )
+        for key in open_.keys() - {run.id for run in runs}:  # somebody has deleted it
+            open_[key].run.state = None
+            open_[key].over.set()
         ended = [run for run in runs if run.state is not None and run.state.is_final()]
         if any(run.state is not None and not run.state.is_completed() for run in ended):
             self._ended.wait(_LAST_LINES)  # they say why
@@ -354,7 +373,10 @@ class Hand:
         artifacts = client.read_artifacts(
             artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=list(open_)))
         )
-        signs = {one.flow_run_id: one.updated for one in artifacts}
+        signs = {
+            one.flow_run_id: one.updated
+            for one in sorted(artifacts, key=lambda one: str(one.updated))
+        }
         for run in runs:
             one = open_[run.id]
             one.run = run
@@ -371,6 +393,9 @@ class Hand:
                     client.set_flow_run_state(
                         run.id, Crashed(message=f"no sign of life for {silent:.0f} s"), force=True
                     )
+                    for artifact in artifacts:  # how far it was would hide what there is to see
+                        if artifact.flow_run_id == run.id:
+                            client.delete_artifact(artifact.id)
 
     def _wait(self, one: _Followed, client: SyncPrefectClient) -> None:
         """Say why no worker has taken a stage, when that changes and once a minute; or give it up."""
@@ -396,8 +421,14 @@ class Hand:
             one.logger.log(WARNING if pool.alone else INFO, "%s", line)
         if now - one.alone_since > self.patience:
             one.why = f"{line}; given up after {self.patience:g} s"
-            client.set_flow_run_state(one.run.id, Cancelling())
+            self.cancel(one, client)
             one.over.set()
+
+    def cancel(self, one: _Followed, client: SyncPrefectClient) -> None:
+        """End a run; another flow that waits for it too sees by its tags that nobody meant the stage."""
+        tags = {*one.run.tags, f"{_GIVEN_UP}{self.own}"}
+        client.update_flow_run(one.run.id, tags=sorted(tags))
+        client.set_flow_run_state(one.run.id, Cancelling())
 
     def _tell(self, run: UUID, client: SyncPrefectClient) -> None:
         """Print a run's lines that came since; they are its own for Prefect's page."""
@@ -438,22 +469,25 @@ def hand_over(stage: str, revision: str, work: Work, hand: Hand) -> Done:  # noq
         StoppedError: if the flow was asked to end.
     """
     logger, node, began = get_run_logger(), work.node, time.monotonic()
+    _go_on(work)
     if not work.force and try_restore(work.root, node.name):
         logger.info("%s: restored", stage)
         return Done(stage, "restored", time.monotonic() - began)
     hand.push(work)
-    followed = _patiently(partial(hand.start, work, head(work.root), logger), work.stop)
+    followed = patiently(partial(hand.start, work, head(work.root), logger), work.stop)
     while not followed.over.wait(0.5):
         if work.stop.is_set():
             with suppress(httpx.HTTPError), get_client(sync_client=True) as client:
                 # Where that fails it looks at the run that asked for it, and ends by itself.
-                client.set_flow_run_state(followed.run.id, Cancelling())
+                hand.cancel(followed, client)
             raise StoppedError(f"{stage}: cancelled with the run that asked for it")
     run, state = followed.run, followed.run.state
     message = str(state.message or "") if state is not None else ""
     if followed.why:
         raise StageFailedError(followed.why)
-    if state is None or state.is_crashed() or (state.is_cancelled() and followed.adopted):
+    others = any(tag.startswith(_GIVEN_UP) and not tag.endswith(f"{hand.own}") for tag in run.tags)
+    ended = state is not None and state.is_cancelled() and (followed.adopted or others)
+    if state is None or state.is_crashed() or ended:
         logger.warning(
             "%s: its run %s died; it is handed over again (%s)", stage, run.name, message
         )
@@ -470,16 +504,9 @@ def hand_over(stage: str, revision: str, work: Work, hand: Hand) -> Done:  # noq
     return Done(stage, said["outcome"], said["seconds"], where, waited, said["gpus"])
 
 
-def _patiently(ask: Callable[[], Result], stop: threading.Event) -> Result:
-    """Return the server's answer, however long a restart of it takes."""
-    while not stop.is_set():
-        try:
-            return ask()
-        except httpx.HTTPError as error:
-            if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
-                raise
-            stop.wait(2.0)
-    raise StoppedError("stopped while the server did not answer")
+def _go_on(work: Work) -> None:
+    if work.stop.is_set():
+        raise StoppedError("cancelled with the run that asked for it")
 
 
 def _take_back(work: Work, said: dict[str, Any]) -> None:

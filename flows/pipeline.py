@@ -16,7 +16,7 @@ from flows.artifacts import publish_results, publish_summary
 from flows.hand import handing
 from flows.parameters import Branch, RemoteUrl, Repository, Target
 from flows.run import at_work, carry_out, finish, pedigree, run_name
-from flows.stages import Place, Places, StageFailedError
+from flows.stages import Place, Places, StageFailedError, reasons
 from tasks.files.dvc import DvcFailedError, persist
 from tasks.files.graph import select, stage_graph
 from tasks.files.worktree import default_remote
@@ -76,36 +76,33 @@ def pipeline(
             # Data as well, which no stage makes. What the remote lacks is made.
             with suppress(DvcFailedError):
                 persist("dvc pull", ["pull", "--allow-missing", "--force"], root, say, stop)
-        nodes = select(stage_graph(root), list(targets or []))
-        with handing(executor, root, nodes, repository, remote, patience, stop) as hand:
+        graph = stage_graph(root)
+        nodes = select(graph, list(targets or []))
+        made = [output for node in graph for output in node.outputs]
+        with handing(executor, root, nodes, repository, remote, patience, stop, made) as hand:
             places = Places([Place(root, nodes)], said["revision"], stop, force, hand)
             places.check()
             with at_work():
                 done, failed = places.run()
                 if not failed:
                     # Before anything is shown: the server may be away.
+                    message = f"Results of {said['revision']}"
+                    if repository is not None:
+                        commit_results(root, None, message)  # here at least, whatever comes
                     if push:
                         persist("dvc push", ["push"], root, say, stop)
-                    if repository is not None:
-                        _commit(root, commit_to, said["revision"])
+                    if commit_to is not None:
+                        commit = commit_results(root, commit_to, message)
+                        line = f"{commit} on {commit_to}" if commit else "nothing new to commit"
+                        say(f"results: {line}")
                 publish_summary(done.values(), failed, said)
                 if failed:
-                    reasons = [
-                        why if name in why else f"{name}: {why}" for name, why in failed.items()
-                    ]
-                    raise StageFailedError("; ".join(dict.fromkeys(reasons)))
+                    raise StageFailedError(reasons(failed))
                 if any(node.name == "report" for node in nodes):
                     publish_results(root)
                 return {name: one.outcome for name, one in done.items()}
 
     return carry_out(act, repository, branch, remote, commit_to)
-
-
-def _commit(root: Path, commit_to: str | None, revision: str) -> None:
-    made = commit_results(root, commit_to, f"Results of {revision}")
-    if commit_to is not None:
-        line = f"{made} on {commit_to}" if made else "nothing new to commit"
-        get_run_logger().info("results: %s", line)
 
 
 def main() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextvars
+import math
 import os
 import re
 import socket
 import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from uuid import UUID
 
 import httpx
@@ -18,7 +21,11 @@ from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
 
-__all__ = ["PULSE", "Lookout", "Progress"]
+from tasks.files.dvc import StoppedError
+
+__all__ = ["PULSE", "Lookout", "Progress", "patiently"]
+
+Result = TypeVar("Result")
 
 PULSE = float(os.environ.get("SCOREMODEL_PULSE", 10.0))
 """Seconds between two signs of life of a stage."""
@@ -32,6 +39,35 @@ _PERCENT = re.compile(r"\b(\d{1,3})%\|")
 def _artifact_key(name: str) -> str:
     """Return a name in the letters that an artifact's key may have."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def patiently(
+    ask: Callable[[], Result], stop: threading.Event | None = None, seconds: float = math.inf
+) -> Result:
+    """Return the server's answer, however long a restart of it takes.
+
+    Args:
+        ask: asks.
+        stop: ends the waiting when it is set.
+        seconds: how long to wait at most.
+
+    Returns:
+        The answer.
+
+    Raises:
+        StoppedError: if `stop` was set.
+        httpx.HTTPError: if the server refuses, or does not answer for so long.
+    """
+    stop, began = stop or threading.Event(), time.monotonic()
+    while not stop.is_set():
+        try:
+            return ask()
+        except httpx.HTTPError as error:
+            refused = isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500
+            if refused or time.monotonic() - began > seconds:
+                raise
+            stop.wait(2.0)
+    raise StoppedError("stopped while the server did not answer")
 
 
 class Lookout:

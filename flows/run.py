@@ -132,7 +132,7 @@ def carry_out(
                 raise
     except (ParamsError, ValueError) as error:
         return Failed(name=REFUSED, message=str(error))
-    except (StageFailedError, DvcFailedError, StoppedError, OSError) as error:
+    except (StageFailedError, DvcFailedError, StoppedError, OSError, httpx.HTTPError) as error:
         if asked or _cancelling():
             return Cancelled(message=str(error))
         return Failed(message=str(error))

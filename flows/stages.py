@@ -32,10 +32,12 @@ __all__ = [
     "Work",
     "cores",
     "killed",
+    "reasons",
     "run_stage",
     "schedule",
 ]
 
+_LEFT_OUT = "left out, a stage before it failed"
 _LOOK = 5.0  # seconds until it is looked again whether there is room: a worker may have come
 
 
@@ -205,7 +207,7 @@ def schedule(
         total = room()
         for node in list(waiting.values()):
             if not failed.keys().isdisjoint(node.upstream):
-                failed[node.name] = "left out, a stage before it failed"
+                failed[node.name] = _LEFT_OUT
                 del waiting[node.name]
             elif finished.keys() >= set(node.upstream) and fits(node, total):
                 future = submit(waiting.pop(node.name))
@@ -238,6 +240,13 @@ def _claim(node: StageNode, what: str) -> int:
     if node.pool is not None:
         return int(what == f"pool {node.pool}")
     return {"cores": node.cores, "gpus": node.gpus}.get(what, 0)
+
+
+def reasons(failed: Mapping[str, str]) -> str:
+    """Return why stages failed, in one line, without those that only wait for one of them."""
+    own = {name: why for name, why in failed.items() if why != _LEFT_OUT} or failed
+    lines = [why if name in why else f"{name}: {why}" for name, why in own.items()]
+    return "; ".join(dict.fromkeys(lines))
 
 
 class Places:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -12,14 +12,14 @@ from prefect import get_run_logger
 
 from flows.artifacts import publish_summary, publish_table
 from flows.hand import Hand, handing
-from flows.run import pedigree
-from flows.stages import Done, Place, Places, StageFailedError
-from tasks.files.dvc import run_dvc
-from tasks.files.git import git
+from flows.run import at_work, pedigree
+from flows.stages import Done, Place, Places, StageFailedError, reasons
+from tasks.files.dvc import persist
+from tasks.files.git import GitError, git
 from tasks.files.graph import stage_graph
 from tasks.files.layout import TABLE
 from tasks.files.worktree import beside, default_remote
-from tasks.results.branch import commit_results
+from tasks.results.branch import LENT, commit_results
 from tasks.results.gather import gather
 from tasks.results.history import experiments, records_at
 from tasks.results.trials import Trial, record
@@ -85,22 +85,21 @@ class Experiments:
                     self.remote,
                     self.patience,
                     self.stop,
-                    commits=False,
                 ) as hand,
                 self._lent(hand, [trial for trial, _ in folders]),
             ):
                 if places:
                     together = Places(places, self.said["revision"], self.stop, hand=hand)
                     together.check()
-                    done, left = together.run()
-                    self._done, self._failed = self._done | done, self._failed | left
-            for trial, folder in folders:
-                mine = {key: why for key, why in left.items() if key.split()[0] == trial.name}
-                if not mine:
-                    record(self.root, folder, trial)
-                else:
-                    own = [why for why in mine.values() if why in mine] or list(mine.values())
-                    failed[trial.name] = "; ".join(dict.fromkeys(own))
+                    with at_work():
+                        done, left = together.run()
+                        self._done, self._failed = self._done | done, self._failed | left
+                        for trial, folder in folders:
+                            mine = {k: why for k, why in left.items() if k.split()[0] == trial.name}
+                            if mine:
+                                failed[trial.name] = reasons(mine)
+                            else:
+                                record(self.root, folder, trial)
         found = [trial.name for trial in trials if trial.name not in failed]
         self._collect(found)
         return found, failed
@@ -114,25 +113,33 @@ class Experiments:
         with ExitStack() as stack:
             # In one order, so that two flows never wait for each other.
             folders = [
-                (trial, stack.enter_context(beside(self.root, trial.commit, trial.name)))
-                for trial in sorted(trials)
+                (trial, stack.enter_context(self._worktree(trial))) for trial in sorted(trials)
             ]
             known = self._known(trials)
             yield [one for one in folders if one[0].name not in known]
 
+    def _worktree(self, trial: Trial) -> AbstractContextManager[Path]:
+        say = get_run_logger().info
+        return beside(self.root, trial.commit, trial.name, say=say, stop=self.stop)
+
     @contextmanager
     def _lent(self, hand: Hand | None, trials: list[Trial]) -> Iterator[None]:
         """Let workers fetch the experiments' commits from a repository elsewhere meanwhile."""
-        if hand is None or self.repository is None or not trials:
+        if hand is None or hand.repository == str(self.root) or not trials:
             yield
             return
-        names = {f"refs/scoremodel/trials/{trial.name}": trial.commit for trial in trials}
+        # By names of this run's own, which no other run of the same experiments takes away.
+        mine = f"{LENT}/{hand.own}"
+        names = {f"{mine}/{trial.name}": trial.commit for trial in trials}
         lent = [f"{commit}:{name}" for name, commit in names.items()]
-        git(self.root, "push", "--quiet", "--force", "origin", *lent)
+        git(self.root, "push", "--quiet", "--force", hand.repository, *lent)
         try:
             yield
         finally:
-            git(self.root, "push", "--quiet", "origin", *(f":{name}" for name in names))
+            try:
+                git(self.root, "push", "--quiet", hand.repository, *(f":{name}" for name in names))
+            except GitError as error:
+                get_run_logger().warning("%s in %s stay: %s", mine, hand.repository, error)
 
     def _collect(self, names: list[str]) -> None:
         lines, agreed = gather(names)
@@ -150,16 +157,16 @@ class Experiments:
             push: whether to push them, with their results, to the repository.
             commit_to: branch to which the rows are committed; None for none.
         """
-        logger = get_run_logger()
+        logger, message = get_run_logger(), f"Rows of {', '.join(names)}"
+        if self.repository is not None:
+            commit_results(self.root, None, message)  # here at least, whatever comes
         if push:
             cache = [] if default_remote(self.root)[0] else ["--no-cache"]
             arguments = ["exp", "push", *cache, "origin", *names]
-            run_dvc(arguments, self.root, logger.info, stop=self.stop)
-        if self.repository is not None:
-            made = commit_results(self.root, commit_to, f"Rows of {', '.join(names)}")
-            if commit_to is not None:
-                line = f"{made} on {commit_to}" if made else "nothing new to commit"
-                logger.info("rows: %s", line)
+            persist("dvc exp push", arguments, self.root, logger.info, self.stop)
+        if commit_to is not None:
+            made = commit_results(self.root, commit_to, message)
+            logger.info("rows: %s", f"{made} on {commit_to}" if made else "nothing new to commit")
 
     def publish_summary(self) -> None:
         """Show what became of all stages."""

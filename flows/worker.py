@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
@@ -81,7 +82,7 @@ def stage(
         return Cancelled(message=f"{stage}: {error}")
     except (StageKilledError, StageFailedError) as error:
         return Failed(message=str(error))
-    except (DvcFailedError, ValueError, OSError) as error:
+    except (DvcFailedError, ValueError, OSError, httpx.HTTPError) as error:
         return Failed(message=f"{stage}: {error}")
     return Completed(message=json.dumps(message))
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -39,8 +41,11 @@ def gpus(root: Path) -> tuple[str, ...]:
     return tuple(there.values())
 
 
+@cache  # an answer that fails once must not let everybody on all of them
 def _installed_gpus() -> dict[str, str]:
     """Return the name of each GPU by its number: numbers are another GPU's in another container."""
+    if shutil.which("nvidia-smi") is None:
+        return {}
     try:
         listed = subprocess.run(
             ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"],
@@ -49,8 +54,8 @@ def _installed_gpus() -> dict[str, str]:
             timeout=30,
             check=True,
         ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return {}
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ValueError(f"nvidia-smi does not say which GPUs there are: {error}") from None
     pairs = (line.split(",") for line in listed.splitlines() if "," in line)
     return {number.strip(): name.strip() for number, name in pairs}
 

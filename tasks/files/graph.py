@@ -303,13 +303,14 @@ def try_restore(root: Path, stage: str) -> bool:
     Returns:
         Whether its outputs are there now, and `dvc.lock` says so.
     """
-    from dvc.stage.cache import RunCacheNotFoundError
+    from dvc.exceptions import DvcException
 
     with _repo(root) as repo, repo.lock, chdir(root):  # DVC's run-cache looks from where it is
         found = repo.stage.load_one(str(root / "dvc.yaml"), stage)
         try:
+            found.remove_outs(ignore_remove=False, force=False)  # as DVC does before it runs one
             repo.stage_cache.restore(found)
-        except RunCacheNotFoundError:
+        except DvcException:  # there is no such run, or not all of what it made
             return False
         found.save()
         found.commit()

@@ -13,15 +13,18 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from configobj import ConfigObj
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
+from tasks.files.dvc import StoppedError
 from tasks.files.git import GitError, git
 from tasks.files.graph import checkout
 
@@ -36,6 +39,7 @@ __all__ = [
 ]
 
 WORKTREES = "worktrees"
+_STALE = 600.0  # seconds: git holds its locks for a moment
 _LINKS = "reflink,hardlink,copy"
 
 
@@ -46,13 +50,22 @@ def workspaces() -> Path:
 
 
 @contextmanager
-def beside(root: Path, commit: str, name: str = "") -> Iterator[Path]:
+def beside(
+    root: Path,
+    commit: str,
+    name: str = "",
+    *,
+    say: Callable[[str], object] = print,
+    stop: threading.Event | None = None,
+) -> Iterator[Path]:
     """Yield a worktree of a workspace's own repository, with its cache, remote and sources.
 
     Args:
         root: the workspace.
         commit: what is checked out.
-        name: the folder's; one that is free by default.
+        name: the folder's; one that is free by default. Who else has one of this name ends it first.
+        say: is told about such a wait.
+        stop: ends it when it is set.
 
     Yields:
         The folder, which holds what DVC's cache has of the commit's outputs; it is removed afterwards.
@@ -63,7 +76,7 @@ def beside(root: Path, commit: str, name: str = "") -> Iterator[Path]:
     from dvc.config import Config
 
     home = (root / ".scoremodel").resolve()
-    with _worktree(root, home, commit, name) as folder:
+    with _worktree(root, home, commit, name, say, stop) as folder:
         there = Config(str(root / ".dvc"))
         with _local_config(folder, there["cache"].get("dir") or root / ".dvc/cache") as local:
             if (default := there["core"].get("remote")) is not None:
@@ -116,11 +129,17 @@ def of_repository(
     home = workspaces() / f"{last}-{hashlib.sha256(repository.encode()).hexdigest()[:8]}"
     mirror = home / "mirror.git"
     mirror.mkdir(parents=True, exist_ok=True)
-    with FileLock(home / "mirror.lock"):  # two fetches would be in each other's way
-        git(mirror, "init", "--quiet", "--bare")
-        git(mirror, "config", "remote.origin.url", repository)
-        wanted = _fetched(mirror, repository, commit, branch)
-    with _worktree(mirror, home, wanted, "") as folder:
+    with ExitStack() as stack:
+        with FileLock(home / "mirror.lock"):  # two fetches would be in each other's way
+            for left in mirror.rglob("*.lock"):  # git's, of a machine that died
+                if "worktrees" not in left.parts and time.time() - left.stat().st_mtime > _STALE:
+                    left.unlink(missing_ok=True)
+            if not (mirror / "HEAD").exists():
+                git(mirror, "init", "--quiet", "--bare")
+            git(mirror, "config", "remote.origin.url", repository)
+            wanted = _fetched(mirror, repository, commit, branch)
+            # Before the mirror is free: who cleans up sees that somebody is at work.
+            folder = stack.enter_context(_worktree(mirror, home, wanted))
         with _local_config(folder, home / "cache") as local:
             if (url := remote or _relative_remote(folder, repository)) is not None:
                 local["core"]["remote"] = "flow"
@@ -157,23 +176,48 @@ def _fetched(mirror: Path, repository: str, commit: str, branch: str) -> str:
 
 
 @contextmanager
-def _worktree(repository: Path, home: Path, commit: str, name: str) -> Iterator[Path]:
+def _worktree(
+    repository: Path,
+    home: Path,
+    commit: str,
+    name: str = "",
+    say: Callable[[str], object] = print,
+    stop: threading.Event | None = None,
+) -> Iterator[Path]:
     place = home / WORKTREES
     place.mkdir(parents=True, exist_ok=True)
     folder = place / (name or secrets.token_hex(4))
     # Held while it is used, so that whoever cleans up knows it; two that want one name take turns.
-    with FileLock(place / f"{folder.name}.lock"):
+    lock = FileLock(f"{folder}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"waits for who holds {lock.lock_file}")
         try:
-            _remove(repository, folder)  # what a killed one left
-            git(
-                repository, "worktree", "add", "--quiet", "--force", "--detach", str(folder), commit
-            )
-            (folder / ".scoremodel").symlink_to(home)
-            yield folder
-        finally:
-            _remove(repository, folder)
-            if not name:  # somebody may be waiting for one that has a name
-                Path(f"{folder}.lock").unlink(missing_ok=True)
+            lock.acquire(cancel_check=stop.is_set if stop else None)
+        except Timeout:
+            raise StoppedError(f"stopped while somebody else held {lock.lock_file}") from None
+    try:
+        if not name:
+            _remove_abandoned(repository, place)
+        _remove(repository, folder)  # what a killed one left
+        git(repository, "worktree", "add", "--quiet", "--force", "--detach", str(folder), commit)
+        (folder / ".scoremodel").symlink_to(home)
+        yield folder
+    finally:
+        _remove(repository, folder)
+        if not name:  # somebody may be waiting for one that has a name
+            Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def _remove_abandoned(repository: Path, place: Path) -> None:
+    """Remove what killed runs have left of worktrees without a name, which nobody asks for again."""
+    for path in place.glob("*.lock"):
+        if re.fullmatch(r"[0-9a-f]{8}", path.stem):
+            with suppress(Timeout), FileLock(path, timeout=0):
+                _remove(repository, path.with_suffix(""))
+                path.unlink(missing_ok=True)
 
 
 def _remove(repository: Path, folder: Path) -> None:

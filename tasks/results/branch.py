@@ -9,10 +9,12 @@ from tasks.files.git import GitError, git, head
 from tasks.files.layout import LEDGER
 from tasks.files.worktree import fetch
 
-__all__ = ["IDENTITY", "KEPT", "RESULTS", "commit_results", "require_results_branch"]
+__all__ = ["IDENTITY", "KEPT", "LENT", "RESULTS", "commit_results", "require_results_branch"]
 
 KEPT = "refs/scoremodel/kept"
 """What no branch has yet."""
+LENT = "refs/scoremodel/trials"
+"""Experiments that workers fetch while they run, below the flow run's own name."""
 
 RESULTS = ("dvc.lock", "results")
 _EMAIL = "scoremodel@localhost"  # of commits that flows make
@@ -86,6 +88,8 @@ def commit_results(root: Path, branch: str | None, message: str) -> str | None:
         tree = git(root, "write-tree").strip()
         git(root, "reset", "--quiet")
         if tree == git(root, "rev-parse", f"{tip or ran}^{{tree}}").strip():
+            if kept and tip:  # all its rows are there
+                git(root, "update-ref", "-d", KEPT, kept)
             return None
         parents = [part for one in dict.fromkeys((ran, tip)) if one for part in ("-p", one)]
         made = git(root, *IDENTITY, "commit-tree", tree, *parents, "-m", message).strip()

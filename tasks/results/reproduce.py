@@ -58,6 +58,15 @@ def _stopped_by_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def _beside(root: Path, commit: str, row: str, stop: threading.Event) -> Iterator[Path]:
+    try:
+        with beside(root, commit, f"reproduce-{row}", stop=stop) as place:
+            yield place
+    except StoppedError:
+        raise InterruptedError(f"{row}: stopped") from None
+
+
 def _announced(found: list[dict[str, Any]], stages: list[str]) -> str:
     """Return what will run, and how long what is trained and sampled took when it was measured."""
     drawn = found[0].get("count", 0) * len(found[0]["values"]["held_out"]["by_seed"])
@@ -124,7 +133,7 @@ def reproduce(key: str, force: bool = False) -> tuple[bool, list[str]]:
     root, commit = Path.cwd(), resolve(commit_of(row))
     said = []
     print(f"{configuration.name} at {short(row['revision'])}", flush=True)
-    with _stopped_by_signals() as stop, beside(root, commit, f"reproduce-{row['name']}") as place:
+    with _stopped_by_signals() as stop, _beside(root, commit, row["name"], stop) as place:
         _set_params(place / "params.yaml", row)
         link_sources(root, place)  # the row's, which need not be the commit's
         if force:  # not even work that somebody has begun
@@ -135,8 +144,6 @@ def reproduce(key: str, force: bool = False) -> tuple[bool, list[str]]:
         def repro(*arguments: str) -> None:
             try:
                 run_dvc(["repro", *arguments], place, _say, stop=stop)
-            except StoppedError:
-                raise InterruptedError(f"{row['name']}: stopped") from None
             except DvcFailedError as error:
                 raise ValueError(
                     f"{row['name']}: {stage} failed at revision {row['revision']}: {error}"

@@ -117,6 +117,7 @@ def test_a_server_that_is_away_is_a_warning(
         raise error
 
     monkeypatch.setattr("flows.artifacts.create_markdown_artifact", refuse)
+    monkeypatch.setattr("flows.artifacts._RESTART", 0.0)
     publish_summary([Done("check", "ran")], {}, {})
     warned = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
     assert warned == [f"the server did not take the artifact 'stages': {error!r}"]

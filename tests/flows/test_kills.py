@@ -1,4 +1,4 @@
-"""Forty kills (or KILLS of them) of flow, worker, machine, trainer and server, at random moments: the same bytes."""
+"""Forty kills (or KILLS) of flow, worker, machine, trainer and server, at random moments: the same bytes."""
 
 from __future__ import annotations
 

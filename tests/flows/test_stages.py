@@ -13,7 +13,7 @@ from flows.hand import _Followed
 from flows.run import REFUSED, at_work, carry_out
 from flows.stages import Done, schedule
 from tasks.files.git import GitError
-from tasks.files.gpus import gpus, some_gpus
+from tasks.files.gpus import _installed_gpus, gpus, some_gpus
 from tasks.files.graph import StageNode
 from tests.flows.test_pipeline import Recorder
 
@@ -42,11 +42,17 @@ def test_a_gpu_is_known_by_its_name_where_that_can_be_asked_for(
     smi = tmp_path / "nvidia-smi"
     smi.write_text("#!/bin/sh\necho '0, GPU-aaa'\necho '1, GPU-bbb'\n")
     smi.chmod(0o755)
+    _installed_gpus.cache_clear()
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert gpus(workspace(tmp_path)) == ("GPU-aaa", "GPU-bbb")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert gpus(workspace(tmp_path)) == ("GPU-bbb",)
+    smi.write_text("#!/bin/sh\nexit 9\n")  # as when the driver is busy: no answer is not no GPU
+    assert gpus(workspace(tmp_path)) == ("GPU-bbb",)
+    _installed_gpus.cache_clear()
+    with pytest.raises(ValueError, match="nvidia-smi does not say which GPUs there are"):
+        gpus(workspace(tmp_path))
 
 
 def test_each_stage_has_a_gpu_to_itself_and_a_third_waits(

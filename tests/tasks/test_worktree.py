@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from dvc.config import Config
+from filelock import FileLock
 
 from flows.run import REFUSED, carry_out
+from tasks.files.dvc import StoppedError
 from tasks.files.git import GitError, git, head
 from tasks.files.worktree import beside, default_remote, of_repository
 from tasks.results.branch import commit_results, require_results_branch
@@ -158,6 +162,46 @@ def test_a_worktree_is_exactly_the_commit_whatever_a_killed_run_left_there(
         ):
             pass
     assert git(origin, "worktree", "list").count("\n") == 1
+
+
+def test_what_killed_runs_have_left_goes_with_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCOREMODEL_WORKSPACES", str(tmp_path / "workspaces"))
+    origin = origin_at(tmp_path / "origin")
+    with of_repository(str(origin), branch="main") as root:
+        place = root.parent
+        left = place / "0123abcd"
+        git(root, "worktree", "add", "--quiet", "--detach", str(left))
+        (place / "0123abcd.lock").touch()
+        stale = place.parent / "mirror.git/config.lock"  # of a machine that died
+        stale.touch()
+        os.utime(stale, (0, 0))
+        with of_repository(str(origin), branch="main"):
+            assert not left.exists()
+            assert root.exists()
+    assert not list(place.glob("*"))
+
+
+def test_who_wants_another_s_worktree_waits_and_can_be_stopped(tmp_path: Path) -> None:
+    origin = origin_at(tmp_path / "origin")
+    said, stop = list[str](), threading.Event()
+
+    def note(line: str) -> None:
+        said.append(line)
+        stop.set()
+
+    lock = origin / ".scoremodel/worktrees/trial.lock"
+    lock.parent.mkdir(parents=True)
+    with ThreadPoolExecutor(1) as somebody:
+        theirs = somebody.submit(lambda: FileLock(lock, thread_local=False).acquire()).result()
+        with (
+            pytest.raises(StoppedError),
+            beside(origin, head(origin), "trial", say=note, stop=stop),
+        ):
+            pass
+        somebody.submit(theirs.lock.release).result()
+    assert said == [f"waits for who holds {lock}"]
 
 
 def test_a_worktree_that_has_a_name_is_made_again_after_a_kill(tmp_path: Path) -> None:
