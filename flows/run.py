@@ -45,7 +45,7 @@ def _short(root: Path) -> str:
 
 
 def run_name() -> str:
-    """Return the flow run's name; one that works in a clone has its commit in its tags."""
+    """Return the flow run's name; one that works elsewhere has its commit in its tags."""
     given = flow_run.get_parameters()
     place = given.get("branch") if given.get("repository") else _short(Path.cwd())
     return f"{flow_run.get_flow_name()} · {place}"

@@ -110,7 +110,10 @@ def test_the_pipeline_through_workers_gives_dvc_s_records(
     # Artifacts on the server: the table, the verdict, the stages; how far each is, only as it runs.
     artifacts = {one["key"]: one for one in site.api("artifacts/latest/filter", limit=200)}
     assert {"results", "verdict", "stages"} <= artifacts.keys()
-    assert not [key for key, one in artifacts.items() if one["type"] == "progress"]
+    progress = [key for key, one in artifacts.items() if one["type"] == "progress"]
+    assert not [
+        key for key in progress if "digits" in key
+    ]  # others are other tests', which were killed
     assert "samples of digits-vp-0-heun" in artifacts["verdict"]["data"]
     revision = site.workspace.git("rev-parse", "HEAD")
     every = site.api("flow_runs/filter", limit=200, sort="START_TIME_DESC")
