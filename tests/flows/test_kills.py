@@ -97,7 +97,7 @@ def test_kills_at_random_moments_change_nothing(training_site: Site) -> None:
                 assert status == 1, log.read_text()[-5000:]
                 victims.flow = victims.start_flow()
             if left:
-                moment = at_random.uniform(0, 15)
+                moment = at_random.uniform(0, 30)
                 victim = at_random.choice(["flow", "worker", "machine", "trainer", "server"])
                 with suppress(subprocess.TimeoutExpired):
                     victims.flow.wait(timeout=moment)
