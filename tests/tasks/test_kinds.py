@@ -109,7 +109,7 @@ def test_chains_and_classes_go_through_the_pipeline(copied: Workspace) -> None:
 
 
 def test_digits_of_an_asked_class_are_of_that_class(tmp_path: Path) -> None:
-    """The shipped class-conditional model, with guidance: 97 %, less four standard errors of 1,000 samples."""
+    """The shipped class-conditional model, with guidance: 97 % less four standard errors."""
     workspace = Workspace.create(tmp_path / "project")
     params = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
     params["threads"] = 1  # two wait for each other beside other tests
