@@ -121,7 +121,6 @@ def publish_summary(
         failed: reason of each that did not.
         pedigree: commit, parameters' hash, and the like.
     """
-    done = list(done)
     rows = pd.DataFrame(
         [
             {

@@ -12,6 +12,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from flows.artifacts import publish_markdown
+from flows.hand import Where
 from flows.parameters import Branch, Budget, Name, RemoteUrl, Repository, seconds
 from flows.run import at_work, carry_out, run_name
 from flows.stages import StageFailedError
@@ -86,7 +87,7 @@ def compare(
         values["active.samplers"] = samplers
 
     def act(root: Path, stop: threading.Event) -> list[str]:
-        runs = Experiments(root, stop, executor, repository, remote, patience)
+        runs = Experiments(root, stop, Where(executor, repository, remote, patience))
 
         def measure(trial: Trial) -> None:
             _, failed = runs.run([trial])

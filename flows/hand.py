@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from logging import INFO, WARNING
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import httpx
@@ -28,7 +28,7 @@ from prefect.client.schemas.filters import (
     LogFilter,
     LogFilterFlowRunId,
 )
-from prefect.client.schemas.objects import FlowRun, State, TaskRun, WorkPool
+from prefect.client.schemas.objects import FlowRun, WorkPool
 from prefect.client.schemas.sorting import FlowRunSort, LogSort
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
@@ -36,7 +36,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelling, Crashed
 
 from flows.progress import PULSE, patiently
-from flows.stages import Done, StageFailedError, Work
+from flows.stages import Done, StageFailedError, Work, failed_with
 from scoremodel.io.files import write_text
 from tasks.files.addresses import require_remote
 from tasks.files.dvc import DvcFailedError, StoppedError, persist
@@ -46,7 +46,7 @@ from tasks.files.hashes import content_hash
 from tasks.files.layout import LEDGER, TIMINGS
 from tasks.files.worktree import default_remote, verify_remote
 
-__all__ = ["Hand", "hand_over", "handing"]
+__all__ = ["Hand", "Where", "hand_over", "handing"]
 
 _POLL = 1.0  # seconds between two looks at what is under way
 _LOOK = 10.0  # seconds between two looks at a pool's workers
@@ -84,26 +84,36 @@ class _DiedError(RuntimeError):
     """A stage's run has vanished: it is handed over again."""
 
 
+class Where(NamedTuple):
+    """Where stages run, as a flow was asked.
+
+    Args:
+        executor: "workers" for stages with a pool; "local" for none.
+        repository: where workers fetch commits; None for the workspace's own repository.
+        remote: address of the DVC remote; None for the workspace's.
+        patience: seconds to wait for a worker before a stage is given up.
+    """
+
+    executor: str
+    repository: str | None
+    remote: str | None
+    patience: float
+
+
 @contextmanager
 def handing(
-    executor: str,
+    where: Where,
     root: Path,
     nodes: list[StageNode],
-    repository: str | None,
-    remote: str | None,
-    patience: float,
     stop: threading.Event,
     outputs: Collection[str] | None = None,
 ) -> Iterator[Hand | None]:
     """Yield how stages are handed to workers, after checking that they can be.
 
     Args:
-        executor: "workers"; for "local" stages are not.
+        where: what was asked for.
         root: the workspace.
         nodes: the stages.
-        repository: where workers fetch commits; None for the workspace's own repository.
-        remote: address of the DVC remote; None for the workspace's.
-        patience: seconds to wait for a worker before a stage is given up.
         stop: ends the waiting, and what is waited for, when it is set.
         outputs: of the workspace's stages, if what is run is what is checked out there, so that workers
             have all but these only if it is committed.
@@ -114,7 +124,7 @@ def handing(
     Raises:
         ValueError: one line that says why not, and what to do.
     """
-    if executor != "workers":
+    if where.executor != "workers":
         yield None
         return
     if outputs is not None:
@@ -125,14 +135,15 @@ def handing(
             "executor: 'workers' needs a DVC remote, through which the machines exchange results: "
             "dvc remote add --default storage s3://BUCKET/PATH (or a folder that all of them see)"
         )
-    if (address := remote or address) is not None:
+    if (address := where.remote or address) is not None:
         require_remote(address)  # it will stand in the server's database
     pools = {node.pool for node in nodes if node.pool is not None}
     theirs = patiently(partial(_require_pools, pools), stop)
     if verify_remote(root):
         line = "what comes from the DVC remote is verified from now on (.dvc/config.local)"
         get_run_logger().info(line)
-    with Hand(repository or theirs or str(root), address, pools, patience, stop) as hand:
+    repository = where.repository or theirs or str(root)
+    with Hand(repository, address, pools, where.patience, stop) as hand:
         yield hand
 
 
@@ -252,7 +263,9 @@ class Hand:
         stop: threading.Event,
     ) -> None:
         self.repository, self.remote, self.patience, self.stop = repository, remote, patience, stop
-        self.over = hand_over.with_options(retries=_DEATHS - 1, retry_condition_fn=_died)
+        self.over = hand_over.with_options(
+            retries=_DEATHS - 1, retry_condition_fn=failed_with(_DiedError)
+        )
         self._followed: dict[UUID, _Followed] = {}
         self._pools: dict[str, _Pool] = {}
         self._names, self._ended = pools, threading.Event()
@@ -279,7 +292,8 @@ class Hand:
     def push(self, work: Work) -> None:
         """Push what a stage depends on, as far as this flow has not had it pushed."""
         with self._pushing:
-            _go_on(work)
+            if work.stop.is_set():  # many may have waited for this lock
+                raise StoppedError
             missing = [name for name in work.node.upstream if (work.root, name) not in self._pushed]
             if missing:
                 say = get_run_logger().info
@@ -447,10 +461,6 @@ class Hand:
                     print(f"{one.stage} | {line.message}", flush=True)
 
 
-def _died(task: Any, run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001
-    return isinstance(state.result(raise_on_failure=False), _DiedError)
-
-
 @task(name="stage", task_run_name="{stage} · {revision}", cache_policy=NO_CACHE)
 def hand_over(stage: str, revision: str, work: Work, hand: Hand) -> Done:  # noqa: ARG001
     """Have one stage run by a worker of its pool, and take back what it made.
@@ -469,7 +479,8 @@ def hand_over(stage: str, revision: str, work: Work, hand: Hand) -> Done:  # noq
         StoppedError: if the flow was asked to end.
     """
     logger, node, began = get_run_logger(), work.node, time.monotonic()
-    _go_on(work)
+    if work.stop.is_set():
+        raise StoppedError
     if not work.force and try_restore(work.root, node.name):
         logger.info("%s: restored", stage)
         return Done(stage, "restored", time.monotonic() - began)
@@ -502,11 +513,6 @@ def hand_over(stage: str, revision: str, work: Work, hand: Hand) -> Done:  # noq
     waited = time.monotonic() - began - said["seconds"]
     where = f"{node.pool}: {said['host']}"
     return Done(stage, said["outcome"], said["seconds"], where, waited, said["gpus"])
-
-
-def _go_on(work: Work) -> None:
-    if work.stop.is_set():
-        raise StoppedError("cancelled with the run that asked for it")
 
 
 def _take_back(work: Work, said: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.artifacts import publish_results, publish_summary
-from flows.hand import handing
+from flows.hand import Where, handing
 from flows.parameters import Branch, RemoteUrl, Repository, Target
 from flows.run import at_work, carry_out, finish, pedigree, run_name
 from flows.stages import Place, Places, StageFailedError, reasons
@@ -78,8 +78,9 @@ def pipeline(
                 persist("dvc pull", ["pull", "--allow-missing", "--force"], root, say, stop)
         graph = stage_graph(root)
         nodes = select(graph, list(targets or []))
+        where = Where(executor, repository, remote, patience)
         made = [output for node in graph for output in node.outputs]
-        with handing(executor, root, nodes, repository, remote, patience, stop, made) as hand:
+        with handing(where, root, nodes, stop, made) as hand:
             places = Places([Place(root, nodes)], said["revision"], stop, force, hand)
             places.check()
             with at_work():

@@ -31,7 +31,7 @@ __all__ = [
     "StageFailedError",
     "Work",
     "cores",
-    "killed",
+    "failed_with",
     "reasons",
     "run_stage",
     "schedule",
@@ -115,9 +115,9 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def killed(task: Any, run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001
-    """Return whether a stage's failure is one after which the same command goes on."""
-    return isinstance(state.result(raise_on_failure=False), StageKilledError)
+def failed_with(kind: type[Exception]) -> Callable[[Any, TaskRun, State[Any]], bool]:
+    """Return what says of a task's end whether it is worth another try: a failure of this kind."""
+    return lambda _task, _run, state: isinstance(state.result(raise_on_failure=False), kind)
 
 
 @task(
@@ -125,7 +125,7 @@ def killed(task: Any, run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001
     task_run_name="{stage} · {revision}",
     cache_policy=NO_CACHE,
     retry_delay_seconds=1,
-    retry_condition_fn=killed,
+    retry_condition_fn=failed_with(StageKilledError),
 )
 def run_stage(stage: str, revision: str, work: Work) -> Done:
     """Run one stage through DVC, its lines in the log.
@@ -288,7 +288,7 @@ class Places:
         ]
         self._done, failed = schedule(nodes, self._submit, self._room, self.stop.set)
         if self.stop.is_set():
-            raise StoppedError("stopped, as the run that asked for it has ended")
+            raise StoppedError
         if failed:
             roots = [self._works[key].root for key in failed]
             found = [

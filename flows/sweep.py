@@ -10,6 +10,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.hand import Where
 from flows.parameters import Branch, Configurations, Name, RemoteUrl, Repository
 from flows.run import at_work, carry_out, run_name
 from flows.stages import StageFailedError
@@ -62,7 +63,7 @@ def sweep(
     """
 
     def act(root: Path, stop: threading.Event) -> list[str]:
-        experiments = Experiments(root, stop, executor, repository, remote, patience)
+        experiments = Experiments(root, stop, Where(executor, repository, remote, patience))
         wanted = trials(root, name, combinations(grid, [*runs, *map(overrides, presets)]))
         done, failed = experiments.run(wanted)
         with at_work():

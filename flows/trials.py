@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pandas as pd
 from prefect import get_run_logger
 
 from flows.artifacts import publish_summary, publish_table
-from flows.hand import Hand, handing
+from flows.hand import Hand, Where, handing
 from flows.run import at_work, pedigree
 from flows.stages import Done, Place, Places, StageFailedError, reasons
 from tasks.files.dvc import persist
@@ -35,24 +35,11 @@ class Experiments:
     Args:
         root: the workspace, which is the current folder.
         stop: ends them.
-        executor: "local", or "workers" for stages with a pool.
-        repository: where the workspace is a worktree from; None for a person's own.
-        remote: address of the DVC remote; None for the workspace's.
-        patience: seconds to wait for a worker before a stage is given up.
+        where: where their stages run; its repository is that of which the workspace is a worktree.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        stop: threading.Event,
-        executor: str,
-        repository: str | None,
-        remote: str | None,
-        patience: float,
-    ) -> None:
-        self.root, self.stop = root, stop
-        self.executor, self.repository = executor, repository
-        self.remote, self.patience = remote, patience
+    def __init__(self, root: Path, stop: threading.Event, where: Where) -> None:
+        self.root, self.stop, self.where = root, stop, where
         self.said = pedigree(root)
         self._done: dict[str, Done] = {}
         self._failed: dict[str, str] = {}
@@ -77,15 +64,7 @@ class Experiments:
             places = [Place(folder, stage_graph(folder), trial.name) for trial, folder in folders]
             nodes = [node for place in places for node in place.nodes]
             with (
-                handing(
-                    self.executor,
-                    self.root,
-                    nodes,
-                    self.repository,
-                    self.remote,
-                    self.patience,
-                    self.stop,
-                ) as hand,
+                handing(self.where, self.root, nodes, self.stop) as hand,
                 self._lent(hand, [trial for trial, _ in folders]),
             ):
                 if places:
@@ -110,17 +89,15 @@ class Experiments:
     @contextmanager
     def _worktrees(self, trials: list[Trial]) -> Iterator[list[tuple[Trial, Path]]]:
         """Yield a worktree of each; who else runs one of them ends it first."""
+        say = get_run_logger().info
         with ExitStack() as stack:
             # In one order, so that two flows never wait for each other.
-            folders = [
-                (trial, stack.enter_context(self._worktree(trial))) for trial in sorted(trials)
-            ]
+            folders = []
+            for trial in sorted(trials):
+                there = beside(self.root, trial.commit, trial.name, say=say, stop=self.stop)
+                folders.append((trial, stack.enter_context(there)))
             known = self._known(trials)
             yield [one for one in folders if one[0].name not in known]
-
-    def _worktree(self, trial: Trial) -> AbstractContextManager[Path]:
-        say = get_run_logger().info
-        return beside(self.root, trial.commit, trial.name, say=say, stop=self.stop)
 
     @contextmanager
     def _lent(self, hand: Hand | None, trials: list[Trial]) -> Iterator[None]:
@@ -158,7 +135,7 @@ class Experiments:
             commit_to: branch to which the rows are committed; None for none.
         """
         logger, message = get_run_logger(), f"Rows of {', '.join(names)}"
-        if self.repository is not None:
+        if self.where.repository is not None:
             commit_results(self.root, None, message)  # here at least, whatever comes
         if push:
             cache = [] if default_remote(self.root)[0] else ["--no-cache"]

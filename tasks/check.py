@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from scoremodel.processes.base import Process, process_from_config
 from scoremodel.processes.ncsn import NCSN
+from tasks.files.git import GitError, git
 from tasks.files.hashes import require_file
 from tasks.files.layout import Configuration
 from tasks.files.leftovers import put_away_leftovers
@@ -68,15 +69,16 @@ def _stand_in(config: dict[str, Any]) -> Process:
 
 def say_of_git() -> str | None:
     """Return what a person should know of git's state: a detached HEAD, as a killed experiment leaves it."""
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-        return done.stdout.strip()
-
-    head = git("rev-parse", "--short", "HEAD")
-    if not head or git("symbolic-ref", "--quiet", "HEAD"):
+    here = Path()
+    try:
+        if git(here, "rev-parse", "--abbrev-ref", "HEAD").strip() != "HEAD":
+            return None
+        head = git(here, "rev-parse", "--short", "HEAD").strip()
+    except (OSError, GitError):  # no git, no repository, or nothing committed
         return None
-    branches = git("for-each-ref", "--contains=HEAD", "--format=%(refname:short)", "refs/heads")
+    branches = git(
+        here, "for-each-ref", "--contains=HEAD", "--format=%(refname:short)", "refs/heads"
+    )
     branch = (branches.splitlines() or ["BRANCH"])[0]
     return (
         f"git: HEAD is detached at {head}, as `dvc exp run` leaves it when it is killed: what it did "

@@ -60,6 +60,9 @@ class StageKilledError(DvcFailedError):
 class StoppedError(RuntimeError):
     """The run that asked for it has ended or was cancelled."""
 
+    def __init__(self, message: str = "stopped, as the run that asked for it has ended") -> None:
+        super().__init__(message)
+
 
 class Child:
     """What DVC did with the stages it was asked for, by its own lines."""
@@ -121,7 +124,7 @@ def run_dvc(
             arguments, folder, say, stop, deadline, environment or {}, watch
         )
         if stop.is_set():
-            raise StoppedError("stopped, as the run that asked for it has ended")
+            raise StoppedError
         if deadline is not None and time.monotonic() >= deadline and status:
             raise DvcFailedError(f"stopped after its deadline of {timeout:g} s")
         if status == 0:
@@ -163,7 +166,7 @@ def persist(what: str, arguments: list[str], root: Path, say: Say, stop: threadi
                 ) from None
             say(f"{what} failed ({error}), tries again")
             if stop.wait(_SECONDS * 2**attempt):
-                raise StoppedError("stopped, as the run that asked for it has ended") from None
+                raise StoppedError from None
         else:
             return
 

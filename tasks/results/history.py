@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from tasks.files.git import git
 from tasks.files.layout import RECORDS, Configuration
 from tasks.results.ledger import read_lock
 
@@ -19,33 +19,12 @@ __all__ = [
     "Experiment",
     "commit_time",
     "experiments",
-    "git",
     "lock_at",
     "records_at",
     "resolve",
 ]
 
 WORKSPACE = "workspace"
-
-
-def git(*arguments: str) -> str:
-    """Return what git prints.
-
-    Args:
-        *arguments: git's own, which reach no shell.
-
-    Returns:
-        Its standard output.
-
-    Raises:
-        ValueError: with git's own line, if it fails.
-    """
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ValueError(
-            f"git {arguments[0]}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}"
-        )
-    return done.stdout
 
 
 class Experiment(NamedTuple):
@@ -65,7 +44,11 @@ class Experiment(NamedTuple):
 def experiments() -> list[Experiment]:
     """Return DVC's experiments, oldest first."""
     listed = git(
-        "for-each-ref", "--sort=committerdate", "--format=%(refname) %(objectname)", "refs/exps"
+        Path(),
+        "for-each-ref",
+        "--sort=committerdate",
+        "--format=%(refname) %(objectname)",
+        "refs/exps",
     )
     found = []
     for line in listed.splitlines():
@@ -94,7 +77,7 @@ def resolve(name: str) -> str:
         return known[name]
     try:
         return git(
-            "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"
+            Path(), "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"
         ).strip()
     except ValueError:
         raise ValueError(f"{name!r} is no revision and no experiment") from None
@@ -106,8 +89,10 @@ def _read_at(name: str) -> list[dict[str, Any]]:
         texts = [path.read_text(encoding="utf-8") for path in sorted(RECORDS.glob("[!.]*.json"))]
     else:
         commit = resolve(name)
-        listed = git("ls-tree", "-r", "--name-only", commit, f"{RECORDS}/").splitlines()
-        texts = [git("show", f"{commit}:{path}") for path in listed if path.endswith(".json")]
+        listed = git(Path(), "ls-tree", "-r", "--name-only", commit, f"{RECORDS}/").splitlines()
+        texts = [
+            git(Path(), "show", f"{commit}:{path}") for path in listed if path.endswith(".json")
+        ]
     if not texts:
         raise ValueError(f"{name}: has no records in {RECORDS}")
     return [json.loads(text) for text in texts]
@@ -161,7 +146,11 @@ def records_at(name: str) -> list[dict[str, Any]]:
 def _active(name: str) -> dict[str, list[Any]]:
     try:
         path = Path("params.yaml")
-        text = path.read_text() if name == WORKSPACE else git("show", f"{resolve(name)}:{path}")
+        text = (
+            path.read_text()
+            if name == WORKSPACE
+            else git(Path(), "show", f"{resolve(name)}:{path}")
+        )
         active: dict[str, list[Any]] = YAML(typ="safe", pure=True).load(text)["active"]
     except (OSError, ValueError, KeyError, TypeError, YAMLError):
         return {}
@@ -172,13 +161,13 @@ def lock_at(name: str) -> dict[str, Any]:
     """Return the content of `dvc.lock` in a revision, an experiment or the workspace."""
     if name == WORKSPACE:
         return read_lock(Path("dvc.lock"))
-    return read_lock(git("show", f"{resolve(name)}:dvc.lock"))
+    return read_lock(git(Path(), "show", f"{resolve(name)}:dvc.lock"))
 
 
 def commit_time(revision: str) -> str | None:
     """Return when a commit was made, as ISO 8601 in UTC; None if git lacks it."""
     try:
-        seconds = git("show", "-s", "--format=%ct", "--end-of-options", revision).strip()
+        seconds = git(Path(), "show", "-s", "--format=%ct", "--end-of-options", revision).strip()
     except ValueError:
         return None
     return datetime.fromtimestamp(int(seconds), UTC).isoformat(timespec="seconds")

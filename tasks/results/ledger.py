@@ -13,7 +13,6 @@ that measured the same thing bring two files, and their merge has no conflict.
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +23,7 @@ from ruamel.yaml import YAML
 
 from scoremodel.evaluation.metrics.base import ordered_metrics
 from scoremodel.io.files import write_text
+from tasks.files.git import GitError, git, head
 from tasks.files.hashes import content_hash, file_hash
 from tasks.files.layout import LEDGER, RESOLVED, Configuration
 from tasks.files.timing import read_timing
@@ -312,13 +312,7 @@ def read_row(path: Path) -> dict[str, Any]:
 def _revision() -> str | None:
     """Return the git revision, "+" if files other than the pipeline's own results differ from it."""
     try:
-        head = _git("rev-parse", "HEAD")
-        return head + ("+" if _git("status", "--porcelain", "--", *_SOURCES) else "")
-    except (OSError, subprocess.CalledProcessError):
+        changed = git(Path(), "status", "--porcelain", "--", *_SOURCES)
+        return head(Path()) + ("+" if changed else "")
+    except (OSError, GitError):
         return None
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.run(
-        ["git", *arguments], capture_output=True, text=True, check=True
-    ).stdout.strip()

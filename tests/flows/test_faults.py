@@ -127,6 +127,25 @@ def test_a_new_flow_waits_for_what_a_killed_one_has_handed_to_a_worker(site: Sit
     assert (site.workspace.root / WEIGHTS).exists()
 
 
+def test_a_flow_that_is_cancelled_does_not_take_another_flow_s_stage_along(site: Site) -> None:
+    site.train_for(3000, every_steps=20)
+    whole = site.undisturbed()
+    site.worker("cpu", "cpu0")
+    site.worker("gpu", "gpu0")
+    first = site.flow(*WORKERS)
+    trainer = at_work(site)
+    trainer.suspend()  # until the second flow has found it
+    second = site.flow(*WORKERS)
+    read_until(second, f"{TRAIN}: is under way as")
+    trainer.resume()
+    second.terminate()
+    second.communicate(timeout=120)
+    said, _ = first.communicate(timeout=300)
+    assert first.returncode == 0, said
+    assert "it is handed over again" in said
+    assert site.digest() == whole
+
+
 @pytest.mark.parametrize("executor", ["local", "workers"])
 def test_a_restart_of_the_server_disturbs_no_stage(site: Site, executor: str) -> None:
     site.train_for(6000, every_steps=20)

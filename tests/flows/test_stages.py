@@ -55,31 +55,6 @@ def test_a_gpu_is_known_by_its_name_where_that_can_be_asked_for(
         gpus(workspace(tmp_path))
 
 
-def test_each_stage_has_a_gpu_to_itself_and_a_third_waits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tasks.files.gpus._installed_gpus", dict)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    monkeypatch.setenv("SCOREMODEL_WORKSPACES", str(tmp_path / "workspaces"))
-    root, never, said = workspace(tmp_path), threading.Event(), list[str]()
-    third: list[dict[str, str]] = []
-
-    def take() -> None:
-        with some_gpus(root, 1, said.append, never) as environment:
-            third.append(environment)
-
-    with some_gpus(root, 1, said.append, never) as first:
-        with some_gpus(root, 1, said.append, never) as second:
-            assert {one["CUDA_VISIBLE_DEVICES"] for one in (first, second)} == {"0", "1"}
-            waiting = threading.Thread(target=take)
-            waiting.start()
-            waiting.join(timeout=2)
-            assert third == []
-            assert said == ["waits for a GPU: another stage is on 0, 1"]
-        waiting.join(timeout=60)
-    assert third == [second]
-
-
 def test_stages_that_claim_a_gpu_run_side_by_side_as_far_as_there_are_any() -> None:
     nodes = [StageNode(f"b{n}", (), cores=0, gpus=1) for n in range(6)]
     for count, most in ((2, 2), (0, 6)):  # where there is none, the claim is void
@@ -158,6 +133,15 @@ def test_a_stage_has_all_the_gpus_that_it_claims_or_waits_with_none(
         assert said == ["waits for 2 GPUs: another stage is on 0, 1, 2"]
         with some_gpus(root, 1, said.append, never) as one:  # it does not sit on the third
             assert one == {"CUDA_VISIBLE_DEVICES": "2"}
+            stop = threading.Event()
+
+            def end(line: str) -> None:
+                said.append(line)
+                stop.set()
+
+            with some_gpus(root, 1, end, stop) as none:
+                assert none == {}
+            assert said[1:] == ["waits for a GPU: another stage is on 0, 1, 2"]
     waiting.join(timeout=60)
     assert second == [{"CUDA_VISIBLE_DEVICES": "0,1"}]
     with (

@@ -127,18 +127,24 @@ def test_an_inactive_configuration_s_leftovers_do_not_appear_and_a_clone_trains_
     assert not left.exists()
     assert "Running stage" not in copied.dvc("repro")
     # A clone, which has no leftovers, restores everything from the remote.
-    copied.dvc("remote", "add", "--default", "shared", str(tmp_path / "remote"))
-    copied.git("add", "-A")
-    copied.git("commit", "-qm", "results")
-    copied.dvc("push")
-    copied.git("clone", "-q", str(copied.root), str(tmp_path / "clone"))
-    clone = Workspace(tmp_path / "clone")
-    clone.spied.mkdir()
+    clone = cloned(copied, tmp_path)
     said = clone.dvc("repro", "--pull")
     assert "Running stage" not in said
     for name in ("artifacts/models/digits-vp-0.safetensors", "reports/index.html"):
         assert (clone.root / name).read_bytes() == (copied.root / name).read_bytes()
     assert clone.git("status", "--porcelain") == ""
+
+
+def cloned(workspace: Workspace, folder: Path) -> Workspace:
+    """Return a clone of a workspace whose results are committed, and in a DVC remote."""
+    workspace.dvc("remote", "add", "--default", "shared", str(folder / "remote"))
+    workspace.git("add", "-A")
+    workspace.git("commit", "-qm", "results")
+    workspace.dvc("push")
+    workspace.git("clone", "-q", str(workspace.root), str(folder / "clone"))
+    clone = Workspace(folder / "clone")
+    clone.spied.mkdir()
+    return clone
 
 
 def test_params_edited_and_edited_back_leave_nothing_that_a_clone_lacks(
@@ -169,13 +175,7 @@ def test_params_edited_and_edited_back_leave_nothing_that_a_clone_lacks(
     assert {path for folder in GATHERED for path in (copied.root / folder).iterdir()} == there
     assert YAML(typ="safe").load(copied.lock())["stages"] == after
 
-    copied.dvc("remote", "add", "--default", "shared", str(tmp_path / "remote"))
-    copied.git("add", "-A")
-    copied.git("commit", "-qm", "results")
-    copied.dvc("push")
-    copied.git("clone", "-q", str(copied.root), str(tmp_path / "clone"))
-    clone = Workspace(tmp_path / "clone")
-    clone.spied.mkdir()
+    clone = cloned(copied, tmp_path)
     clone.dvc("pull")
     assert "Running stage" not in clone.dvc("repro")
     assert clone.git("status", "--porcelain") == ""
