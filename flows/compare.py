@@ -13,13 +13,13 @@ from pydantic import Field
 
 from flows.artifacts import publish_markdown
 from flows.hand import Where
-from flows.parameters import Branch, Budget, Name, RemoteUrl, Repository, seconds
 from flows.run import at_work, carry_out, run_name
 from flows.stages import StageFailedError
 from flows.trials import Experiments, publish_rows
 from scoremodel.evaluation.comparison import Claim
 from tasks.files.git import git
 from tasks.files.layout import VERDICT
+from tasks.params.asked import Branch, Budget, Name, RemoteUrl, Repository, seconds
 from tasks.results.growing import Growing, Outcome
 from tasks.results.history import applications_at, records_at, resolve
 from tasks.results.rows import measured_seconds

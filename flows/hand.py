@@ -36,7 +36,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelling, Crashed
 
 from flows.progress import PULSE, patiently
-from flows.stages import Done, StageFailedError, Work, failed_with
+from flows.stages import StageFailedError, Work, failed_with
 from scoremodel.io.files import write_text
 from tasks.files.addresses import require_remote
 from tasks.files.dvc import DvcFailedError, StoppedError, persist
@@ -44,6 +44,7 @@ from tasks.files.git import git, head
 from tasks.files.graph import StageNode, entries, remember, try_restore, write_entries
 from tasks.files.hashes import content_hash
 from tasks.files.layout import LEDGER, TIMINGS
+from tasks.files.schedule import Done
 from tasks.files.worktree import default_remote, verify_remote
 
 __all__ = ["Hand", "Where", "hand_over", "handing"]

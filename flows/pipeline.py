@@ -14,12 +14,13 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.artifacts import publish_results, publish_summary
 from flows.hand import Where, handing
-from flows.parameters import Branch, RemoteUrl, Repository, Target
 from flows.run import at_work, carry_out, finish, pedigree, run_name
-from flows.stages import Place, Places, StageFailedError, reasons
+from flows.stages import Place, Places, StageFailedError
 from tasks.files.dvc import DvcFailedError, persist
 from tasks.files.graph import select, stage_graph
+from tasks.files.schedule import reasons
 from tasks.files.worktree import default_remote
+from tasks.params.asked import Branch, RemoteUrl, Repository, Target
 from tasks.results.branch import commit_results
 
 __all__ = ["main", "pipeline"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import signal
 import sys
 import threading
@@ -32,6 +33,11 @@ from tasks.params.errors import ParamsError
 from tasks.results.branch import require_results_branch
 
 __all__ = ["REFUSED", "at_work", "carry_out", "finish", "pedigree", "run_name"]
+
+# Prefect's line about a refused parameter repeats all values; the one that follows it does not.
+logging.getLogger("prefect.flows").addFilter(
+    lambda record: not record.getMessage().startswith("Parameter validation failed")
+)
 
 REFUSED = "Refused"
 """Name of the state of a flow that was asked for what cannot be: nothing has run."""

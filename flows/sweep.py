@@ -11,10 +11,10 @@ from prefect.client.schemas.objects import State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.hand import Where
-from flows.parameters import Branch, Configurations, Name, RemoteUrl, Repository
 from flows.run import at_work, carry_out, run_name
 from flows.stages import StageFailedError
 from flows.trials import Experiments, publish_rows
+from tasks.params.asked import Branch, Configurations, Name, RemoteUrl, Repository
 from tasks.params.overrides import combinations
 from tasks.params.presets import overrides
 from tasks.results.trials import trials

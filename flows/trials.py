@@ -13,11 +13,12 @@ from prefect import get_run_logger
 from flows.artifacts import publish_summary, publish_table
 from flows.hand import Hand, Where, handing
 from flows.run import at_work, pedigree
-from flows.stages import Done, Place, Places, StageFailedError, reasons
+from flows.stages import Place, Places, StageFailedError
 from tasks.files.dvc import persist
 from tasks.files.git import GitError, git
 from tasks.files.graph import stage_graph
 from tasks.files.layout import TABLE
+from tasks.files.schedule import Done, reasons
 from tasks.files.worktree import beside, default_remote
 from tasks.results.branch import LENT, commit_results
 from tasks.results.gather import gather

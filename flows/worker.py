@@ -16,13 +16,13 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
 from flows.deployments import require_allowed
-from flows.parameters import Commit, RemoteUrl, Repository, Target
 from flows.progress import Lookout, Progress
 from flows.stages import StageFailedError, Work, run_stage
 from tasks.files.dvc import DvcFailedError, StageKilledError, StoppedError, persist
 from tasks.files.graph import entries, stage_graph, write_entries
 from tasks.files.layout import TIMINGS
 from tasks.files.worktree import of_repository
+from tasks.params.asked import Commit, RemoteUrl, Repository, Target
 
 __all__ = ["stage"]
 

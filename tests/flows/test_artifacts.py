@@ -20,8 +20,8 @@ from PIL import Image
 
 from flows.artifacts import publish_results, publish_summary, publish_table
 from flows.progress import Progress
-from flows.stages import Done
 from tasks.files.layout import PICTURES, TABLE, VERDICT
+from tasks.files.schedule import Done
 from tasks.results.table import COLUMNS
 
 

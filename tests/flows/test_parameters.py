@@ -9,17 +9,17 @@ from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
 from flows.compare import compare
-from flows.parameters import (
+from flows.pipeline import pipeline
+from flows.run import finish
+from flows.sweep import sweep
+from flows.worker import stage
+from tasks.params.asked import (
     Branch,
     Budget,
     Commit,
     Target,
     seconds,
 )
-from flows.pipeline import pipeline
-from flows.run import finish
-from flows.sweep import sweep
-from flows.worker import stage
 from tasks.params.errors import ParamsError
 from tasks.params.overrides import combinations, edited, overridden
 from tests.workspace import ROOT

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.stages import Done, schedule
 from tasks.files.graph import StageNode, changed, select, stage_graph
+from tasks.files.schedule import Done, schedule
 from tests.flows.conftest import Site
 from tests.shared import first_out
 from tests.workspace import Workspace

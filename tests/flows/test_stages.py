@@ -11,10 +11,10 @@ import pytest
 
 from flows.hand import _Followed
 from flows.run import REFUSED, at_work, carry_out
-from flows.stages import Done, schedule
 from tasks.files.git import GitError
 from tasks.files.gpus import _installed_gpus, gpus, some_gpus
 from tasks.files.graph import StageNode
+from tasks.files.schedule import Done, schedule
 from tests.flows.test_pipeline import Recorder
 
 

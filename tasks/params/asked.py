@@ -6,7 +6,6 @@ option, a helper program's name or a path elsewhere is refused here.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -26,11 +25,6 @@ __all__ = [
     "Target",
     "seconds",
 ]
-
-# Prefect's line about a refused parameter repeats all values; the one that follows it does not.
-logging.getLogger("prefect.flows").addFilter(
-    lambda record: not record.getMessage().startswith("Parameter validation failed")
-)
 
 
 def _kind(pattern: str, check: Callable[[str], str]) -> tuple[AfterValidator, WithJsonSchema]:

@@ -1,0 +1,102 @@
+"""What a run shows of its results where it cannot show a page: tables and pictures within a text."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+
+from tasks.files.schedule import Done
+from tasks.results.table import with_spread
+
+__all__ = ["markdown_table", "picture_address", "summary_of"]
+
+_WIDTH = 512  # pixels of a picture: it lies in the server's database
+_SPREAD = "± std"
+_LAST = "experiment"  # a name, after what it is the name of
+
+
+def markdown_table(rows: pd.DataFrame) -> str:
+    """Return a table with four digits; what is the same in all its rows stands below it.
+
+    Args:
+        rows: the table.
+
+    Returns:
+        It, in Markdown.
+    """
+    rows = rows.dropna(axis=1, how="all")
+    if _SPREAD in rows:
+        of = rows.columns[list(rows).index(_SPREAD) - 1]
+        both = zip(rows[of], rows.pop(_SPREAD), strict=True)
+        rows[of] = [with_spread(value, spread) for value, spread in both]
+    cells = rows.map(_cell)
+    same = [name for name in cells if len(cells) > 1 and cells[name].nunique() == 1]
+    shown = sorted((name for name in cells if name not in same), key=lambda name: name == _LAST)
+    # Numbers are texts by now, and tabulate would take an override's "1e-3" for another one.
+    table = cells[shown].to_markdown(index=False, disable_numparse=True)
+    below = ", ".join(f"{name} {cells[name].iloc[0]}" for name in same)
+    return f"{table}\n\nThe same in all rows: {below}" if below else str(table)
+
+
+def _cell(value: object) -> str:
+    if value is None or value != value:
+        return "—"
+    shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return " ".join(shown.replace("|", "\\|").split())
+
+
+def picture_address(path: Path) -> str:
+    """Return a small copy of a picture as an address that holds it.
+
+    Args:
+        path: the picture.
+
+    Returns:
+        The address.
+    """
+    out = io.BytesIO()
+    with Image.open(path) as picture:
+        picture.thumbnail((_WIDTH, _WIDTH))
+        picture.convert("RGB").save(out, "webp", quality=80)
+    return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def summary_of(done: Collection[Done], failed: Mapping[str, str]) -> tuple[str, pd.DataFrame]:
+    """Return what became of stages, in one line and as a table.
+
+    Args:
+        done: the stages that ended well.
+        failed: reason of each that did not.
+
+    Returns:
+        The line, with the hours in queues and of GPUs; a row for each stage.
+    """
+    rows = pd.DataFrame(
+        [
+            {
+                "stage": one.stage,
+                "outcome": one.outcome,
+                "seconds": round(one.seconds, 1),
+                "waited": round(one.waited, 1) if one.waited >= 1 else None,
+                "where": one.where,
+            }
+            for one in done
+        ]
+        + [{"stage": name, "outcome": reason} for name, reason in failed.items()],
+        columns=["stage", "outcome", "seconds", "waited", "where"],
+    )
+    counts = rows["outcome"].value_counts()
+    ran = int(counts.get("ran", 0))
+    others = [f"{counts[name]} {name}" for name in ("restored", "up to date") if name in counts]
+    line = f"{ran} of {len(rows)} stages were run"
+    line += f", {', '.join(others)}" if others else ""
+    line += f", {len(failed)} failed or left out" if failed else ""
+    queue = sum(one.waited for one in done) / 3600
+    gpus = sum(one.seconds * one.gpus for one in done) / 3600
+    line += f"; {queue:.3g} hours in queues, {gpus:.3g} GPU hours"
+    return line, rows
