@@ -24,6 +24,7 @@ __all__ = [
     "infinity_is_stable",
     "kernel_distance",
     "moments",
+    "most_samples",
     "real_floor",
     "sliced_distance",
     "subset_rows",
@@ -358,6 +359,22 @@ def subset_rows(
     return _pick(*_strata(count, size, draw, labels), draw)
 
 
+def most_samples(train: int, share: float = 0.0) -> int:
+    """Return the largest number of samples for which there is a floor of as many real data.
+
+    That is half of the training data that the extractor has not seen, as `real_floor` has it. The floor
+    falls with its number, by about c / N, so that of fewer data is no measure for more samples.
+
+    Args:
+        train: number of training data.
+        share: which part of them the extractor is trained on.
+
+    Returns:
+        The number; a floor needs at least 2.
+    """
+    return (train - math.floor(train * share)) // 2
+
+
 def real_floor(
     fresh: Features,
     held_out: Features,
@@ -399,7 +416,7 @@ def real_floor(
             "allowed: at least 4"
         )
     reference = moments(held_out, "the held-out features")
-    size = min(count, len(fresh) // 2)
+    size = min(count, most_samples(len(fresh)))
     draw = np.random.default_rng(seed)
     distances = np.empty((repeats, 1 if labels is None else 2))
     for several in distances:
