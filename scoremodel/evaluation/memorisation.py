@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scoremodel.evaluation.distance import Features, check_features
+from scoremodel.evaluation.neighbours import nearest
 
 __all__ = ["NEAR", "Copying", "authenticity", "copying", "likelihood_gap", "nearest_training"]
 
@@ -19,34 +20,31 @@ NEAR = 1 / 3
 
 
 def nearest_training(
-    features: Features, train: Features, neighbours: int = 1, exclude_itself: bool = False
+    features: Features,
+    train: Features,
+    neighbours: int = 1,
+    itself: NDArray[np.intp] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """Return the distances to the nearest training points, and their numbers.
 
     Args:
         features: features with shape (N, D).
         train: the training split's features with shape (M, D).
-        neighbours: how many, the nearest first.
-        exclude_itself: whether `features` are training points, each of which is not its own neighbour.
+        neighbours: how many, the nearest first; of equally near ones the first comes first.
+        itself: which training points `features` are, with shape (N,), if they are: none of them is its
+            own neighbour.
 
     Returns:
-        Distances and row numbers, with shape (N, neighbours).
+        Distances, 0 of a copy, and row numbers, with shape (N, neighbours).
 
     Raises:
         ValueError: as `check_features` says.
     """
-    from sklearn.neighbors import NearestNeighbors
-
     check_features(train, "the training features")
-    index = NearestNeighbors(algorithm="brute").fit(train.astype(np.float64))
-    rows = features.astype(np.float64)
-    found = index.kneighbors(rows, neighbours + int(exclude_itself), return_distance=False)
-    numbers = found[:, int(exclude_itself) :]
-    # scikit-learn takes |x|² + |y|² − 2 x·y, which does not say 0 of a copy.
-    distances = np.stack(
-        [np.linalg.norm(rows - train[column], axis=1) for column in numbers.T], axis=1
+    squares, numbers = nearest(
+        features.astype(np.float64), train.astype(np.float64), neighbours, itself
     )
-    return distances, numbers
+    return np.sqrt(squares), numbers
 
 
 def authenticity(features: Features, train: Features) -> NDArray[np.float64]:
@@ -69,7 +67,7 @@ def authenticity(features: Features, train: Features) -> NDArray[np.float64]:
     check_features(features, "the samples' features")
     distance, number = (found[:, 0] for found in nearest_training(features, train))
     points, place = np.unique(number, return_inverse=True)
-    between = nearest_training(train[points], train, exclude_itself=True)[0][place, 0]
+    between = nearest_training(train[points], train, itself=points)[0][place, 0]
     copies = distance == 0
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio: NDArray[np.float64] = np.where(copies, 0.0, distance / between)

@@ -10,7 +10,12 @@ import torch
 
 from scoremodel.data.sources.torchvision import load_torchvision
 from scoremodel.evaluation.extractors.classifier import train_classifier
-from scoremodel.evaluation.memorisation import authenticity, copying, likelihood_gap
+from scoremodel.evaluation.memorisation import (
+    authenticity,
+    copying,
+    likelihood_gap,
+    nearest_training,
+)
 from scoremodel.evaluation.reference import Reference
 from scoremodel.evaluation.scores import score
 
@@ -30,6 +35,19 @@ def test_copies_are_seen_whatever_the_rounding() -> None:
     train = (100 + draw.standard_normal((300, 64))).astype(np.float32)
     train[150:] = train[:150]
     assert (authenticity(train[:100], train) == 0).all()
+
+
+def test_a_copy_beside_a_near_copy_is_a_copy() -> None:
+    """Each training point has a neighbour one rounding away, nearer than |x|² + |y|² − 2 x·y can tell."""
+    draw = np.random.default_rng(8)
+    train = (1000 + draw.standard_normal((300, 64))).astype(np.float32)
+    train[150:] = train[:150]
+    train[150:, 0] = np.nextafter(train[150:, 0], np.float32(np.inf))
+    distances, numbers = nearest_training(train, train, 2)
+    assert numbers[:, 0].tolist() == list(range(300))
+    assert (distances[:, 0] == 0).all()
+    assert numbers[:, 1].tolist() == [*range(150, 300), *range(150)]
+    assert (authenticity(train, train) == 0).all()
 
 
 def test_new_real_data_are_flagged_as_seldom_as_the_test_says() -> None:
