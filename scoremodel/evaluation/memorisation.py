@@ -15,6 +15,8 @@ from scoremodel.evaluation.neighbours import nearest
 
 __all__ = ["NEAR", "Copying", "authenticity", "copying", "likelihood_gap", "nearest_training"]
 
+_ROUNDINGS = 16
+
 NEAR = 1 / 3
 """A sample nearer to a training point than this share of the point's own distance is a copy."""
 
@@ -59,7 +61,9 @@ def authenticity(features: Features, train: Features) -> NDArray[np.float64]:
         train: the training split's features with shape (M, D).
 
     Returns:
-        Ratios with shape (N,); infinite where a training point occurs twice and the sample is not it.
+        Ratios with shape (N,): 0 of a copy, which is within the rounding of the features' type, since an
+        extractor may round the same image otherwise in another batch or on another device; infinite
+        where a training point occurs twice and the sample is not it.
 
     Raises:
         ValueError: as `check_features` says.
@@ -68,7 +72,9 @@ def authenticity(features: Features, train: Features) -> NDArray[np.float64]:
     distance, number = (found[:, 0] for found in nearest_training(features, train))
     points, place = np.unique(number, return_inverse=True)
     between = nearest_training(train[points], train, itself=points)[0][place, 0]
-    copies = distance == 0
+    here = train[number].astype(np.float64)
+    rounding = _ROUNDINGS * float(np.finfo(np.result_type(features, train, np.float16)).eps)
+    copies = distance <= rounding * np.linalg.norm(here, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio: NDArray[np.float64] = np.where(copies, 0.0, distance / between)
     return ratio

@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from scoremodel.data.sources.torchvision import load_torchvision
+from scoremodel.evaluation.extractors.base import load_extractor
 from scoremodel.evaluation.extractors.classifier import train_classifier
+from scoremodel.evaluation.extractors.shipped import shipped_file
 from scoremodel.evaluation.memorisation import (
     authenticity,
     copying,
@@ -48,6 +51,18 @@ def test_a_copy_beside_a_near_copy_is_a_copy() -> None:
     assert (distances[:, 0] == 0).all()
     assert numbers[:, 1].tolist() == [*range(150, 300), *range(150)]
     assert (authenticity(train, train) == 0).all()
+
+
+def test_copies_are_copies_in_whatever_batch_their_features_were_computed() -> None:
+    """Of training data that occur twice: beside a distance of 0 a rounding would be infinitely far."""
+    judge = load_extractor(shipped_file("digits", 0))
+    images = torch.from_numpy(load_digits().images).to(torch.uint8)[:, None]
+    train = torch.cat([images[:300], images[:300]])
+    features = judge.features(train).numpy()
+    alone = np.concatenate([judge.features(one[None]).numpy() for one in images[:40]])
+    assert (authenticity(alone, features) == 0).all()
+    # A batch size and one row more are two halves, and no row by itself.
+    assert np.array_equal(judge.features(images[:513]).numpy(), judge.features(images)[:513].numpy())
 
 
 def test_new_real_data_are_flagged_as_seldom_as_the_test_says() -> None:
