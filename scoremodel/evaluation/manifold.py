@@ -16,6 +16,7 @@ from scoremodel.evaluation.neighbours import blocks, nearest
 
 __all__ = ["Manifold", "manifold"]
 
+
 @dataclass(frozen=True)
 class Manifold:
     """Who lies where; the four shares are means of these.

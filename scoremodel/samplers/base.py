@@ -14,7 +14,16 @@ from scoremodel.processes.base import Process
 from scoremodel.registry import Registry
 from scoremodel.samplers.grid import Grid
 
-__all__ = ["SAMPLERS", "Call", "Draw", "GridSampler", "Linear", "LinearSampler", "Sampler", "advance"]
+__all__ = [
+    "SAMPLERS",
+    "Call",
+    "Draw",
+    "GridSampler",
+    "Linear",
+    "LinearSampler",
+    "Sampler",
+    "advance",
+]
 
 Call = Callable[[Tensor, float | Tensor], Tensor]
 """The denoiser: (x_t with shape (B, *), t) → E[x_0 | x_t], with one time for the whole batch as a

@@ -156,8 +156,8 @@ def _section(
     shown = pd.DataFrame(_rows(found, floor_at(first)))
     return "\n".join(
         [
-            f"{dataset}, {first['metric']}, N = {first['count']}, over {over}; the floor is {floor_said(first)}. "
-            f"Each factor from its first level to its second: {'; '.join(factors)}.",
+            f"{dataset}, {first['metric']}, N = {first['count']}, over {over}; the floor is "
+            f"{floor_said(first)}. Each factor from its first level to its second: {'; '.join(factors)}.",
             "",
             shown.to_markdown(index=False, disable_numparse=True),
         ]

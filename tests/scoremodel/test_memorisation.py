@@ -62,7 +62,9 @@ def test_copies_are_copies_in_whatever_batch_their_features_were_computed() -> N
     alone = np.concatenate([judge.features(one[None]).numpy() for one in images[:40]])
     assert (authenticity(alone, features) == 0).all()
     # A batch size and one row more are two halves, and no row by itself.
-    assert np.array_equal(judge.features(images[:513]).numpy(), judge.features(images)[:513].numpy())
+    assert np.array_equal(
+        judge.features(images[:513]).numpy(), judge.features(images)[:513].numpy()
+    )
 
 
 def test_new_real_data_are_flagged_as_seldom_as_the_test_says() -> None:
