@@ -15,8 +15,6 @@ from scoremodel.evaluation.neighbours import nearest
 
 __all__ = ["NEAR", "Copying", "authenticity", "copying", "likelihood_gap", "nearest_training"]
 
-_ROUNDINGS = 16
-
 NEAR = 1 / 3
 """A sample nearer to a training point than this share of the point's own distance is a copy."""
 
@@ -53,7 +51,8 @@ def authenticity(features: Features, train: Features) -> NDArray[np.float64]:
     """Return how far each sample is from the training data, in units of their own distances.
 
     That is the distance to its nearest training point over the distance from that point to its own
-    nearest training point. The share of samples above 1 is AuthPct (Alaa et al. 2022,
+    nearest training point that is not the same: beside a point that occurs twice every sample would be
+    far. The share of samples above 1 is AuthPct (Alaa et al. 2022,
     arXiv:2102.08921), to be compared with that of held-out data; near 0 is a copy.
 
     Args:
@@ -62,8 +61,7 @@ def authenticity(features: Features, train: Features) -> NDArray[np.float64]:
 
     Returns:
         Ratios with shape (N,): 0 of a copy, which is within the rounding of the features' type, since an
-        extractor may round the same image otherwise in another batch or on another device; infinite
-        where a training point occurs twice and the sample is not it.
+        extractor may round the same image otherwise in another batch or on another device.
 
     Raises:
         ValueError: as `check_features` says.
@@ -71,13 +69,32 @@ def authenticity(features: Features, train: Features) -> NDArray[np.float64]:
     check_features(features, "the samples' features")
     distance, number = (found[:, 0] for found in nearest_training(features, train))
     points, place = np.unique(number, return_inverse=True)
-    between = nearest_training(train[points], train, itself=points)[0][place, 0]
-    here = train[number].astype(np.float64)
-    rounding = _ROUNDINGS * float(np.finfo(np.result_type(features, train, np.float16)).eps)
-    copies = distance <= rounding * np.linalg.norm(here, axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio: NDArray[np.float64] = np.where(copies, 0.0, distance / between)
+    rounding = _rounding(features, train) * np.linalg.norm(train[points].astype(np.float64), axis=1)
+    between = _between(train, points.astype(np.intp), rounding)
+    with np.errstate(divide="ignore", invalid="ignore"):  # where all training points are the same
+        ratio: NDArray[np.float64] = distance / between[place]
+    ratio[distance <= rounding[place]] = 0.0
     return ratio
+
+
+def _rounding(features: Features, train: Features) -> float:
+    """Return by what share of its length a vector's rounding may move it."""
+    return 16 * float(np.finfo(np.result_type(features, train, np.float16)).eps)
+
+
+def _between(
+    train: Features, points: NDArray[np.intp], rounding: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return how far training points are from the nearest others that are not the same, but for rounding."""
+    most, neighbours = len(train) - 1, 1
+    between = nearest_training(train[points], train, itself=points)[0][:, 0]
+    while neighbours < most and (twins := np.flatnonzero(between <= rounding)).size:
+        neighbours = min(8 * neighbours, most)
+        own = points[twins]
+        distances = nearest_training(train[own], train, neighbours, own)[0]
+        first = (distances > rounding[twins, None]).argmax(axis=1)  # 0 where all are twins
+        between[twins] = distances[np.arange(len(twins)), first]
+    return between
 
 
 @dataclass(frozen=True)

@@ -485,6 +485,9 @@ def test_langevin_of_a_model_stays_at_its_level_s_own_density(process: Process) 
 
 
 def test_langevin_s_steps_that_diverge_are_refused() -> None:
+    """Plain ones, and the corrector's: x ← (1 − 2 snr²) x + … does not converge for snr ≥ 1."""
+    with pytest.raises(ValueError, match=r"predictor_corrector: snr: 1.0 is not allowed"):
+        PredictorCorrector(5, snr=1.0)
     with pytest.raises(ValueError, match=r"diverges unless step_size < 0.0002\d*, got 0.001"):
         Langevin(5, step_size=1e-3).plan(VE(0.01, 50.0))
 
@@ -494,8 +497,9 @@ def test_langevin_chain_i_is_a_function_of_seed_and_i() -> None:
     start = torch.zeros(10, 2)
     whole = langevin(score, start, 0.1, 5, 3)
     assert torch.equal(langevin(score, start[4:], 0.1, 5, 3, start=4), whole[4:])
-    with pytest.raises(ValueError, match="step_size > 0"):
-        langevin(score, start, 0.0, 5, 3)
+    for step_size in (0.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="step_size > 0"):
+            langevin(score, start, step_size, 5, 3)
 
 
 def levels_come_back() -> bool:

@@ -29,7 +29,11 @@ def test_authenticity_by_hand() -> None:
     ratios = authenticity(np.array([[1.5], [4.0], [5.0], [12.0]]), train)
     assert ratios.tolist() == [0.5, 0.25, 0, 7 / 4]
     twice = authenticity(np.array([[1.5], [0.0]]), np.array([[0.0], [1.0], [1.0]]))
-    assert twice.tolist() == [np.inf, 0]
+    assert twice.tolist() == [0.5, 0]
+    often = authenticity(
+        np.array([[1.25], [5.0]]), np.repeat([[0.0], [1.0], [3.0]], [1, 30, 100], 0)
+    )
+    assert often.tolist() == [0.25, 1]
 
 
 def test_copies_are_seen_whatever_the_rounding() -> None:
