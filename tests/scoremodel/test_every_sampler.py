@@ -216,9 +216,13 @@ def test_annealed_langevin_is_the_published_algorithm(process: Process) -> None:
         (109, 5, None, 1.083),
         (219, 5, None, 1.068),
         (29, 20, None, 1.093),
+        (50, 20, None, 1.060),
         (109, 20, None, 1.035),
+        (219, 20, None, 1.024),
         (29, 5, 0.5, 1.083),
+        (50, 5, 0.5, 1.046),
         (109, 5, 0.5, 1.020),
+        (219, 5, 0.5, 1.010),
     ],
 )
 def test_annealed_langevin_widens_by_what_its_docstring_says(
