@@ -222,7 +222,7 @@ class PredictorCorrector(GridSampler):
         step_size: what the corrector's step follows: "norm", "sigma", or "auto".
     """
 
-    snr: Annotated[float, Bounds(gt=0, lt=1)] = 0.16
+    snr: Annotated[float, Bounds(ge=1e-6, lt=1)] = 0.16
     step_size: Literal["auto", "norm", "sigma"] = "auto"
 
     def plan(self, process: Process) -> Sequence[_Corrected]:
