@@ -210,7 +210,7 @@ class PredictorCorrector(GridSampler):
     chi-squared, so that 1 / |s|² has no mean for D ≤ 2 and no variance for D ≤ 4: a sample whose score
     happens to be small is thrown far away. On N(−3, 4.3²) with the exact score, VE from 50 to 0.01 and
     1,000 steps, the standard deviation by "norm" is in the thousands in one dimension, 20 to 60 in two,
-    5.5 in 8, 4.5 in 64 and 4.36 in 784; by "sigma" it is 4.30 in all. "auto" is "norm", as published
+    5.5 in 8, 4.5 in 64 and 4.36 in 784; by "sigma" it is 4.31 in all. "auto" is "norm", as published
     for images, in 64 dimensions (8×8 pixels) and more, and "sigma" in fewer.
 
     Song et al. 2021, arXiv:2011.13456, algorithms 4 and 5, and their code's `sampling.py`.
