@@ -262,7 +262,7 @@ def test_predictor_corrector_by_sigma_is_the_published_algorithm(process: Proces
 def test_predictor_corrector_keeps_the_data_s_width_in_every_dimension(
     dimension: int, count: int, process: Process
 ) -> None:
-    """N(−3, 4.3²), 1,000 steps: to 2 % and four standard errors. By norms it is 1,400 on a line, by sigma 4.31 on VE."""
+    """N(−3, 4.3²), 1,000 steps: to 2 % and four standard errors. By norms it is thousands on a line."""
     mean, std = -3.0, 4.3
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
