@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from scoremodel.data.sources.base import SOURCES
+from scoremodel.data.sources.base import SOURCES, checked_description
 from scoremodel.evaluation.extractors.shipped import shipped_for
 from scoremodel.io.files import write_text
 from scoremodel.networks.base import NETWORKS
@@ -45,17 +45,17 @@ def source_of(raw: Path) -> tuple[dict[str, Any], str]:
         The source's description, with its kind, and "images" or "vectors".
 
     Raises:
-        ParamsError: if its `source.yaml` is no YAML or names no source.
+        ParamsError: if its `source.yaml` is no YAML, names no source, or an argument is not allowed.
     """
     description = raw / "source.yaml"
     if not description.exists():
         return {"kind": FOLDER}, "images"
     content = read_yaml(description)
     said: dict[str, Any] = dict(content) if isinstance(content, Mapping) else {}
-    kind: Any = said.get("kind")
-    if kind not in SOURCES:
-        allowed = ", ".join(SOURCES)
-        raise ParamsError(f"{description}: kind: {kind!r} is unknown, allowed: {allowed}")
+    try:
+        kind, _ = checked_description(said)
+    except ValueError as error:
+        raise ParamsError(f"{description}: {error}") from None
     return said, str(SOURCES[kind].gives)
 
 
