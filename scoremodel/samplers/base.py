@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
-from scoremodel.bounds import Count, check_bounds
+from scoremodel.bounds import Steps, check_bounds
 from scoremodel.processes.base import Process
 from scoremodel.registry import Registry
 from scoremodel.samplers.grid import Grid
@@ -81,7 +81,7 @@ class GridSampler(Sampler):
         grid: how the times are spaced, see `time_grid`.
     """
 
-    steps: Count
+    steps: Steps
     grid: Grid = "uniform"
 
 

@@ -11,12 +11,12 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from scoremodel.bounds import Positive, Unit
+from scoremodel.bounds import Bounds, Unit
 from scoremodel.processes.base import Process, column
 from scoremodel.processes.sde import as_sde
 from scoremodel.samplers.base import SAMPLERS, Call, Draw, GridSampler, Linear, LinearSampler
@@ -176,7 +176,7 @@ class PredictorCorrector(GridSampler):
         snr: the corrector's signal-to-noise ratio.
     """
 
-    snr: Positive = 0.16
+    snr: Annotated[float, Bounds(ge=1e-6, le=100)] = 0.16
 
     def plan(self, process: Process) -> Sequence[_Corrected]:
         """Return the steps over the grid, the last one to t_min, without noise or corrector."""
