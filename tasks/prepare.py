@@ -55,9 +55,11 @@ def read_source(folder: Path) -> RawData:
 
 def _require_no_images(folder: Path, description: dict[Any, Any]) -> None:
     """Refuse images that a `source.yaml` beside them would hide, unless its `root` holds them."""
-    image, root = first_image(folder), description.get("root")
-    inside = isinstance(root, str) and Path(root).resolve().is_relative_to(folder.resolve())
-    if image is not None and not inside:
+    image = first_image(folder)
+    if image is None:
+        return
+    root = description.get("root")
+    if not (isinstance(root, str) and Path(root).resolve().is_relative_to(folder.resolve())):
         raise ValueError(
             f"stands beside images, such as {image}; allowed: a source.yaml or images, not both"
         )

@@ -79,6 +79,26 @@ def link(name: str, target: str) -> Make:
     return lambda folder: (folder / name).symlink_to(target)
 
 
+def text(name: str, content: str = "") -> Make:
+    """Return what writes a text."""
+    return lambda folder: (folder / name).write_text(content)
+
+
+def fifo(name: str) -> Make:
+    """Return what makes a FIFO."""
+    return lambda folder: os.mkfifo(folder / name)
+
+
+def inside(name: str) -> Make:
+    """Return what makes a folder in the folder."""
+    return lambda folder: (folder / name).mkdir()
+
+
+def all_of(*steps: Make) -> Make:
+    """Return what does one thing after the other."""
+    return lambda folder: [step(folder) for step in steps]
+
+
 def bound_socket(folder: Path) -> None:
     here = Path.cwd()
     os.chdir(folder)  # a socket's path has at most 107 characters
@@ -125,27 +145,27 @@ BROKEN_PNG[-20] ^= 1  # in the checksum of its pixels
 
 FOLDERS: dict[str, tuple[Make, str]] = {
     "empty": (lambda _: None, "no images"),
-    "no image among files": (lambda f: (f / "a.txt").write_text("x"), "no images"),
+    "no image among files": (text("a.txt", "x"), "no images"),
     "only hidden images": (laid(".a.png", ".git/b.png"), "no images"),
     "only __MACOSX": (laid("__MACOSX/a.png"), "no images"),
     "beside classes": (laid("a.png", "cat/b.png", "dog/c.png"), r"a\.png: .*such as .*cat/b\.png"),
     "splits": (laid("train/cat/a.png", "test/cat/a.png"), r"test/cat/a\.png: lies deeper"),
     "deeper": (laid("cat/a.png", "dog/old/b.png"), r"dog/old/b\.png: lies deeper than one folder"),
     "both depths": (laid("cat/a.png", "cat/old/b.png"), r"cat/a\.png: lies beside .*old/b\.png"),
-    "empty class": (laid("cat/a.png", "dog/b.png", then=lambda f: (f / "cow").mkdir()), "cow: no im"),
-    "one class and an empty one": (laid("cat/a.png", then=lambda f: (f / "dog").mkdir()), "dog: no i"),
+    "empty class": (laid("cat/a.png", "dog/b.png", then=inside("cow")), "cow: no im"),
+    "one class and an empty one": (laid("cat/a.png", then=inside("dog")), "dog: no i"),
     "loop": (laid("cat/a.png", "dog/b.png", then=link("cat/loop", "..")), "loop: is the same folder"),
     "loop of links": (laid("a.png", then=link("l.png", "l.png")), r"l\.png: leads to no file"),
     "class twice": (laid("cat/a.png", then=link("dog", "cat")), "is the same folder as .* count twice"),
     "broken link": (laid("a.png", then=link("b.png", "gone")), r"b\.png: leads to no file or folder"),
     "broken class": (laid("cat/a.png", then=link("dog", "gone")), "dog: leads to no file or folder"),
-    "FIFO": (laid("a.png", then=lambda f: os.mkfifo(f / "x.png")), r"x\.png: is a FIFO"),
-    "FIFO in class": (laid("a/a.png", "b/b.png", then=lambda f: os.mkfifo(f / "a/x.jpg")), "a FIFO"),
+    "FIFO": (laid("a.png", then=fifo("x.png")), r"x\.png: is a FIFO"),
+    "FIFO in class": (laid("a/a.png", "b/b.png", then=fifo("a/x.jpg")), "a FIFO"),
     "device": (laid("a.png", then=link("x.gif", "/dev/zero")), r"x\.gif: is a device, allowed: the"),
     "socket": (laid("a.png", then=bound_socket), r"x\.png: is a socket"),
-    "folder as image": (laid("a.png", then=lambda f: (f / "x.png").mkdir()), r"x\.png: is a folder"),
+    "folder as image": (laid("a.png", then=inside("x.png")), r"x\.png: is a folder"),
     "class as image": (laid("cat.png/a.png", "dog/b.png"), r"cat\.png: is a folder"),
-    "line break": (laid("a.png", then=lambda f: os.mkfifo(f / "x\ny.png")), r"x\\ny\.png': is a FIFO"),
+    "line break": (laid("a.png", then=fifo("x\ny.png")), r"x\\ny\.png': is a FIFO"),
     "class's line break": (laid("a\nb/a.png", "c/b.png"), "a class's name may have printable"),
     "no UTF-8": (laid("c/b.png", os.fsdecode(b"\xff") + "/a.png"), "printable characters"),
     "sizes": (lambda f: (png(f / "a.png"), png(f / "b.png", size=(5, 6))),
@@ -183,15 +203,15 @@ FOLDERS: dict[str, tuple[Make, str]] = {
     "cut JPEG": (written("x.jpg", encoded(GREY, "JPEG")[:-40]), r"x\.jpg: .*cut off or damaged"),
     "cut BMP": (written("x.bmp", encoded(GREY, "BMP")[:-9]), r"x\.bmp: .*cut off or damaged"),
     "no pixels": (written("x.png", bare_png(4, 6, 8, 0, b"")), r"x\.png: .*cut off or damaged"),
-    "source.yaml beside": (laid("a.png", then=lambda f: (f / "source.yaml").write_text("kind: digits")
-                               ), r"source\.yaml: stands beside images, such as .*a\.png"),
-    "source.yaml beside classes": (laid("a/a.png", "b/b.png", then=lambda f: (f / "source.yaml")
-                                        .write_text("kind: digits")), "stands beside images"),
+    "source.yaml beside": (laid("a.png", then=text("source.yaml", "kind: digits")),
+                           r"source\.yaml: stands beside images, such as .*a\.png"),
+    "source.yaml beside classes": (laid("a/a.png", "b/b.png", then=text("source.yaml", "kind: digits")),
+                                   "source.yaml: stands beside images"),
     "source.yaml to nowhere": (laid("a.png", then=link("source.yaml", "gone")), r"source\.yaml: no such"),
-    "source.yaml a folder": (lambda f: (f / "source.yaml").mkdir(), r"source\.yaml: is no regular file"),
-    "source.yaml a FIFO": (lambda f: os.mkfifo(f / "source.yaml"), r"source\.yaml: is no regular file"),
-    "no folder": (lambda f: f.rmdir(), "data: cannot be read"),
-    "a file": (lambda f: (f.rmdir(), f.write_text("x")), "data: cannot be read"),
+    "source.yaml a folder": (inside("source.yaml"), r"source\.yaml: is no regular file"),
+    "source.yaml a FIFO": (fifo("source.yaml"), r"source\.yaml: is no regular file"),
+    "no folder": (Path.rmdir, "data: cannot be read"),
+    "a file": (all_of(Path.rmdir, text("", "x")), "data: cannot be read"),
 }  # fmt: skip
 
 MIXTURE = (
@@ -278,7 +298,7 @@ DESCRIPTIONS: dict[str, tuple[str | bytes, str]] = {
     "a module": ("kind: torchvision\nname: mnist\nroot: .", "'mnist' is no torchvision data set with a"),
     "download": ("kind: torchvision\nname: MNIST\nroot: .\ndownload: 'no'", "download: 'no' .*: true or"),
     "no files": ("kind: torchvision\nname: MNIST\nroot: nowhere\ndownload: false", "no usable MNIST"),
-    "NUL in root": ('kind: torchvision\nname: MNIST\nroot: "a\\0b"\ndownload: false', "no usable MNIST"),
+    "NUL in root": ('kind: torchvision\nname: MNIST\nroot: "a\\0b"\ndownload: false', r"root: 'a\\x00b' is not"),
     "no images": ("kind: torchvision\nname: Kitti\nroot: nowhere\ndownload: false", "no usable Kitti"),
 }  # fmt: skip
 
@@ -356,7 +376,7 @@ RAW: dict[str, tuple[dict[str, Any], str]] = {
     "infinite": ({"x": np.array([[0, 0], [np.inf, 0], [0, 0]], np.float32)}, "1 of 3 vectors"),
     "doubles": ({"x": VECTORS.astype(float)}, "vectors of type float64"),
     "levels of vectors": ({"levels": 17}, "vectors of type float32 and 17 grey levels"),
-    "images without levels": ({"x": IMAGES}, "uint8 grey levels, allowed: uint8 and 2 to 256"),
+    "images without levels": ({"x": IMAGES}, "uint8 and None grey levels, allowed: uint8 and 2 to 256"),
     "levels beyond": ({"x": IMAGES, "levels": 257}, "and 257 grey levels"),
     "one level": ({"x": IMAGES, "levels": 1}, "and 1 grey levels"),
     "grey value": ({"x": IMAGES + np.uint8(17), "levels": 17}, "grey level of 17, allowed: 0 to 16"),
@@ -381,7 +401,7 @@ def test_data_that_do_not_fit_each_other_are_refused_whatever_their_source(
     def load_mine() -> RawData:
         return RawData(**GIVEN | changes)
 
-    monkeypatch.setitem(SOURCES._known, "mine", load_mine)  # type: ignore[arg-type]
+    monkeypatch.setitem(SOURCES._known, "mine", load_mine)
     (folder / "source.yaml").write_text("kind: mine")
     assert re.search(words, refusal(folder))
 
@@ -392,7 +412,7 @@ def test_a_source_of_one_s_own_has_its_arguments_held_to_its_annotations(
     def load_mine(name: str, sizes: list[int], root: str, half: bool = False) -> RawData:
         raise AssertionError(f"called: {name} {sizes} {root} {half}")
 
-    monkeypatch.setitem(SOURCES._known, "mine", load_mine)  # type: ignore[arg-type]
+    monkeypatch.setitem(SOURCES._known, "mine", load_mine)
     right = {"kind": "mine", "name": "a", "sizes": [1], "root": "."}
     for wrong, words in (
         ({"name": 1}, "mine: name: 1 is not allowed, allowed: text"),
@@ -411,32 +431,30 @@ def test_a_source_of_one_s_own_has_its_arguments_held_to_its_annotations(
         read_source(folder)
 
 
-def class_of(folder: Path) -> dict[str, int | None]:
-    """Return each image's class and the value that tells it apart, of a folder that is right."""
+def class_of(folder: Path) -> dict[int, str]:
+    """Return the class of each image, by the value that tells it apart, of a folder that is right."""
     raw = read_source(folder)
     names = [""] * len(raw.x) if raw.labels is None else [raw.classes[n] for n in raw.labels]
-    return dict(zip(map(int, raw.x[:, 0, -1, -1]), names, strict=True))  # type: ignore[arg-type]
+    return dict(zip(map(int, raw.x[:, 0, -1, -1]), names, strict=True))
 
 
 RIGHT: dict[str, tuple[Make, dict[int, str]]] = {
     "classes that are links": (
-        lambda f: (png(f.parent / "store/1.png", 1), png(f / "cat/2.png", 2),
-                   (f / "dog").symlink_to("../store")), {1: "dog", 2: "cat"}),
+        all_of(laid("../store/0.png", "cat/1.png"), link("dog", "../store")), {0: "dog", 1: "cat"}),
     "images that are links": (
-        lambda f: (png(f.parent / "store/1.png", 1), png(f / "2.png", 2),
-                   (f / "a.png").symlink_to("../store/1.png")), {1: "", 2: ""}),
+        all_of(laid("../store/0.png", "1.png"), link("a.png", "../store/0.png")), {0: "", 1: ""}),
     "a folder that is a link": (
-        lambda f: (f.rmdir(), png(f.parent / "store/a/1.png", 1), png(f.parent / "store/b/2.png", 2),
-                   f.symlink_to("store")), {1: "a", 2: "b"}),
+        all_of(laid("../store/a/0.png", "../store/b/1.png"), Path.rmdir, link("", "store")),
+        {0: "a", 1: "b"}),
     "hidden ones": (laid("a/0.png", "b/1.png", ".git/2.png", "a/.ipynb_checkpoints/0.png", "b/.c.png",
                          "__MACOSX/a/0.png", "__MACOSX/._0.png"), {0: "a", 1: "b"}),
     "hidden classes alone": (laid("0.png", ".ipynb_checkpoints/1.png"), {0: ""}),
     "one folder in another": (laid("set/a/0.png", "set/b/1.png", "__MACOSX/set/2.png"), {0: "a", 1: "b"}),
     "one folder": (laid("all/0.png", "all/1.png"), {0: "", 1: ""}),
     "capitals": (laid("0.PNG", "1.png"), {0: "", 1: ""}),
-    "other files": (laid("a/0.png", "b/1.png", then=lambda f: (
-        (f / "Thumbs.db").write_text(""), (f / "a/notes.txt").write_text(""), os.mkfifo(f / "pipe"),
-        (f / "a/old").mkdir())), {0: "a", 1: "b"}),
+    "other files": (
+        all_of(laid("a/0.png", "b/1.png"), text("Thumbs.db"), text("a/notes.txt"), fifo("pipe"),
+               inside("a/old")), {0: "a", 1: "b"}),
 }  # fmt: skip
 
 
@@ -476,10 +494,10 @@ def random_folder(folder: Path, draw: np.random.Generator) -> dict[int, str]:
 
 
 DEFECTS: tuple[Make, ...] = (
-    lambda f: os.mkfifo(f / "x.png"),
-    lambda f: (f / "x.jpg").symlink_to("gone"),
-    lambda f: (f / "x.gif").mkdir(),
-    lambda f: (f / "again").symlink_to("."),
+    fifo("x.png"),
+    link("x.jpg", "gone"),
+    inside("x.gif"),
+    link("again", "."),
     lambda f: (f / "x.png").write_bytes(b"\x89PNG"),
     lambda f: png(f / "x/y/z/a.png"),
     lambda f: png(f / "x.png", size=(9, 9)),
@@ -706,7 +724,7 @@ def test_a_split_that_cannot_be_is_refused_in_our_words(case: str) -> None:
 
 
 def test_data_that_do_not_vary_are_refused() -> None:
-    for x in (np.tile(np.float32([1, 2]), (9, 1)), np.full((9, 1, 2, 2), 7, np.uint8)):
+    for x in (np.tile(np.array([1, 2], np.float32), (9, 1)), np.full((9, 1, 2, 2), 7, np.uint8)):
         raw = RawData(**GIVEN | {"x": x, "labels": None, "levels": 256 if x.ndim == 4 else None})
         with pytest.raises(ValueError, match=r"data/raw/mine: all 6 training points have the same"):
             card_of("mine", raw, np.arange(6), np.arange(6, 9), "")
