@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -250,9 +251,9 @@ def _about_copies(raw: RawData, card: dict[str, Any]) -> Iterator[str]:
             yield f"{name}: {int(other.sum())} copies have another label than the first of them"
     if card["leaked"]:
         yield (
-            f"warning: {name}: {card['leaked']} of {card['count']['held_out']} held-out data points "
-            "are exact copies of training points; the source's own split stays as it is, and "
-            "`held_out: FRACTION` would keep copies on one side"
+            f"{name}: {card['leaked']} of {card['count']['held_out']} held-out data points are exact "
+            "copies of training points; the source's own split stays as it is, a fraction for "
+            f"datasets.{name}.held_out keeps copies on one side"
         )
 
 
@@ -261,14 +262,14 @@ def _write(
 ) -> None:
     """Write everything, or nothing: the card last, which says what the arrays are."""
     with (
-        atomic_path(files.card) as said_of_them,
-        atomic_path(files.shown) as seen,
+        atomic_path(files.card) as card_path,
+        atomic_path(files.shown) as shown_path,
         atomic_folder(files.arrays) as arrays,
     ):
         card["sha256"] = write_rows(arrays, splits)
-        write_text(said_of_them, json.dumps(card, indent=2) + "\n")
+        write_text(card_path, json.dumps(card, indent=2) + "\n")
         data = read_rows(arrays)["held_out"]
-        write_arrays(seen, {"data": shown(data)}, {"picture": "grid", "levels": raw.levels})
+        write_arrays(shown_path, {"data": shown(data)}, {"picture": "grid", "levels": raw.levels})
 
 
 def main(files: Configuration) -> None:
@@ -286,7 +287,7 @@ def main(files: Configuration) -> None:
     card = card_of(name, raw, train, held_out, digest="")
     _write(files, raw, splits, card)
     for line in _about_copies(raw, card):
-        print(line)
+        print(f"warning: {line}", file=sys.stderr)
     shape = "×".join(map(str, card["shape"]))
     print(
         f"{name}: {len(train)} train and {len(held_out)} held-out data points of shape {shape} "

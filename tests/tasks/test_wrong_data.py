@@ -298,7 +298,7 @@ DESCRIPTIONS: dict[str, tuple[str | bytes, str]] = {
     "a module": ("kind: torchvision\nname: mnist\nroot: .", "'mnist' is no torchvision data set with a"),
     "download": ("kind: torchvision\nname: MNIST\nroot: .\ndownload: 'no'", "download: 'no' .*: true or"),
     "no files": ("kind: torchvision\nname: MNIST\nroot: nowhere\ndownload: false", "no usable MNIST"),
-    "NUL in root": ('kind: torchvision\nname: MNIST\nroot: "a\\0b"\ndownload: false', r"root: 'a\\x00b' is not"),
+    "NUL in root": ('kind: torchvision\nname: MNIST\nroot: "a\\0b"', r"root: 'a\\x00b' is not allowed"),
     "no images": ("kind: torchvision\nname: Kitti\nroot: nowhere\ndownload: false", "no usable Kitti"),
 }  # fmt: skip
 
@@ -642,7 +642,7 @@ def test_copies_across_a_source_s_own_split_are_counted(
     raw = RawData(**vars(raw) | {"held_out": np.arange(60) >= 40, "labels": np.arange(60) % 2})
     card = prepared(raw, monkeypatch, held_out="source")
     assert (card["count"], card["copies"], card["leaked"]) == ({"train": 40, "held_out": 20}, 4, 3)
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert "4 of 60 data points are exact copies of others" in said
     assert "2 copies have another label than the first of them" in said
     assert "warning: data: 3 of 20 held-out data points are exact copies of training points" in said
