@@ -25,7 +25,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from scoremodel.bounds import Bounds, Positive, check_arguments
+from scoremodel.bounds import Bounds, Positive, Size, check_arguments
 from scoremodel.networks.base import build_network
 from scoremodel.networks.energy import Energy
 from scoremodel.parametrisation import Denoise, Preconditioning, convert, preconditioning

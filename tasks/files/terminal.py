@@ -1,9 +1,10 @@
-"""How every command ends: quietly where nobody reads on, in one line after Ctrl-C, in any terminal's characters."""
+"""How every command ends: quietly where nobody reads on, and in any terminal's characters."""
 
 from __future__ import annotations
 
 import io
 import os
+import select
 import signal
 import sys
 from collections.abc import Iterator
@@ -43,17 +44,16 @@ def as_command() -> Iterator[None]:
         print("error: interrupted", file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None
     except OSError as error:
-        if _is_deaf() and isinstance(error, BrokenPipeError):
+        unread = isinstance(error, BrokenPipeError) and _is_unread(sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere
+        if unread:
             raise SystemExit(128 + signal.SIGPIPE) from None
         print(f"error: {error.strerror or error}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
-def _is_deaf() -> bool:
-    """Return whether standard output takes nothing more; what it has not taken is dropped."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+def _is_unread(number: int) -> bool:
+    """Return whether an open file is a pipe at whose other end there is nobody."""
+    poll = select.poll()
+    poll.register(number, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))

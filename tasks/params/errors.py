@@ -84,7 +84,8 @@ def allowed(error: ErrorDetails) -> str:
     kind, said = error["type"], error.get("ctx", {})
     if kind in _LIMITS:
         words, name = _LIMITS[kind]
-        return f"a number {words} {said[name]:,}"
+        limit = said[name]
+        return f"a number {words} {limit:,}".removesuffix(".0")
     if kind in ("too_short", "too_long"):
         words, name = ("at least", "min") if kind == "too_short" else ("at most", "max")
         return f"a list of {words} {said[f'{name}_length']} items"

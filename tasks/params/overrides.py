@@ -12,7 +12,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from tasks.params.errors import ParamsError, shown
+from tasks.params.errors import ParamsError, dotted, shown
 from tasks.params.load import checked, require_plain
 from tasks.params.read import parse_yaml, read_text
 from tasks.params.schema import Params
@@ -40,7 +40,7 @@ def combinations(grid: dict[str, list[Any]], runs: list[dict[str, Any]]) -> list
     for key, values in grid.items():
         if not values:
             raise ValueError(
-                f"grid: {shown(key)}: has no values, allowed: a list with at least one"
+                f"grid: {dotted([key])}: has no values, allowed: a list with at least one"
             )
     count = math.prod(map(len, grid.values())) if grid else 0
     if count + len(runs) > _MOST:

@@ -53,7 +53,9 @@ _Device = Annotated[
     _matches(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", "'auto', 'cpu', 'mps', 'cuda' or 'cuda:N'"),
 ]
 _Sha256 = Annotated[str, _matches(r"[0-9a-f]{64}", "64 hexadecimal digits")]
-_Path = Annotated[str, _matches(r"(?!/*$)(/*[^/]{1,200})+/*", "a path, of names of at most 200")]
+_Path = Annotated[
+    str, _matches(r"/*[^/]{1,200}(/+[^/]{1,200})*/*", "a path, of names of at most 200")
+]
 _Count = Annotated[int, Within(Bounds(ge=1, le=10**9), whole=True)]
 _Some = Annotated[int, Within(Bounds(ge=1, le=10_000), whole=True)]
 _Several = Annotated[int, Within(Bounds(ge=2, le=10**7), whole=True)]
