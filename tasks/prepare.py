@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,14 +14,14 @@ from numpy.typing import NDArray
 
 from scoremodel.bounds import shown as said
 from scoremodel.data.sources.base import RawData, load_source
-from scoremodel.data.sources.folder import first_image, load_folder
+from scoremodel.data.sources.folder import load_folder
 from scoremodel.io.files import atomic_folder, atomic_path, write_text
 from tasks.files.arrays import chunked, read_rows, shown, write_arrays, write_rows
 from tasks.files.layout import Configuration
 from tasks.files.resolved import resolved
 from tasks.files.stage import run_stage
 from tasks.params.errors import ParamsError
-from tasks.params.read import read_yaml
+from tasks.params.source import read_description
 
 __all__ = ["card_of", "main", "read_source", "split"]
 
@@ -39,31 +38,16 @@ def read_source(folder: Path) -> RawData:
     Raises:
         ValueError: one line that names the file and what is wrong with it.
     """
-    description = folder / "source.yaml"
-    if not os.path.lexists(description):
+    description = read_description(folder)
+    if description is None:
         return load_folder(folder)
-    content = read_yaml(description)
-    if not isinstance(content, dict):
-        raise ValueError(f"{description}: {said(content)} is not allowed, allowed: a block of keys")
+    path = folder / "source.yaml"
     try:
-        _require_no_images(folder, content)
-        return load_source(content)
+        return load_source(description)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{description}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
     except MemoryError as error:
-        raise ValueError(f"{description}: its data take more memory than there is") from error
-
-
-def _require_no_images(folder: Path, description: dict[Any, Any]) -> None:
-    """Refuse images that a `source.yaml` beside them would hide, unless its `root` holds them."""
-    image = first_image(folder)
-    if image is None:
-        return
-    root = description.get("root")
-    if not (isinstance(root, str) and Path(root).resolve().is_relative_to(folder.resolve())):
-        raise ValueError(
-            f"stands beside images, such as {image}; allowed: a source.yaml or images, not both"
-        )
+        raise ValueError(f"{path}: its data take more memory than there is") from error
 
 
 def split(

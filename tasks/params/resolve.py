@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from scoremodel.data.sources.base import SOURCES, checked_description
+from scoremodel.data.sources.base import SOURCES
 from scoremodel.evaluation.extractors.shipped import shipped_for
 from scoremodel.io.files import write_text
 from scoremodel.networks.base import NETWORKS
@@ -18,8 +18,8 @@ from tasks.files.code import Kinds, closure, main_module
 from tasks.files.layout import AXES, RESOLVED, Configuration
 from tasks.files.resolved import resolved_path
 from tasks.params.errors import ParamsError
-from tasks.params.load import read_yaml
 from tasks.params.schema import Network, Params
+from tasks.params.source import read_description
 
 __all__ = ["FOLDER", "resolve", "source_of", "stages", "write"]
 
@@ -45,18 +45,15 @@ def source_of(raw: Path) -> tuple[dict[str, Any], str]:
         The source's description, with its kind, and "images" or "vectors".
 
     Raises:
-        ParamsError: if its `source.yaml` is no YAML, names no source, or an argument is not allowed.
+        ParamsError: as `read_description` has it.
     """
-    description = raw / "source.yaml"
-    if not description.exists():
-        return {"kind": FOLDER}, "images"
-    content = read_yaml(description)
-    said: dict[str, Any] = dict(content) if isinstance(content, Mapping) else {}
     try:
-        kind, _ = checked_description(said)
+        description = read_description(raw)
     except ValueError as error:
-        raise ParamsError(f"{description}: {error}") from None
-    return said, str(SOURCES[kind].gives)
+        raise ParamsError(str(error)) from None
+    if description is None:
+        return {"kind": FOLDER}, "images"
+    return description, str(SOURCES[description["kind"]].gives)
 
 
 def stages() -> dict[str, tuple[str, ...]]:

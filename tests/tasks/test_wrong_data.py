@@ -160,6 +160,7 @@ FOLDERS: dict[str, tuple[Make, str]] = {
     "broken link": (laid("a.png", then=link("b.png", "gone")), r"b\.png: leads to no file or folder"),
     "broken class": (laid("cat/a.png", then=link("dog", "gone")), "dog: leads to no file or folder"),
     "FIFO": (laid("a.png", then=fifo("x.png")), r"x\.png: is a FIFO"),
+    "pipe": (laid("a.png", then=fifo("pipe")), "pipe: is a FIFO, allowed: files and folders"),
     "FIFO in class": (laid("a/a.png", "b/b.png", then=fifo("a/x.jpg")), "a FIFO"),
     "device": (laid("a.png", then=link("x.gif", "/dev/zero")), r"x\.gif: is a device, allowed: the"),
     "socket": (laid("a.png", then=bound_socket), r"x\.png: is a socket"),
@@ -343,8 +344,18 @@ def test_a_wrong_description_is_refused_in_one_line(case: str, folder: Path) -> 
         assert word not in line
 
 
-def test_check_says_what_prepare_would_say_of_a_description(folder: Path) -> None:
-    (folder / "source.yaml").write_text(f"{MOONS}many")
+@pytest.mark.parametrize(
+    "make",
+    [
+        text("source.yaml", f"{MOONS}many"),
+        FOLDERS["source.yaml beside"][0],
+        FOLDERS["FIFO"][0],  # before DVC, which would open it
+        FOLDERS["splits"][0],
+    ],
+    ids=["description", "images", "FIFO", "folders"],
+)
+def test_check_says_what_prepare_would_say_before_it_reads(make: Make, folder: Path) -> None:
+    make(folder)
     with pytest.raises(ParamsError) as error:
         source_of(folder)
     assert str(error.value) == refusal(folder)
@@ -453,7 +464,7 @@ RIGHT: dict[str, tuple[Make, dict[int, str]]] = {
     "one folder": (laid("all/0.png", "all/1.png"), {0: "", 1: ""}),
     "capitals": (laid("0.PNG", "1.png"), {0: "", 1: ""}),
     "other files": (
-        all_of(laid("a/0.png", "b/1.png"), text("Thumbs.db"), text("a/notes.txt"), fifo("pipe"),
+        all_of(laid("a/0.png", "b/1.png"), text("Thumbs.db"), text("a/notes.txt"), text("b/c"),
                inside("a/old")), {0: "a", 1: "b"}),
 }  # fmt: skip
 

@@ -20,7 +20,7 @@ from scoremodel.data.sources.base import RawData
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["IMAGE_ENDINGS", "first_image", "load_folder"]
+__all__ = ["IMAGE_ENDINGS", "first_image", "image_files", "load_folder"]
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
@@ -77,6 +77,10 @@ def _said(path: Path) -> str:
     return str(path) if str(path).isprintable() else ascii(str(path))
 
 
+def _kind(mode: int) -> str:
+    return _KINDS.get(stat.S_IFMT(mode), "no file")
+
+
 def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
     """Yield what lies in a folder as data, and below it: paths, each "folder", "image" or "other".
 
@@ -108,12 +112,15 @@ def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
                 ) from error
             if path.suffix.lower() in IMAGE_ENDINGS:
                 if not stat.S_ISREG(mode):
-                    kind = _KINDS.get(stat.S_IFMT(mode), "no file")
-                    raise ValueError(f"{_said(path)}: is {kind}, allowed: the file of an image")
+                    raise ValueError(
+                        f"{_said(path)}: is {_kind(mode)}, allowed: the file of an image"
+                    )
                 yield path, "image"
             elif stat.S_ISDIR(mode):
                 waiting.append(path)
                 yield path, "folder"
+            elif not stat.S_ISREG(mode):
+                raise ValueError(f"{_said(path)}: is {_kind(mode)}, allowed: files and folders")
             else:
                 yield path, "other"
 
@@ -123,11 +130,20 @@ def first_image(folder: Path) -> Path | None:
     return next((path for path, kind in _walk(folder) if kind == "image"), None)
 
 
-def _listed(folder: Path) -> tuple[list[Path], list[str], list[Path]]:
-    """Return a folder's images in the order of their paths, each one's class, and what else is there.
+def image_files(folder: Path) -> tuple[list[Path], list[str], list[Path]]:
+    """Return a folder's images by how they lie; none is opened.
 
-    Classes are empty if the images lie in one folder. Folders in which the only other one lies, as
-    archives have them, are not looked at.
+    Args:
+        folder: as `load_folder` has it. Folders in which only one other lies are passed through, as
+            archives have them.
+
+    Returns:
+        The images in the order of their paths; each one's class, or nothing if all lie in one folder;
+        other files.
+
+    Raises:
+        ValueError: if there is none, something is neither file nor folder, or folders are not one for
+            each class; its path is named.
     """
     found: dict[str, list[Path]] = {"folder": [], "image": [], "other": []}
     for path, kind in _walk(folder):
@@ -190,7 +206,7 @@ def load_folder(folder: Path) -> RawData:
     """
     from PIL import ImageOps
 
-    files, names, others = _listed(folder)
+    files, names, others = image_files(folder)
     grey = True
     first = None
     for path in files:  # before any image takes memory
