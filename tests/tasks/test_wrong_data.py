@@ -478,7 +478,7 @@ def test_what_lies_in_a_folder_is_found_with_its_class(case: str, folder: Path) 
 
 def test_what_is_no_image_is_counted(folder: Path) -> None:
     RIGHT["other files"][0](folder)
-    assert "2 images; 3 other files left aside, such as" in read_source(folder).source
+    assert "2 images; left aside: 3 other, such as" in read_source(folder).source
 
 
 def random_folder(folder: Path, draw: np.random.Generator) -> dict[int, str]:

@@ -236,7 +236,7 @@ def load_folder(folder: Path) -> RawData:
         x = np.memmap(decoded, dtype=np.uint8, mode="c", shape=shape)
     classes = sorted(set(names))
     number = {name: index for index, name in enumerate(classes)}
-    left = f"; {len(others)} other files left aside, such as {_said(others[0])}" if others else ""
+    left = f"; left aside: {len(others)} other, such as {_said(others[0])}" if others else ""
     return RawData(
         x=x,
         labels=np.array([number[name] for name in names]) if names else None,
