@@ -303,10 +303,11 @@ def main(files: Configuration) -> None:
     machine = Machine.read()
     device = set_up_device(machine)
     how = resolved(f"applications/{files.application}")
-    arrays = read_rows(files.arrays)
+    card = read_card(files.card)
+    arrays = read_rows(files.arrays, card)
     asked = _Asked(
         load(files.weights, device),
-        read_card(files.card),
+        card,
         arrays["train"],
         arrays["held_out"],
         how,

@@ -24,7 +24,8 @@ _PR_SET_PDEATHSIG = 1
 def run(main: Callable[[Sequence[str]], None]) -> None:
     """Run a command; a mistake of the user's prints its line to standard error and exits with 2.
 
-    What was asked to stop exits with 143, the status of a process ended by SIGTERM.
+    What was asked to stop exits with 143, the status of a process ended by SIGTERM; what a second
+    Ctrl-C ended while it was saving, with 130.
 
     Args:
         main: takes the command's arguments.
@@ -35,6 +36,9 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     except InterruptedError as error:
         print(error, file=sys.stderr)
         raise SystemExit(128 + signal.SIGTERM) from None
+    except KeyboardInterrupt:
+        print("interrupted; what was saved before is kept", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
     except (ParamsError, ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -31,15 +31,15 @@ NUMBERS = 3
 """How many there are of each name, with the numbers 0, 1, 2."""
 
 SHA256 = {
-    "digits_0.safetensors": "8651cad3a5e777e94019c964b47496db10f3f2cef1835d4fab4673ab5d9a34c0",
-    "digits_1.safetensors": "44a938fc7b7f96289bf9c826cbb4113965bbecd6a009db3b27895c8a4a94b90a",
-    "digits_2.safetensors": "ae1d70b0577d01e52050037f9b9cf4746f0ad517863399bb89b4caa2a791a6d7",
-    "mnist_0.safetensors": "9d32c1196f2a7bbbb04f68b402ffdecf2efbd6023b3c738aabec85ec115fd486",
-    "mnist_1.safetensors": "91cf5c34ff41df9d123a8716eaa7f2d13781f72dff855b368098299aa32c0579",
-    "mnist_2.safetensors": "84fb85c4735a687cc232d75cdf045d71e2cfdb84ed35377c81452d88d7bf8edd",
-    "fashion_mnist_0.safetensors": "633efe9e106b33aee645e435523e72ffa9774348e01cc1318ab6277430a0aeb5",
-    "fashion_mnist_1.safetensors": "28226ee2f4a67fdde8118347d4d011849e1e4a015e8d8f957fe43b78e4367232",
-    "fashion_mnist_2.safetensors": "5beb747f0878fdffe192c67ecc3bf7271d6f9ea5912ad1aed3ec9b44d91d3b20",
+    "digits_0.safetensors": "d192a393706544d72bed3f6fb5c523a7c9fe3e8272a87979fc7e1e3f15a87738",
+    "digits_1.safetensors": "1114a27f2fa1a4e9b26fd5ab689927f3f3410079c8ea93363515ae83b65eed42",
+    "digits_2.safetensors": "3eff131cdcd8f015de47e4df5ddfd353f99efdfdd9e971f991f4db4ac0a70fad",
+    "mnist_0.safetensors": "37e79d0fd44f400ef421a110301c4e83276b7684b79e32c767058abd3bc9a80a",
+    "mnist_1.safetensors": "bd2ff45ab90108fc0cfc903dd59079d0838e8ed1c5e419804c17042b6374378d",
+    "mnist_2.safetensors": "ede05a63eceed628f6960f0862444c4d653eb3cb8ee777bbd030cf864e891fe4",
+    "fashion_mnist_0.safetensors": "7ebdf02a5e00c022ba2d07dbf8af4b38d34b201ea2f8a6c21708adb5ef111516",
+    "fashion_mnist_1.safetensors": "03a936a6cdd2ba94744b23dd29a20da36fb4d5fe0c53a8b5055e831233bae8db",
+    "fashion_mnist_2.safetensors": "415f53afd202b6c638cd406ec2f8f6bb5c09f984c3a00e59d18db170497a84e4",
 }
 """File's name → its checksum."""
 
