@@ -77,6 +77,7 @@ def content_digest(tensors: Mapping[str, Tensor], text: str) -> str:
     said = [(name, str(tensors[name].dtype), list(tensors[name].shape)) for name in names]
     digest = blake2b(json.dumps([text, said]).encode(), digest_size=16)
     for name in names:
-        # As bytes, since numpy has no bfloat16.
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+        if tensors[name].numel():
+            # As bytes, since numpy has no bfloat16.
+            digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -65,6 +65,10 @@ _WHOLE = ("models", "samplers", "datasets", "extractors")  # blocks, where other
 _RESTORE = "restore it from git: git restore {path}"
 
 
+class _Checked(TypedDict):
+    checksum: str
+
+
 class _Inputs(TypedDict):
     files: dict[str, str]
     params: dict[str, dict[str, Any]]
@@ -323,8 +327,8 @@ def read_row(path: Path) -> dict[str, Any]:
     """
     remedy = _RESTORE.format(path=path)
     try:
-        row: dict[str, Any] = read_json(path, remedy=remedy)
-        checksum = row.pop("checksum", None)
+        row: dict[str, Any] = read_json(path, _Checked, remedy)
+        checksum = row.pop("checksum")
         if content_hash(row) != checksum:
             raise LedgerError(f"{path}: was edited after it was written; restore it from git")
         require_shape(row, path, _Row, remedy)
