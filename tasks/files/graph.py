@@ -282,7 +282,9 @@ def write_entries(root: Path, found: dict[str, Any]) -> None:
 
     path = root / "dvc.lock"
     with _repo(root) as repo, repo.lock:
-        content = read_lock(path) if path.exists() else {"schema": "2.0", "stages": {}}
+        content: dict[str, Any] = (
+            read_lock(path) if path.exists() else {"schema": "2.0", "stages": {}}
+        )
         content["stages"] |= found
         with atomic_path(path) as temporary:
             dump_yaml(str(temporary), content)
