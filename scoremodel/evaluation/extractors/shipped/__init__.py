@@ -31,15 +31,15 @@ NUMBERS = 3
 """How many there are of each name, with the numbers 0, 1, 2."""
 
 SHA256 = {
-    "digits_0.safetensors": "d192a393706544d72bed3f6fb5c523a7c9fe3e8272a87979fc7e1e3f15a87738",
-    "digits_1.safetensors": "1114a27f2fa1a4e9b26fd5ab689927f3f3410079c8ea93363515ae83b65eed42",
-    "digits_2.safetensors": "3eff131cdcd8f015de47e4df5ddfd353f99efdfdd9e971f991f4db4ac0a70fad",
-    "mnist_0.safetensors": "37e79d0fd44f400ef421a110301c4e83276b7684b79e32c767058abd3bc9a80a",
-    "mnist_1.safetensors": "bd2ff45ab90108fc0cfc903dd59079d0838e8ed1c5e419804c17042b6374378d",
-    "mnist_2.safetensors": "ede05a63eceed628f6960f0862444c4d653eb3cb8ee777bbd030cf864e891fe4",
-    "fashion_mnist_0.safetensors": "7ebdf02a5e00c022ba2d07dbf8af4b38d34b201ea2f8a6c21708adb5ef111516",
-    "fashion_mnist_1.safetensors": "03a936a6cdd2ba94744b23dd29a20da36fb4d5fe0c53a8b5055e831233bae8db",
-    "fashion_mnist_2.safetensors": "415f53afd202b6c638cd406ec2f8f6bb5c09f984c3a00e59d18db170497a84e4",
+    "digits_0.safetensors": "36175425a0e8b087680ff8d71b259583776cb253676545b9e35cc9152801ed7e",
+    "digits_1.safetensors": "d6c6996293137e63ae348f0bc2e38c5698c0d350361ef56d88523d72cddd63d2",
+    "digits_2.safetensors": "9b1678106a8a7c931cc4930f1bdefb2d8f47b84d4eb340bfda9c131e2ad2e8d1",
+    "mnist_0.safetensors": "bea5181faa22edb0a8d476397a285b7b31156a5b0c7a0101a6c6ad9fc3592abf",
+    "mnist_1.safetensors": "d3991b2898e32cfcfce907e5c7f06cdb9873914e2f206370671a0f03532cb4d9",
+    "mnist_2.safetensors": "f0409622da3a10d2d7985aa6f61c23ddcbe52e26b901f1c70509e0c7847ee818",
+    "fashion_mnist_0.safetensors": "686589bab422376a728d16e4a68ac35db4ae0ae18879c71f66f0d992e335b9bf",
+    "fashion_mnist_1.safetensors": "a3b07866ed5c2d7d07e627735bf18c7e187458625882fa871a546e12be927896",
+    "fashion_mnist_2.safetensors": "2548809aba910705299adcaa41b8d5ab948d7a0b1bfcd05036eeb00caf9b623e",
 }
 """File's name → its checksum."""
 
