@@ -40,8 +40,10 @@ def read_text(path: Path, remedy: str = AGAIN) -> str:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        DamagedError: if it is not UTF-8.
+        DamagedError: if it is no regular file, or not UTF-8.
     """
+    if path.exists() and not path.is_file():  # a FIFO would wait for somebody to write
+        raise DamagedError(path, "no regular file", remedy)
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -14,6 +14,7 @@ from typing import Any
 from tasks.files.code import closure
 from tasks.files.layout import AXES, Configuration
 from tasks.files.resolved import resolved, resolved_path
+from tasks.files.terminal import as_command
 from tasks.params.errors import ParamsError
 
 __all__ = ["code_of", "run", "run_stage", "stage_name"]
@@ -24,24 +25,27 @@ _PR_SET_PDEATHSIG = 1
 def run(main: Callable[[Sequence[str]], None]) -> None:
     """Run a command; a mistake of the user's prints its line to standard error and exits with 2.
 
-    What was asked to stop exits with 143, the status of a process ended by SIGTERM; what a second
-    Ctrl-C ended while it was saving, with 130.
+    What was asked to stop exits with 143, the status of a process ended by SIGTERM.
 
     Args:
         main: takes the command's arguments.
     """
     _die_with_dvc()
-    try:
-        main(sys.argv[1:])
-    except InterruptedError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(128 + signal.SIGTERM) from None
-    except KeyboardInterrupt:
-        print("interrupted; what was saved before is kept", file=sys.stderr)
-        raise SystemExit(128 + signal.SIGINT) from None
-    except (ParamsError, ValueError, OSError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    with as_command():
+        try:
+            main(sys.argv[1:])
+        except InterruptedError as error:
+            print(error, file=sys.stderr)
+            raise SystemExit(128 + signal.SIGTERM) from None
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            said = f"{error.filename}: {error.strerror}" if error.filename else error
+            print(f"error: {said}", file=sys.stderr)
+            raise SystemExit(2) from None
+        except (ParamsError, ValueError, FloatingPointError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
 
 
 def run_stage(main: Callable[[Configuration], None], *axes: str) -> None:

@@ -135,7 +135,8 @@ def terminal() -> list[str]:
 
 
 _METHOD = ("dataset", "model", "sampler")
-_TEXTS = (*_METHOD, "metric", "sample_device", "warnings", "memorised", "pareto")
+_TEXTS = (*_METHOD, "metric")
+_DRAWN = ("held_out_std", "floor", "floor_std")  # in figures
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -149,9 +150,9 @@ def read_table(path: Path) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: if there is none yet.
-        DamagedError: if it is damaged, or lacks a column.
+        DamagedError: if it is damaged, or lacks a column that is shown.
     """
-    numbers = [name for name in COLUMNS if name not in _TEXTS]
+    numbers = [name for name in (*terminal(), *_DRAWN) if name not in _TEXTS]
     rows: pd.DataFrame = read_csv(path, numbers, _TEXTS)
     return rows
 

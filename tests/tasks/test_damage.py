@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import pickle
 import resource
@@ -27,6 +28,7 @@ from scoremodel.evaluation.extractors.base import Extractor, load_extractor, sav
 from scoremodel.evaluation.extractors.classifier import Classifier
 from scoremodel.evaluation.extractors.identity import Identity
 from scoremodel.evaluation.extractors.shipped import SHA256, shipped_file
+from scoremodel.evaluation.scores import Scores
 from scoremodel.io.checkpoint import Checkpoints, Chunks
 from scoremodel.io.denoisers import load, save
 from scoremodel.io.files import DamagedError, write_text
@@ -46,6 +48,7 @@ from tasks.files.timing import read_timing
 from tasks.results.history import records_at
 from tasks.results.ledger import read_row
 from tasks.results.records import read_record
+from tasks.results.scoring import spreads
 from tasks.results.shown import picture_address
 from tasks.results.table import read_table
 from tests.tasks.test_ledger import put
@@ -339,9 +342,16 @@ def test_texts_that_are_something_else_are_refused_in_a_line(
             read(Path(name))
 
 
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "card.json")
+    with pytest.raises(DamagedError, match=r"card\.json: damaged \(no regular file\)"):
+        read_card(tmp_path / "card.json")
+
+
 def test_a_stage_ends_with_the_line_and_status_2(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.chdir(ROOT)
     path = tmp_path / "card.json"
     path.write_text(json.dumps(CARD | {"std": "wide " * 100}))
 
@@ -455,6 +465,12 @@ def test_samples_that_are_not_finite_have_no_grey_level() -> None:
     assert quantise(x[:1], 17).unique().tolist() == [8]
 
 
+def test_scores_that_are_not_finite_are_counted() -> None:
+    scores = [Scores({"kid": value}, False, {}) for value in (0.5, math.nan, math.inf)]
+    with pytest.raises(FloatingPointError, match="kid: is not finite for 2 of 3 sets"):
+        spreads(scores)
+
+
 def test_features_that_are_not_finite_are_counted_and_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -553,6 +569,8 @@ def test_a_second_interrupt_while_saving_leaves_no_half_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It ends in a line, and the file is the old one."""
+    usual = signal.getsignal(signal.SIGINT)
+    monkeypatch.chdir(ROOT)
     monkeypatch.setattr(os, "fsync", lambda _: os.kill(os.getpid(), signal.SIGINT))
     save_it = writers(tmp_path)["m.safetensors"]
     (tmp_path / "m.safetensors").write_text("old")
@@ -563,9 +581,12 @@ def test_a_second_interrupt_while_saving_leaves_no_half_file(
             assert stop()
             save_it()
 
-    with pytest.raises(SystemExit) as ended:
-        run(work)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            run(work)
+    finally:
+        signal.signal(signal.SIGINT, usual)
     assert ended.value.code == 128 + signal.SIGINT
-    assert capsys.readouterr().err == "interrupted; what was saved before is kept\n"
+    assert capsys.readouterr().err == "error: interrupted\n"
     assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
     assert (tmp_path / "m.safetensors").read_text() == "old"
