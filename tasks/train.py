@@ -160,7 +160,7 @@ def main(files: Configuration) -> None:
     keeping, machine = resolved("keeping"), Machine.read()
     device = set_up_device(machine)
     card = read_card(files.card)
-    arrays = read_rows(files.arrays)
+    arrays = read_rows(files.arrays, card)
     data = torch.from_numpy(arrays["train"])
     labels = _labels(model, card, arrays, files.model)
     process = process_from_config(model["sde"], lambda: to_unit(data, card["levels"]))
