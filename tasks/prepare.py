@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from tasks.files.layout import Configuration
 from tasks.files.resolved import resolved
 from tasks.files.stage import run_stage
 from tasks.params.errors import ParamsError
+from tasks.params.fits import require_fit
 
-__all__ = ["main", "read_source", "split"]
+__all__ = ["card_of", "main", "read_source", "split"]
 
 
 def read_source(folder: Path) -> RawData:
@@ -113,9 +115,21 @@ def _moments(x: NDArray[Any], rows: NDArray[np.intp], levels: int | None) -> tup
     return mean, math.sqrt(square / each)
 
 
-def _card(
+def card_of(
     name: str, raw: RawData, train: NDArray[np.intp], held_out: NDArray[np.intp], digest: str
 ) -> dict[str, Any]:
+    """Return a data set's card.
+
+    Args:
+        name: the data set's name.
+        raw: the data.
+        train: numbers of the training points.
+        held_out: numbers of the held-out points.
+        digest: the SHA-256 of the arrays.
+
+    Returns:
+        Shape, levels, mean, standard deviation, classes, licence, hash.
+    """
     mean, std = _moments(raw.x, train, raw.levels)
     counts = None
     if raw.labels is not None:
@@ -160,8 +174,10 @@ def main(files: Configuration) -> None:
     if raw.labels is not None:
         labels = raw.labels.astype(np.int64)
         splits |= {"train_labels": (labels, train), "held_out_labels": (labels, held_out)}
-    digest = write_rows(files.arrays, splits)
-    card = _card(name, raw, train, held_out, digest)
+    card = card_of(name, raw, train, held_out, digest="")
+    for line in require_fit(card, has_own=(files.raw / "source.yaml").exists()):
+        print(f"warning: {line}", file=sys.stderr)
+    card["sha256"] = write_rows(files.arrays, splits)
     write_text(files.card, json.dumps(card, indent=2) + "\n")
     write_arrays(
         files.shown,
