@@ -87,7 +87,7 @@ def _surveyed(params: Params) -> Checked:
     if found:
         raise ParamsError("\n".join(found))
     warnings = [said_of(one) for one in survey.findings(refused=False)]
-    costs = []
+    costs: list[str] = []
     for loud, line in survey.cost_lines():
         (warnings if loud else costs).append(line)
     return Checked(params, list(dict.fromkeys(warnings)), costs)

@@ -167,4 +167,5 @@ def require_memory(where: str, least: int, device: str) -> None:
 
 def gib(count: int) -> str:
     """Return a number of bytes for people."""
-    return f"{float(f'{count / 2**30:.3g}'):,g} GiB"
+    size = float(f"{count / 2**30:.3g}")
+    return f"{size:,.0f} GiB" if size >= 100 else f"{size:g} GiB"

@@ -14,6 +14,8 @@ from functools import cache, cached_property
 from itertools import product
 from typing import Any
 
+from scoremodel.evaluation.extractors.base import load_extractor
+from scoremodel.evaluation.extractors.shipped import shipped_file
 from scoremodel.processes.base import process_from_config
 from scoremodel.processes.ncsn import NCSN
 from tasks.files.device import device_name, devices
@@ -63,7 +65,7 @@ class Survey:
 
     @cached_property
     def _findings(self) -> list[Finding]:
-        found = [*self._of_data(), *self._of_processes()]
+        found = [*self._of_data(), *self._of_processes(), *self._of_ladders()]
         if not any(isinstance(one, Located) for one in found):
             found += [*self._of_networks(), *self._of_gaussians(), *self._of_device()]
         return found
@@ -89,6 +91,8 @@ class Survey:
             if card is not None:
                 extractor = extractor_of(self.said["evaluation"]["extractor"], source, gives)
                 yield from misfits(card, self.said, share_of(extractor))
+                if self.said["evaluation"]["extractor"]["kind"] == extractor["kind"] == "shipped":
+                    yield from _of_shipped(card, extractor["name"])
 
     def _of_processes(self) -> Iterator[Finding]:
         active = self.params.active
@@ -104,6 +108,28 @@ class Survey:
             if None not in config.values():  # else its noise follows from the data
                 process = process_from_config(config)
                 yield from senseless_process(key, process, card, dataset)
+
+    def _of_ladders(self) -> Iterator[Finding]:
+        """Yield which samplers take more levels than a ladder that follows from the data will have.
+
+        The number is guessed, so twice as many are allowed.
+        """
+        active = self.params.active
+        for model, (index, name) in product(active.models, enumerate(active.samplers)):
+            chosen = self.resolved["samplers"][name]
+            config = chosen["path"] or self.resolved["models"][model]["sde"]
+            for card in self.cards.values():
+                if None not in config.values() or card is None:
+                    continue
+                levels = guessed_levels(config, card)
+                try:
+                    build_sampler(chosen).plan(NCSN(config["sigma_min"], levels=2 * levels))
+                except ValueError:
+                    allowed = (
+                        f"samplers of fewer steps with the active model {model!r}, whose ladder has about "
+                        f"{levels} levels on {card['name']!r}"
+                    )
+                    yield Located(f"active.samplers[{index}]", name, allowed)
 
     def _network(self, dataset: str, model: str) -> tuple[str, dict[str, Any]]:
         kind = network_of(self.sources[dataset][1])
@@ -213,6 +239,18 @@ class Survey:
         else:
             process = process_from_config(config)
         sampler = build_sampler(chosen)
-        each = sampler.calls(sampler.plan(process))
+        try:
+            each = sampler.calls(sampler.plan(process))
+        except ValueError:  # a ladder guessed too short
+            return None, about
         doubled = chosen["guidance"] not in (0.0, 1.0) and block["training"]["label_dropout"]
         return (each if each is None or not doubled else 2 * each), about
+
+
+def _of_shipped(card: Mapping[str, Any], name: str) -> Iterator[Finding]:
+    config = load_extractor(shipped_file(name, 0)).config
+    for key in ("shape", "levels"):
+        if config[key] != card[key]:
+            allowed = f"one that is made for {card['name']!r}, whose {key} is {card[key]}, not {config[key]}"
+            yield Located("evaluation.extractor.name", name, allowed)
+            return

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from ruamel.yaml import YAML
 
 from scoremodel.processes.base import process_from_config
 from tasks import check as checking
+from tasks import prepare
 from tasks.check import Checked, check
 from tasks.files.known import known_card, same_folder
 from tasks.files.layout import Configuration
@@ -232,6 +234,12 @@ def test_what_the_data_do_not_have_is_refused(
         (lambda raw: raw["models"]["vp"]["sde"].update(beta_max=0.2), "models.vp.sde: {'kind': 'vp'"),
         (lambda raw: raw["evaluation"].update(neighbours=440, count=5000),
          "evaluation.count: 5000 is not allowed, allowed: at most 1796"),
+        (lambda raw: raw["evaluation"].update(extractor={"kind": "shipped", "name": "mnist"}),
+         "evaluation.extractor.name: 'mnist' is not allowed, allowed: one that is made for 'digits', "
+         "whose shape is [1, 8, 8], not [1, 28, 28]"),
+        (lambda raw: raw["active"].update(models=["ncsn"], samplers=["heun", "ancestral"]),
+         "active.samplers[1]: 'ancestral' is not allowed, allowed: samplers of fewer steps with the "
+         "active model 'ncsn', whose ladder has about 22 levels on 'digits'"),
     ],
 )  # fmt: skip
 def test_check_finds_before_anything_ran_what_stages_found(
@@ -265,7 +273,7 @@ def test_no_preset_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_every_model_of_params_reaches_its_prior_on_the_digits(raw: Any) -> None:
-    raw["active"]["models"] = sorted(raw["models"])
+    raw["active"] |= {"models": sorted(raw["models"]), "samplers": ["heun"]}
     found = Survey(checked(raw, Path("params.yaml")))
     assert lines(found.findings(refused=True)) == []
     assert lines(found.findings(refused=False)) == []
@@ -344,6 +352,19 @@ def test_prepare_refuses_by_the_card_that_it_has_made(raw: Any) -> None:
         "the floor is of 224 real data" in require_fit(IMAGES, has_own=False)[0]
     )  # (898 − 449) / 2
     assert require_fit(POINTS, has_own=False) == []
+    for number in range(300):
+        Configuration("mine").raw.mkdir(exist_ok=True)
+        pixels = np.full((8, 8), number % 256, np.uint8)
+        pixels[0, 0] = number // 256
+        Image.fromarray(pixels).save(Configuration("mine").raw / f"{number}.png")
+    Path("artifacts/resolved/datasets").mkdir(parents=True)
+    how = {"held_out": 0.5, "seed": 0, "gives": "images"}
+    Path("artifacts/resolved/datasets/mine.json").write_text(json.dumps(how))
+    with pytest.raises(
+        ParamsError, match=r"evaluation\.count: 448 is not allowed, allowed: at most 148"
+    ):
+        prepare.main(Configuration("mine"))
+    assert not Path("artifacts/data").exists()
     Path("params.yaml").write_text("active: 3\n")  # what check refuses is check's to say
     assert require_fit(own, has_own=False) == []
 
