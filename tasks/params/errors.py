@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
-__all__ = ["Doubtful", "Located", "ParamsError"]
+__all__ = ["Located", "ParamsError"]
 
 
 class ParamsError(Exception):
@@ -23,17 +23,3 @@ class Located(Exception):
     def __init__(self, key: str, value: Any, allowed: str) -> None:
         super().__init__(key, value, allowed)
         self.key, self.value, self.allowed = key, value, allowed
-
-
-class Doubtful(NamedTuple):
-    """What may be meant, and is worth a line before anything runs.
-
-    Args:
-        key: the dotted key to name.
-        value: what stands there.
-        why: what follows from it, with its number.
-    """
-
-    key: str
-    value: Any
-    why: str

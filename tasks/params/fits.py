@@ -8,17 +8,33 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from tasks.params.errors import Doubtful, Located, ParamsError
+from tasks.params.errors import Located, ParamsError
 from tasks.params.filled import filled
 
-__all__ = ["Finding", "misfits", "refusals", "require_fit", "said_of", "share_of"]
+__all__ = ["Doubtful", "Finding", "misfits", "refusals", "require_fit", "said_of", "share_of"]
 
 Card = Mapping[str, Any]
+
+
+class Doubtful(NamedTuple):
+    """What may be meant, and is worth a line before anything runs.
+
+    Args:
+        key: the dotted key to name.
+        value: what stands there.
+        why: what follows from it, with its number.
+    """
+
+    key: str
+    value: Any
+    why: str
+
+
 Finding = Located | Doubtful
 
 _EXTRAPOLATED = 4

@@ -7,8 +7,8 @@ from typing import Any
 
 from scoremodel.data.scale import bin_width
 from scoremodel.processes.base import Process
-from tasks.params.errors import Doubtful, Located
-from tasks.params.fits import Finding
+from tasks.params.errors import Located
+from tasks.params.fits import Doubtful, Finding
 
 __all__ = ["STANDARD", "senseless_process"]
 

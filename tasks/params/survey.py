@@ -23,8 +23,8 @@ from tasks.files.known import known_card
 from tasks.files.layout import Configuration
 from tasks.files.machine import cpu_name
 from tasks.params.cost import Cost, guessed_levels, lines, measured_rates, rate_of
-from tasks.params.errors import Doubtful, Located
-from tasks.params.fits import Finding, misfits, share_of
+from tasks.params.errors import Located
+from tasks.params.fits import Doubtful, Finding, misfits, share_of
 from tasks.params.memory import Size, gib, machine_memory, size_of, training_memory
 from tasks.params.resolve import FOLDER, extractor_of, network_of, source_of
 from tasks.params.schema import Params

@@ -22,8 +22,8 @@ from tasks.check import Checked, check
 from tasks.files.known import known_card, same_folder
 from tasks.files.layout import Configuration
 from tasks.params import memory, presets, survey
-from tasks.params.errors import Doubtful, Located, ParamsError
-from tasks.params.fits import misfits, require_fit, said_of
+from tasks.params.errors import Located, ParamsError
+from tasks.params.fits import Doubtful, misfits, require_fit, said_of
 from tasks.params.load import checked, read_yaml
 from tasks.params.sense import senseless_process
 from tasks.params.survey import Survey
