@@ -21,6 +21,7 @@ from tasks.files.layout import Configuration
 from tasks.files.resolved import resolved
 from tasks.files.stage import run_stage
 from tasks.params.errors import ParamsError
+from tasks.params.fits import require_fit
 from tasks.params.source import read_description
 
 __all__ = ["card_of", "main", "read_source", "split"]
@@ -269,8 +270,9 @@ def main(files: Configuration) -> None:
         labels = raw.labels.astype(np.int64)
         splits |= {"train_labels": (labels, train), "held_out_labels": (labels, held_out)}
     card = card_of(name, raw, train, held_out, digest="")
+    doubts = require_fit(card, has_own=(files.raw / "source.yaml").exists())
     _write(files, raw, splits, card)
-    for line in _about_copies(raw, card):
+    for line in (*doubts, *_about_copies(raw, card)):
         print(f"warning: {line}", file=sys.stderr)
     shape = "×".join(map(str, card["shape"]))
     print(

@@ -72,6 +72,10 @@ class _TwoCalls(GridSampler):
         """Return the beginning and the end of each step."""
         return [t for step in plan for t in (step.t, step.s)]
 
+    def calls(self, plan: Sequence[_Step]) -> int:
+        """Return two calls a step, one for a step to r = 0."""
+        return sum(2 if step.e else 1 for step in plan)
+
     def states(
         self, plan: Sequence[_Step], x: Tensor, denoise: Call, draw: Draw
     ) -> Iterator[Tensor]:

@@ -77,6 +77,10 @@ class _Level(NamedTuple):
 
 
 class _Walk(Sampler):
+    def calls(self, plan: Sequence[_Level]) -> int:
+        """Return the sum of the repeats."""
+        return sum(level.repeats for level in plan)
+
     def states(
         self, plan: Sequence[_Level], x: Tensor, denoise: Call, draw: Draw
     ) -> Iterator[Tensor]:

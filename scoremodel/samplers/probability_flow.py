@@ -85,6 +85,10 @@ class RungeKutta(Sampler):
         """Return t_min; the others are the solver's choice."""
         return [plan[0][1].s]
 
+    def calls(self, plan: Sequence[tuple[SDE, Kernel]]) -> None:
+        """Return None: as many as the tolerances take."""
+        return
+
     def states(
         self, plan: Sequence[tuple[SDE, Kernel]], x: Tensor, denoise: Call, draw: Draw
     ) -> Iterator[Tensor]:

@@ -21,7 +21,7 @@ from tasks.params.errors import ParamsError
 from tasks.params.schema import Network, Params
 from tasks.params.source import read_description
 
-__all__ = ["FOLDER", "resolve", "source_of", "stages", "write"]
+__all__ = ["FOLDER", "extractor_of", "network_of", "resolve", "source_of", "stages", "write"]
 
 _CHOSEN = (
     "scoremodel.networks",
@@ -69,8 +69,17 @@ def stages() -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _extractor(said: dict[str, Any], source: dict[str, Any], gives: str) -> dict[str, Any]:
-    """Return of which kind a data set's features are: what `auto` stands for, if that is said."""
+def extractor_of(said: dict[str, Any], source: dict[str, Any], gives: str) -> dict[str, Any]:
+    """Return of which kind a data set's features are: what `auto` stands for, if that is said.
+
+    Args:
+        said: the block `evaluation.extractor`.
+        source: the source's description.
+        gives: "images" or "vectors".
+
+    Returns:
+        The block of one kind.
+    """
     if gives == "vectors":
         return {"kind": "identity"}
     if said["kind"] != "auto":
@@ -159,7 +168,7 @@ def resolve(params: Params) -> dict[str, Any]:
     }
     for name, (source, gives) in sources.items():
         found[f"datasets/{name}"] = said["datasets"][name] | seed | {"gives": gives}
-        found[f"extractors/{name}"] = _extractor(evaluation["extractor"], source, gives)
+        found[f"extractors/{name}"] = extractor_of(evaluation["extractor"], source, gives)
         network = network_of(gives)
         for model in active.models:
             whole = said["models"][model]
