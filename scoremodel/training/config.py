@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import torch
 
-from scoremodel.bounds import Bounds, Count, Length, Share, check_bounds
+from scoremodel.bounds import Bounds, Count, Length, Share, Steps, check_bounds
 from scoremodel.training.loss import Objective, Weighting
 from scoremodel.training.schedules import Schedule
 from scoremodel.training.times.base import TIMES, Times
@@ -71,7 +71,7 @@ class TrainingConfig:
     flip: bool = False
     precision: Precision = "auto"
     compile: bool = False
-    log_every: Count = 50
+    log_every: Steps = 50
 
     def __post_init__(self) -> None:
         check_bounds(self)

@@ -71,6 +71,7 @@ class Within:
         return found | {word: limit for word, limit in limits.items() if limit is not None}
 
     def _held(self, value: Any, inner: Callable[[Any], Any], info: ValidationInfo) -> Any:
+        allowed: str | None
         try:
             number = inner(value)
         except ValidationError:  # of another type, or beyond all floats

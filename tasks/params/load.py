@@ -64,9 +64,11 @@ def require_plain(raw: Any, path: str | Path) -> None:
         where = f"{path}: {dotted(place)}:" if place else f"{path}:"
         if len(place) > DEEPEST:
             raise ParamsError(f"{where} not allowed, allowed: {DEEPEST} blocks in each other")
-        for key in value if isinstance(value, Mapping) else ():
-            if not isinstance(key, str):
-                lines.append(f"{where} key {shown(key)} is not allowed, allowed: text as keys")
+        lines += [
+            f"{where} key {shown(key)} is not allowed, allowed: text as keys"
+            for key in (value if isinstance(value, Mapping) else ())
+            if not isinstance(key, str)
+        ]
         for text in (value, *place[-1:]):
             if isinstance(text, str) and "${" in text:
                 why = "text without ${, which DVC would look up"
@@ -150,9 +152,9 @@ def _lines(
         origin = origins.get(keys, keys)
         if origin and origin[:-1] in kindless:  # which keys it may have is not known
             continue
-        if isinstance(here[0]["input"], list | dict) and here[0]["type"] != "made":
-            if any(one[: len(keys)] == keys and one != keys for one in at):
-                continue  # one of its items is wrong, in the form that it has
+        block = isinstance(here[0]["input"], list | dict)
+        if block and any(one[: len(keys)] == keys and one != keys for one in at):
+            continue  # one of its items is wrong, in the form that it has
         where = f"{path}: {dotted(origin)}" if origin else f"{path}"
         kind = here[0]["type"]
         if origin[:2] == ("active", "samplers") and keys[0] == "samplers":  # NAME_N
@@ -183,7 +185,7 @@ def _lines(
 def _with_place(
     said: str, error: ErrorDetails, keys: filled.Path, origins: dict[filled.Path, filled.Path]
 ) -> str:
-    """Return what is said, with the whole key of the other number that it is about if that stands elsewhere."""
+    """Return what is said, with the whole key of the other number where that stands elsewhere."""
     name = error.get("ctx", {}).get("other")
     if not name:
         return said

@@ -17,11 +17,12 @@ __all__ = ["DEEPEST", "parse_yaml", "read_text", "read_yaml"]
 
 DEEPEST = 20
 """How many blocks and lists may stand in each other."""
-_LONGEST = 500_000
+_LONGEST = 200_000
 _MOST = 100_000
 _PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str")}
 
 
+_DEEP = re.compile(rf"(?:[\[{{]\s*){{{DEEPEST + 1}}}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -88,6 +89,9 @@ def parse_yaml(text: str, path: str | Path) -> Any:
             f"{path}, line {text.count(chr(10), 0, wrong.start()) + 1}: character {shown(wrong[0])} is "
             "not allowed, allowed: text without control characters"
         )
+    if deep := _DEEP.search(text):  # which the parser would take long for, or not end
+        line = text.count("\n", 0, deep.start()) + 1
+        raise ParamsError(f"{path}, line {line}: more than {DEEPEST} blocks in each other")
     yaml = YAML(typ="safe", pure=True)
     try:
         node = yaml.compose(text)

@@ -72,14 +72,14 @@ _Seeds = Annotated[list[Seed], Items(Length(1, distinct=True))]
 
 def _apart(value: str) -> str:
     """Refuse a folder whose files are git's, DVC's or the pipeline's, or that is the workspace itself."""
-    here, root = Path(os.path.abspath(value)), Path.cwd()
+    here, root = Path(os.path.normpath(Path.cwd() / value)), Path.cwd()
     inside = here.relative_to(root).parts if root in here.parents else None
     wrong = (
         {".git", ".dvc"} & set(here.parts[len(root.parts) if inside else 0 :])
         or (inside and inside[0] in _KEPT)
         or here in (root, *root.parents)
         or (inside is None and not Path(value).is_absolute())
-        or not next(one for one in (here, *here.parents) if os.path.exists(one)).is_dir()
+        or not next(one for one in (here, *here.parents) if os.access(one, os.F_OK)).is_dir()
     )
     if wrong:
         raise ValueError(

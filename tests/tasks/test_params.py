@@ -75,7 +75,8 @@ def changed(folder: Path, *edits: tuple[str, str]) -> Path:
         ("  - heun\n", "  - heun_guided\n",
          "samplers.heun_guided.guidance: 2.0 is not allowed, allowed: 1.0 for the active model 've'"),
         ("digits: {held_out: 0.5}", "digits: {held_out: sauce}",
-         "datasets.digits.held_out: 'sauce' is not allowed, allowed: a number greater than 0 and less than 1 or 'source'"),
+         "datasets.digits.held_out: 'sauce' is not allowed, allowed: a number greater than 0 "
+         "and less than 1 or 'source'"),
         ("iterations: 3", "iteration: 3", "applications.inverse.iteration: unknown key, allowed: operat"),
         ("applications: []", "applications: [likelyhood]", "active.applications[0]: 'likelyhood' is not "
          "allowed, allowed: 'likelihood', 'inverse', 'latents' or 'field'"),
@@ -111,7 +112,8 @@ def changed(folder: Path, *edits: tuple[str, str]) -> Path:
         ("{unet: {width: 32", "{resnet: {width: 32",
          "models.fashion_ve.network.resnet: unknown key, allowed: unet, mlp"),
         ("label_dropout: 0.1}", "label_dropout: 1.0}",
-         "models.vp_classes.training.label_dropout: 1.0 is not allowed, allowed: a number at least 0 and less than 1"),
+         "models.vp_classes.training.label_dropout: 1.0 is not allowed, allowed: a number "
+         "at least 0 and less than 1"),
         # `like`:
         ("{like: vp, energy", "{like: nope, energy",
          "models.vp_energy.like: 'nope' is not allowed, allowed: one of: ddpm, fashion_ve, "),

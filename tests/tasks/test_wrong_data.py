@@ -344,6 +344,45 @@ def test_a_wrong_description_is_refused_in_one_line(case: str, folder: Path) -> 
         assert word not in line
 
 
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "gaussian_mixture": {"means": [[0, 0], [1, 1]], "stds": [1, 1], "weights": [1, 1], "count": 9,
+                         "seed": 0},
+    "two_moons": {"count": 9, "noise": 0.1, "seed": 0},
+    "torchvision": {"name": "Nope", "root": "nowhere", "download": False},
+    "digits": {},
+}  # fmt: skip
+NASTY: list[Any] = [
+    None, True, False, 0, -1, 1, 2**32, -(2**63), 10**40, 0.5, -0.0, 1e-320, 1e300, np.inf, -np.inf,
+    np.nan, "", " ", "x" * 10_000, "\n", "a\nb", "\x1b[31m", "../..", "digits", [], [[]], [[[]]], [0], [0, 0],
+    [1, 1, 1], [[0, 0]], [[0], [1, 2]], [[np.nan, 0], [0, 0]], ["a", 1], [None, 1], {}, {"a": 1}, [{}],
+]  # fmt: skip
+
+
+ACCEPTED = {
+    "gaussian_mixture": {"count=1", "seed=0", "seed=1", "kind=digits"},
+}
+
+
+@pytest.mark.parametrize("kind", ARGUMENTS)
+def test_whatever_an_argument_is_it_is_data_or_one_line(kind: str) -> None:
+    accepted = set()
+    for key in (*ARGUMENTS[kind], "kind", "extra", "a\nb", 7, None):
+        for value in NASTY:
+            description = {"kind": kind} | ARGUMENTS[kind] | {key: value}
+            try:
+                raw = load_source(description)
+            except ValueError as error:
+                line = str(error)
+            else:
+                accepted.add(f"{key}={value}")
+                assert np.isfinite(raw.x).all()
+                continue
+            assert line.isprintable(), (key, value)
+            assert len(line) < 700
+            assert value == kind or str(key) in line or "have the same length" in line or "\\n" in line
+    assert accepted == ACCEPTED[kind]
+
+
 @pytest.mark.parametrize(
     "make",
     [

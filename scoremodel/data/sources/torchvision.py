@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from scoremodel.bounds import shown
 from scoremodel.data.sources.base import SOURCES, RawData
 
 __all__ = ["load_torchvision"]
@@ -43,7 +44,7 @@ def load_torchvision(name: str, root: str, download: bool = True) -> RawData:
             <= set(inspect.signature(getattr(datasets, other)).parameters)
         ]
         raise ValueError(
-            f"name: {name!r} is no torchvision data set with a train flag, "
+            f"name: {shown(name)} is no torchvision data set with a train flag, "
             f"allowed: {', '.join(sorted(allowed))}"
         )
     try:
@@ -52,8 +53,8 @@ def load_torchvision(name: str, root: str, download: bool = True) -> RawData:
             arrays = [np.asarray(split.data) for split in splits]
             targets = [np.asarray(split.targets) for split in splits]
     except Exception as error:  # torchvision raises whatever its download or archive code does
-        reason = " ".join(str(error).split())
-        raise ValueError(f"root: {root!r} holds no usable {name} files ({reason})") from error
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"root: {shown(root)} holds no usable {name} files ({reason})") from error
     shapes = [array.shape for array in arrays]
     if {shape[1:] for shape in shapes} != {shapes[0][1:]} or len(shapes[0]) not in (3, 4):
         raise ValueError(

@@ -16,7 +16,7 @@ def load_two_moons(count: Points, noise: NonNegative = 0.05, seed: Seed = 0) -> 
     from sklearn.datasets import make_moons
 
     require_memory(count, dimension=2)
-    points, labels = make_moons(count, noise=noise, random_state=seed)
+    points, labels = make_moons(count, noise=noise + 0.0, random_state=seed)  # numpy refuses −0
     return RawData(
         x=points.astype(np.float32),
         labels=labels.astype(np.int64),
