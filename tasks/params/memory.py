@@ -107,8 +107,9 @@ def training_memory(
 ) -> tuple[int, int]:
     """Return the bytes that a training needs at least, and about how many it takes.
 
-    Weights, gradients, Adam's two moments and each average; and the activations that are kept for the
-    way back, of one data point or of the part of a batch that is computed at once.
+    Weights, gradients, Adam's two moments and each average; each data point's loss and time since the
+    last point of the curves; and the activations that are kept for the way back, of one data point or
+    of the part of a batch that is computed at once.
 
     Args:
         size: the network's.
@@ -119,6 +120,7 @@ def training_memory(
         At least, and about. What torch itself takes is in neither.
     """
     held = _BYTES * size.parameters * (_COPIES + len(training["ema_half_lives"]))
+    held += _BYTES * 2 * training["log_every"] * training["batch_size"]
     if network.get("checkpointing"):
         return held, held
     each = size.activations * (_BYTES if training["precision"] == "float32" else _BYTES // 2)

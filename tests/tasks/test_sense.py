@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from ruamel.yaml import YAML
 
 from scoremodel.processes.base import process_from_config
 from tasks import check as checking
-from tasks import prepare
+from tasks import prepare, train
 from tasks.check import Checked, check
 from tasks.files.known import known_card, same_folder
 from tasks.files.layout import Configuration
@@ -391,8 +392,9 @@ def test_memory_that_this_machine_does_not_have(
     block = found.resolved["models"]["ve"]
     network = block["network"]["unet"]
     least, about = memory.training_memory(size, block["training"], network)
-    # weights, gradients, two moments and one average, and the activations of one image in 2 bytes each
-    assert least == 5 * 4 * size.parameters + 2 * size.activations
+    # weights, gradients, two moments and one average; losses and times of 50 batches of 64; and the
+    # activations of one image in 2 bytes each
+    assert least == 5 * 4 * size.parameters + 4 * 2 * 50 * 64 + 2 * size.activations
     assert about - least == 63 * 2 * size.activations
     monkeypatch.setattr(survey, "machine_memory", lambda *_: int(least * share))
     (one,) = found.findings(refused=refused)
@@ -403,6 +405,38 @@ def test_memory_that_this_machine_does_not_have(
         ParamsError, match=r"models\.ve: a training of it is estimated to need at least"
     ):
         memory.require_memory("models.ve", least, "cpu")
+
+
+def test_a_training_refuses_before_it_takes_the_memory(
+    raw: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block = checked(raw, Path("params.yaml")).model_dump(exclude_unset=True)["models"]["ve"]
+    del block["network"]["mlp"]
+    told: dict[str, Any] = {"models/digits-ve": block, "keeping": {}}
+    for name, given in {
+        "resolved": lambda name: told[name],
+        "set_up_device": lambda _: torch.device("cpu"),
+        "read_card": lambda _: IMAGES,
+        "read_rows": lambda _: {"train": np.zeros((4, 1, 8, 8), np.uint8)},
+        "build_denoiser": lambda *_: pytest.fail("it was made"),
+    }.items():
+        monkeypatch.setattr(train, name, given)
+    monkeypatch.setattr(train.Machine, "read", lambda: None)
+    monkeypatch.setattr(memory, "machine_memory", lambda *_: 2**20)
+    with pytest.raises(
+        ParamsError, match=r"^params\.yaml: models\.ve: .* \(cpu\) has 0\.000977 GiB"
+    ):
+        train.main(Configuration("digits", "ve", 0))
+
+
+def test_the_curves_of_rare_points_take_memory_too(
+    raw: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a batch of a million, every millionth step: 8 bytes each."""
+    monkeypatch.setattr(survey, "machine_memory", lambda *_: 2**34)
+    raw["models"]["ve"]["training"] = {"log_every": 1_000_000, "batch_size": 1_000_000}
+    (one,) = Survey(checked(raw, Path("params.yaml"))).findings(refused=True)
+    assert "estimated to need at least 7,450 GiB" in said_of(one)  # 8e12 / 2^30
 
 
 def test_a_covariance_that_does_not_fit_is_said(raw: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -418,9 +452,12 @@ def test_a_covariance_that_does_not_fit_is_said(raw: Any, monkeypatch: pytest.Mo
     )
 
 
-def test_an_absurd_network_is_refused_without_being_made(raw: Any) -> None:
+def test_an_absurd_network_is_refused_without_being_made(
+    raw: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     raw["active"]["models"] = ["ve"]
-    raw["models"]["ve"]["network"] = {"unet": {"width": 2**20}}
+    raw["models"]["ve"]["network"] = {"unet": {"width": 2**16}}
+    monkeypatch.setattr(survey, "machine_memory", lambda *_: 2**34)
     with pytest.raises(
         ParamsError, match=r"models\.ve\.network\.unet: .* at least .* GiB; this machine"
     ):
