@@ -60,8 +60,8 @@ def test_a_key_changes_the_files_of_what_uses_it(raw: Any) -> None:
         ((*model, "network", "unet", "blocks"), 2, {VE, VP}),
         ((*model, "network", "unet", "width"), 8, {VE}),  # vp says otherwise
         ((*model, "training", "clip_norm"), 3.0, {VE}),
-        ((*model, "training", "steps"), 9, {VE, VP}),
-        (("models", "vp", "training", "steps"), 9, {VP}),
+        ((*model, "training", "steps"), 900, {VE, VP}),
+        (("models", "vp", "training", "steps"), 900, {VP}),
         (("models", "ncsn", "sde", "sigma_min"), 0.05, set()),
         (("models", "vp_classes", "training", "label_dropout"), 0.2, set()),
         (("defaults", "sampler", "guidance"), 1.5, None),
@@ -235,7 +235,7 @@ def test_what_the_data_do_not_take_runs_nothing_through_dvc(copied: Workspace) -
     before = copied.lock()
     params = copied.params()
     params["defaults"]["model"]["network"]["mlp"]["width"] = 17
-    params["defaults"]["model"]["training"]["steps"] = 17  # vp says otherwise, ve is not active
+    params["defaults"]["model"]["training"]["steps"] = 1700  # vp says otherwise, ve is not active
     params["samplers"]["langevin"]["steps"] = 17
     copied.write_params(params)
     said = copied.dvc("repro")
