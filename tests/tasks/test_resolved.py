@@ -217,7 +217,12 @@ def test_files_are_written_whole_and_those_of_others_go(
 
 
 def test_a_source_says_whether_it_gives_images_or_vectors(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match="no images"):
+        source_of(tmp_path)
+    image = tmp_path / "a.png"
+    image.touch()  # that it can be read, prepare says
     assert source_of(tmp_path) == ({"kind": "folder"}, "images")
+    image.unlink()
     for text, expected in (
         ("kind: digits", ({"kind": "digits"}, "images")),
         ("kind: two_moons\ncount: 9", ({"kind": "two_moons", "count": 9}, "vectors")),
@@ -225,7 +230,7 @@ def test_a_source_says_whether_it_gives_images_or_vectors(tmp_path: Path) -> Non
         (tmp_path / "source.yaml").write_text(text)
         assert source_of(tmp_path) == expected
     for text, said in (("kind: nope", "kind: 'nope' is unknown, allowed: digits, "), ("[", "not valid"),
-                       ("- 1", "kind: None is unknown")):  # fmt: skip
+                       ("- 1", "allowed: a block of keys")):  # fmt: skip
         (tmp_path / "source.yaml").write_text(text)
         with pytest.raises(ParamsError, match=said):
             source_of(tmp_path)
