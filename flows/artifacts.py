@@ -12,10 +12,11 @@ from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from flows.progress import patiently
+from tasks.files.documents import read_text
 from tasks.files.layout import PICTURES, REPORT, TABLE, VERDICT, Configuration
 from tasks.files.schedule import Done
 from tasks.results.shown import markdown_table, picture_address, summary_of
-from tasks.results.table import labels, terminal, text
+from tasks.results.table import labels, read_table, terminal, text
 
 __all__ = ["publish_markdown", "publish_results", "publish_summary", "publish_table"]
 
@@ -58,8 +59,8 @@ def publish_results(root: Path) -> None:
     Args:
         root: the workspace.
     """
-    rows = pd.read_csv(root / TABLE)
-    verdict, report = (root / VERDICT).read_text(encoding="utf-8"), (root / REPORT).resolve()
+    rows = read_table(root / TABLE)
+    verdict, report = read_text(root / VERDICT), (root / REPORT).resolve()
     # An image artifact would fill the page's side bar with its letters.
     samples = [
         f"{name}:\n\n![samples of {name}]({picture_address(path)})"

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from tasks.files.terminal import as_command
 from tasks.params.asked import Budget, seconds
-from tasks.params.errors import ParamsError
+from tasks.params.errors import ParamsError, refusal
 from tasks.results.cleaning import clean
 
 __all__ = ["main"]
@@ -29,7 +30,7 @@ def main() -> None:
         before = time.time() - seconds(TypeAdapter(Budget).validate_python(given.older))
         sizes = clean(Path.cwd(), before, given.yes)
     except ValidationError as error:
-        raise SystemExit(_refuse(f"--older: {error.errors()[0]['ctx']['error']}")) from None
+        raise SystemExit(_refuse(f"--older: {refusal(error.errors())}")) from None
     except (ValueError, ParamsError, OSError) as error:
         raise SystemExit(_refuse(str(error))) from None
     what = "removed" if given.yes else "to remove them: --yes"
@@ -42,4 +43,5 @@ def _refuse(line: str) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    with as_command():
+        main()

@@ -19,7 +19,16 @@ from flows.trials import Experiments, publish_rows
 from scoremodel.evaluation.comparison import Claim
 from tasks.files.git import git
 from tasks.files.layout import VERDICT
-from tasks.params.asked import Branch, Budget, Name, RemoteUrl, Repository, seconds
+from tasks.params.asked import (
+    Branch,
+    Budget,
+    Name,
+    Patience,
+    RemoteUrl,
+    Repository,
+    Seed,
+    seconds,
+)
 from tasks.results.growing import Growing, Outcome
 from tasks.results.history import applications_at, records_at, resolve
 from tasks.results.rows import measured_seconds
@@ -36,7 +45,7 @@ __all__ = ["compare"]
 )
 def compare(
     models: Annotated[list[Name], Field(min_length=2, max_length=2)] = ["ve", "vp"],  # noqa: B006
-    train_seeds: Annotated[list[int], Field(min_length=1)] = [0, 1, 2],  # noqa: B006
+    train_seeds: Annotated[list[Seed], Field(min_length=1)] = [0, 1, 2],  # noqa: B006
     datasets: list[Name] | None = None,
     samplers: list[Name] | None = None,
     metric: Metric = "held_out",
@@ -50,7 +59,7 @@ def compare(
     remote: RemoteUrl | None = None,
     push: bool = False,
     commit_to: Branch | None = None,
-    patience: float = 600.0,
+    patience: Patience = 600.0,
 ) -> State[Any]:
     """Compare two models over training seeds; the verdict is an artifact, params.yaml stays.
 

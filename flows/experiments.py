@@ -10,6 +10,7 @@ from flows.compare import compare
 from flows.run import finish
 from flows.sweep import sweep
 from scoremodel.evaluation.comparison import Claim
+from tasks.files.terminal import as_command
 from tasks.results.verdict import JUDGED
 
 __all__ = ["main"]
@@ -18,7 +19,7 @@ __all__ = ["main"]
 def _json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise argparse.ArgumentTypeError(f"not JSON: {error}") from None
 
 
@@ -57,4 +58,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with as_command():
+        main()

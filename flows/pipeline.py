@@ -19,8 +19,9 @@ from flows.stages import Place, Places, StageFailedError
 from tasks.files.dvc import DvcFailedError, persist
 from tasks.files.graph import select, stage_graph
 from tasks.files.schedule import reasons
+from tasks.files.terminal import as_command
 from tasks.files.worktree import default_remote
-from tasks.params.asked import Branch, RemoteUrl, Repository, Target
+from tasks.params.asked import Branch, Patience, RemoteUrl, Repository, Target
 from tasks.results.branch import commit_results
 
 __all__ = ["main", "pipeline"]
@@ -40,7 +41,7 @@ def pipeline(
     branch: Branch = "main",
     remote: RemoteUrl | None = None,
     commit_to: Branch | None = None,
-    patience: float = 600.0,
+    patience: Patience = 600.0,
 ) -> State[Any]:
     """Bring the pipeline's stages up to date through DVC, and show the verdict and the samples.
 
@@ -126,4 +127,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with as_command():
+        main()

@@ -21,6 +21,7 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import ParameterTypeError, TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
+from pydantic import ValidationError
 
 from flows.deployments import require_allowed
 from flows.progress import Lookout
@@ -29,7 +30,7 @@ from flows.stages import StageFailedError
 from tasks.files.dvc import DvcFailedError, StoppedError, mend_claims
 from tasks.files.git import head
 from tasks.files.worktree import of_repository
-from tasks.params.errors import ParamsError
+from tasks.params.errors import ParamsError, cut, dotted, refusal, shown
 from tasks.results.branch import require_results_branch
 
 __all__ = ["REFUSED", "at_work", "carry_out", "finish", "pedigree", "run_name"]
@@ -210,8 +211,10 @@ def finish(act: Flow[..., State[Any]], given: dict[str, Any]) -> None:
     try:
         act.validate_parameters(given)  # the run would say it in many lines, and fail
     except ParameterTypeError as error:
-        mistakes = [line.strip(" -") for line in str(error).splitlines()[1:]]
-        print(f"error: {'; '.join(mistakes).replace('Value error, ', '')}", file=sys.stderr)
+        cause = error.__context__  # Prefect's own text has pydantic's words
+        mistakes = cause.errors() if isinstance(cause, ValidationError) else []
+        said = [f"{dotted(one['loc'])}: {refusal([one])}" for one in mistakes]
+        print(f"error: {'; '.join(said) or cut(shown(str(error)))}", file=sys.stderr)
         raise SystemExit(2) from None
     try:
         with _one_signal(), server():

@@ -14,7 +14,7 @@ from flows.hand import Where
 from flows.run import at_work, carry_out, run_name
 from flows.stages import StageFailedError
 from flows.trials import Experiments, publish_rows
-from tasks.params.asked import Branch, Configurations, Name, RemoteUrl, Repository
+from tasks.params.asked import Branch, Configurations, Name, Patience, RemoteUrl, Repository
 from tasks.params.overrides import combinations
 from tasks.params.presets import overrides
 from tasks.results.trials import trials
@@ -38,7 +38,7 @@ def sweep(
     remote: RemoteUrl | None = None,
     push: bool = False,
     commit_to: Branch | None = None,
-    patience: float = 600.0,
+    patience: Patience = 600.0,
 ) -> State[Any]:
     """Run a grid or a list of parameter overrides as DVC experiments; params.yaml stays as it is.
 

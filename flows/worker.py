@@ -18,9 +18,11 @@ from prefect.states import Cancelled, Completed, Failed
 from flows.deployments import require_allowed
 from flows.progress import Lookout, Progress
 from flows.stages import StageFailedError, Work, run_stage
+from tasks.files.documents import read_json
 from tasks.files.dvc import DvcFailedError, StageKilledError, StoppedError, persist
 from tasks.files.graph import entries, stage_graph, write_entries
 from tasks.files.layout import TIMINGS
+from tasks.files.timing import Timing
 from tasks.files.worktree import of_repository
 from tasks.params.asked import Commit, RemoteUrl, Repository, Target
 
@@ -98,5 +100,5 @@ def _timings(root: Path, name: str) -> dict[str, Any]:
     for out in _entry(root, name).get("outs", []):
         path = root / TIMINGS / f"{out['md5']}.json"
         if path.exists():
-            found[out["md5"]] = json.loads(path.read_text(encoding="utf-8"))
+            found[out["md5"]] = read_json(path, Timing, "remove it: it is not needed")
     return found

@@ -25,7 +25,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from scoremodel.bounds import Bounds, Count, Positive, check_arguments
+from scoremodel.bounds import Bounds, Positive, Size, check_arguments
 from scoremodel.networks.base import build_network
 from scoremodel.networks.energy import Energy
 from scoremodel.parametrisation import Denoise, Preconditioning, convert, preconditioning
@@ -69,8 +69,8 @@ class Denoiser(nn.Module):
         shape: Sequence[int],
         mean: Sequence[float],
         std: Positive,
-        levels: Annotated[int, Bounds(ge=2)] | None = None,
-        classes: Count | None = None,
+        levels: Annotated[int, Bounds(ge=2, le=65_536)] | None = None,
+        classes: Size | None = None,
         preconditioning: Preconditioning = "edm",
         energy: bool = False,
     ) -> None:

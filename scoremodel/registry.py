@@ -92,7 +92,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return len({*self.homes, *self._known})
 
     def __contains__(self, kind: object) -> bool:
-        return kind in self._known or kind in self.homes
+        return isinstance(kind, str) and (kind in self._known or kind in self.homes)
 
     def make(self, kind: str | None, /, *arguments: Any, **parameters: Any) -> Any:
         """Return an instance of a kind, or what its function returns.

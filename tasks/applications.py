@@ -299,20 +299,31 @@ _APPLICATIONS: dict[str, Callable[[_Asked], Found]] = {
 
 
 def main(files: Configuration) -> None:
-    """Write what was found into the records, and what there is to see beside the samples."""
+    """Write what was found into the records, and what there is to see beside the samples.
+
+    Args:
+        files: says which model, and what it is asked for.
+
+    Raises:
+        ValueError: if something that is not finite is found; nothing is written.
+    """
     machine = Machine.read()
     device = set_up_device(machine)
     how = resolved(f"applications/{files.application}")
-    arrays = read_rows(files.arrays)
+    card = read_card(files.card)
+    arrays = read_rows(files.arrays, card)
     asked = _Asked(
         load(files.weights, device),
-        read_card(files.card),
+        card,
         arrays["train"],
         arrays["held_out"],
         how,
         how["seed"],
     )
-    found, shown, about = _APPLICATIONS[files.application](asked)
+    try:
+        found, shown, about = _APPLICATIONS[files.application](asked)
+    except (ValueError, FloatingPointError) as error:  # which say what, and not of which model
+        raise ValueError(f"{files.name}: {error}; nothing is written") from error
     write_arrays(files.shown, shown, about)
     record = {
         "application": files.application,

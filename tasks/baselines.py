@@ -57,7 +57,7 @@ def _real(
 def main(files: Configuration) -> None:
     """Write the floor, the other metrics of real data, and all metrics of the Gaussian baseline."""
     how, card = resolved("judge/floor"), read_card(files.card)
-    data = read_rows(files.arrays)
+    data = read_rows(files.arrays, card)
     labels = data.get("train_labels")
     count, seeds = how["count"], how["sampling_seeds"]
     drawn = {

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from scoremodel.processes.base import Process, process_from_config
 from scoremodel.processes.ncsn import NCSN
@@ -19,19 +19,37 @@ from tasks.files.leftovers import put_away_leftovers
 from tasks.files.stage import run
 from tasks.params import presets
 from tasks.params.errors import ParamsError
+from tasks.params.fits import said_of
 from tasks.params.load import load_params
 from tasks.params.resolve import resolve, write
 from tasks.params.schema import Params
+from tasks.params.survey import Survey
 from tasks.sample import build_sampler
 
-__all__ = ["check", "main"]
+__all__ = ["Checked", "check", "main"]
 
 
-def check() -> Params:
+class Checked(NamedTuple):
+    """What `check` found.
+
+    Args:
+        params: all parameters.
+        warnings: what may be meant, a line each.
+        costs: what the active configurations will cost, a line each.
+    """
+
+    params: Params
+    warnings: list[str]
+    costs: list[str]
+
+
+def check() -> Checked:
     """Return the parameters after checking them.
 
     Returns:
-        All parameters; the active sources exist, and the active samplers work with the active models.
+        All parameters, with what there is to say of them: the active sources exist, the active samplers
+        work with the active models, and nothing is asked of the data, as far as they are known, that
+        they do not have.
 
     Raises:
         ParamsError: one line for each mistake.
@@ -59,7 +77,20 @@ def check() -> Params:
                 f"params.yaml: active: sampler {sampler!r} does not work with model {model!r}: "
                 f"{error}"
             ) from error
-    return params
+    return _surveyed(params)
+
+
+def _surveyed(params: Params) -> Checked:
+    """Return what there is to say of parameters that are right by themselves; refuse what never is."""
+    survey = Survey(params)
+    found = list(dict.fromkeys(map(said_of, survey.findings(refused=True))))
+    if found:
+        raise ParamsError("\n".join(found))
+    warnings = [said_of(one) for one in survey.findings(refused=False)]
+    costs: list[str] = []
+    for loud, line in survey.cost_lines():
+        (warnings if loud else costs).append(line)
+    return Checked(params, list(dict.fromkeys(warnings)), costs)
 
 
 def _stand_in(config: dict[str, Any]) -> Process:
@@ -101,14 +132,19 @@ def main(arguments: Sequence[str]) -> None:
         sys.stdout.write(presets.arguments(given.preset) if given.preset else presets.listing())
         return
     try:
-        params = check()
+        found = check()
     except ParamsError as error:
         if "DVC_EXP_NAME" in os.environ:  # DVC leaves what it was told to set in the file
             raise ParamsError(f"{error}\nparams.yaml keeps that: git restore params.yaml") from None
         raise
     if given.stage:
         put_away_leftovers()
-        write(resolve(params))
+        write(resolve(found.params))
+    for line in found.warnings:
+        print(f"warning: {line}", file=sys.stderr)
+    for line in found.costs:
+        print(f"cost: {line}")
+    if given.stage:
         return
     if (note := say_of_git()) is not None:
         print(note, file=sys.stderr)

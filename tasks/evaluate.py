@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 from threadpoolctl import threadpool_limits
+from typing_extensions import TypedDict
 
-from scoremodel.evaluation.distance import frechet_distance, moments
+from scoremodel.evaluation.distance import check_features, frechet_distance, moments
 from scoremodel.evaluation.memorisation import nearest_training
 from scoremodel.evaluation.resampling import held_out_replicates
 from scoremodel.evaluation.scores import Scores, score
 from scoremodel.io.files import write_text
 from tasks.files.arrays import read_arrays, read_card, read_rows, shown, write_arrays
+from tasks.files.documents import read_json
 from tasks.files.layout import Configuration
 from tasks.files.machine import cpu_name
 from tasks.files.resolved import resolved
 from tasks.files.stage import run_stage
+from tasks.results.records import Spread
 from tasks.results.scoring import reference, spreads
 from tasks.results.spread import record_text, rounded, spread
 
@@ -28,6 +31,30 @@ __all__ = ["main"]
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "clean-fid")
 _REPLICATES = 200  # of the held-out rows
 _SHOWN = 10  # samples in the picture, and columns of it: the sample and its neighbours
+
+
+_NEEDS = (
+    "labels",
+    "agreement",
+    "ema_half_life",
+    "nfe",
+    "model",
+    "environment",
+    "features_environment",
+)
+"""What the file of features says of the samples."""
+
+
+class _Floor(TypedDict):
+    value: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    count: int
+
+
+class _Baselines(TypedDict):
+    floor: _Floor
+    real: dict[str, Spread]
+    gaussian: dict[str, Spread]
+    environment: str
 
 
 def _classes(scores: Sequence[Scores], names: list[str]) -> dict[str, dict[str, float]]:
@@ -46,7 +73,7 @@ def _classes(scores: Sequence[Scores], names: list[str]) -> dict[str, dict[str, 
 
 def _panel(files: Configuration) -> dict[str, dict[str, Any]]:
     """Return the name of each other judge's distance → its spread over the sampling seeds."""
-    held_out, info = read_arrays(Configuration(files.dataset).panel_features)
+    held_out, info = read_arrays(Configuration(files.dataset).panel_features, ("metrics",))
     found = {}
     for name, several in read_arrays(files.panel_features)[0].items():
         fixed = moments(held_out[name], "the held-out features")
@@ -58,8 +85,10 @@ def main(files: Configuration) -> None:
     """Write the record, and samples beside their nearest training data, to be shown."""
     chosen, how = resolved(f"samplers/{files.sampler}"), resolved("judge/metrics")
     card = read_card(files.card)
-    baselines: dict[str, Any] = json.loads(files.baselines.read_text(encoding="utf-8"))
-    fake, info = read_arrays(files.features)
+    baselines = read_json(files.baselines, _Baselines)
+    fake, info = read_arrays(files.features, _NEEDS)
+    for name, rows in fake.items():
+        check_features(rows, f"{files.features}: {name}")
     # One thread, whatever the machine has: the order of a sum shows in a distance's last digits.
     with threadpool_limits(1):
         real, judge = reference(files, how)
@@ -117,7 +146,7 @@ def main(files: Configuration) -> None:
         },
     }
     samples, _ = read_arrays(files.samples)
-    train = read_rows(files.arrays)["train"]
+    train = read_rows(files.arrays, card)["train"]
     groups = [np.stack([x, *train[rows]]) for x, rows in zip(samples[first], nearest, strict=False)]
     pictured = {"groups": np.stack(groups)}
     if card["levels"] is None:

@@ -100,7 +100,7 @@ def main(files: Configuration) -> None:
         for number, path in enumerate(_shipped(how["name"], card, more)):
             shutil.copyfile(path, extractor_file(files, number))
     elif how["kind"] == "classifier":
-        data = {name: np.asarray(rows) for name, rows in read_rows(files.arrays).items()}
+        data = {name: np.asarray(rows) for name, rows in read_rows(files.arrays, card).items()}
         for number, classifier in enumerate(_trained(data, how, card["levels"], more)):
             save_extractor(classifier, extractor_file(files, number))
     else:

@@ -30,7 +30,7 @@ def _agreement(judge: Extracted, labels: dict[str, list[int]]) -> dict[str, floa
 
 def main(files: Configuration) -> None:
     """Write the features of every sampling seed's samples, and how many are of the asked class."""
-    samples, info = read_arrays(files.samples)
+    samples, info = read_arrays(files.samples, ("labels",))
     labels = info["labels"]
     made_of = {"samples": file_hash(files.samples)}
     with extracted("samples", files, samples, made_of) as ((judge, *panel), where):

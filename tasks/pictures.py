@@ -19,7 +19,7 @@ def main(_: Configuration) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     made = [draw(path, PICTURES / path.stem) for path in sorted(SHOWN.glob("[!.]*.npz"))]
     for name, first, second in active_pairs(resolved("active")):
-        sides = [read_arrays(one.shown) for one in (first, second)]
+        sides = [read_arrays(one.shown, ("data", "levels")) for one in (first, second)]
         arrays = {side: sides[n][0]["data"] for n, side in enumerate(("first", "second"))}
         info = {"levels": sides[0][1]["levels"], "models": [first.model, second.model]}
         made.append(write(arrays, {"picture": "pairs", **info}, PICTURES / name))

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
+from scoremodel.bounds import shown as said
 from scoremodel.data.sources.base import RawData, load_source
 from scoremodel.data.sources.folder import load_folder
-from scoremodel.io.files import write_text
+from scoremodel.io.files import atomic_folder, atomic_path, write_text
 from tasks.files.arrays import chunked, read_rows, shown, write_arrays, write_rows
 from tasks.files.layout import Configuration
 from tasks.files.resolved import resolved
 from tasks.files.stage import run_stage
 from tasks.params.errors import ParamsError
+from tasks.params.fits import require_fit
+from tasks.params.source import read_description
 
-__all__ = ["main", "read_source", "split"]
+__all__ = ["card_of", "main", "read_source", "split"]
 
 
 def read_source(folder: Path) -> RawData:
@@ -37,21 +39,16 @@ def read_source(folder: Path) -> RawData:
     Raises:
         ValueError: one line that names the file and what is wrong with it.
     """
-    description = folder / "source.yaml"
-    if not description.exists():
+    description = read_description(folder)
+    if description is None:
         return load_folder(folder)
+    path = folder / "source.yaml"
     try:
-        content = YAML(typ="safe", pure=True).load(description)
-    except YAMLError as error:
-        raise ValueError(
-            f"{description}: not valid YAML: {' '.join(str(error).split())}"
-        ) from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{description}: {content!r} is not allowed, allowed: a block of keys")
-    try:
-        return load_source(content)
+        return load_source(description)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{description}: {error}") from error
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+    except MemoryError as error:
+        raise ValueError(f"{path}: its data take more memory than there is") from error
 
 
 def split(
@@ -61,7 +58,8 @@ def split(
 
     Args:
         raw: the data.
-        held_out: a fraction (stratified by label), or "source" for the source's own split.
+        held_out: a fraction (stratified by label, all copies of a data point on one side), or
+            "source" for the source's own split, which stays as its authors made it.
         limit: most points of each side.
         name: the data set's name, for the error.
         seed: seed of the shuffle.
@@ -70,31 +68,81 @@ def split(
         Two arrays of indices that share none.
 
     Raises:
-        ParamsError: if the source has no test split, or the fraction leaves a side empty.
+        ParamsError: if the source has no test split, the fraction leaves a side or a class on it
+            empty, or the limit leaves a class without training points.
     """
-    from sklearn.model_selection import train_test_split
-
-    where = f"params.yaml: datasets.{name}.held_out"
-    numbers = np.arange(len(raw.x))
+    where = f"params.yaml: datasets.{name}"
     if held_out == "source":
         if raw.held_out is None:
             raise ParamsError(
-                f"{where}: 'source' is not allowed, allowed: a fraction; "
+                f"{where}.held_out: 'source' is not allowed, allowed: a fraction; "
                 "this source has no test split of its own"
             )
-        draw = np.random.default_rng(seed)
+        if raw.held_out.all() or not raw.held_out.any():
+            raise ParamsError(
+                f"{where}.held_out: 'source' is not allowed, allowed: a fraction; "
+                "one side of this source's own split is empty"
+            )
+        numbers, draw = np.arange(len(raw.x)), np.random.default_rng(seed)
         train = draw.permutation(numbers[~raw.held_out])
         test = draw.permutation(numbers[raw.held_out])
     else:
-        try:
-            train, test = train_test_split(
-                numbers, test_size=held_out, random_state=seed, stratify=raw.labels
-            )
-        except ValueError as error:
+        train, test = _fraction(raw, float(held_out), f"{where}.held_out", seed)
+    if limit is not None and raw.labels is not None:
+        there = set(raw.labels[train])
+        if gone := there - set(raw.labels[train[:limit]]):
             raise ParamsError(
-                f"{where}: {held_out} does not split {len(numbers)} points: {error}"
-            ) from error
+                f"{where}.limit: {limit} is not allowed, allowed: enough for training points of each "
+                f"of the {len(there)} classes; it leaves none of {said(raw.classes[min(gone)])}"
+            )
     return train[:limit], test[:limit]
+
+
+def _fraction(
+    raw: RawData, held_out: float, where: str, seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return a split by a fraction: of one of each data point, whose copies go where it goes."""
+    from sklearn.model_selection import train_test_split
+
+    first = raw.first_copy
+    copy = first != np.arange(len(first))
+    numbers = np.flatnonzero(~copy)
+    labels = None if raw.labels is None else raw.labels[numbers]
+    _require_enough(raw, numbers, held_out, where)
+    train, test = train_test_split(numbers, test_size=held_out, random_state=seed, stratify=labels)
+    if copy.any():
+        copies, draw = np.flatnonzero(copy), np.random.default_rng(seed)
+        train, test = (
+            draw.permutation(np.concatenate([side, copies[np.isin(first[copies], side)]]))
+            for side in (train, test)
+        )
+    return train, test
+
+
+def _require_enough(raw: RawData, numbers: NDArray[np.intp], held_out: float, where: str) -> None:
+    """Refuse a fraction that leaves a side empty, or a class on a side, before scikit-learn does."""
+    there = math.ceil(held_out * len(numbers))
+    of = f"{where}: {held_out} is not allowed, allowed: a fraction that leaves"
+    points = f"of {len(numbers)} {'different ' if len(numbers) < len(raw.x) else ''}data points"
+    if min(there, len(numbers) - there) < 1:
+        raise ParamsError(f"{of} both sides at least one {points}")
+    if raw.labels is None:
+        return
+    found = np.bincount(raw.labels[numbers], minlength=len(raw.classes))
+    rarest, classes = (
+        int(np.where(found, found, len(numbers) + 1).argmin()),
+        np.count_nonzero(found),
+    )
+    if found[rarest] < 2:
+        raise ParamsError(
+            f"{of} both sides at least one of each class; class {said(raw.classes[rarest])} has one "
+            f"{points}"
+        )
+    if min(there, len(numbers) - there) < classes:
+        raise ParamsError(
+            f"{of} both sides at least {classes} {points}, one of each class; it leaves "
+            f"{len(numbers) - there} and {there}"
+        )
 
 
 def _moments(x: NDArray[Any], rows: NDArray[np.intp], levels: int | None) -> tuple[Any, float]:
@@ -113,19 +161,50 @@ def _moments(x: NDArray[Any], rows: NDArray[np.intp], levels: int | None) -> tup
     return mean, math.sqrt(square / each)
 
 
-def _card(
+def _constant(x: NDArray[Any], rows: NDArray[np.intp]) -> bool:
+    """Return whether each channel or dimension has one value only."""
+    first = x[rows[:1]][:, :, :1, :1] if x.ndim == 4 else x[rows[:1]]
+    return all(bool((x[part] == first).all()) for part in chunked(rows, x))
+
+
+def card_of(
     name: str, raw: RawData, train: NDArray[np.intp], held_out: NDArray[np.intp], digest: str
 ) -> dict[str, Any]:
+    """Return a data set's card.
+
+    Args:
+        name: the data set's name.
+        raw: the data.
+        train: numbers of the training points.
+        held_out: numbers of the held-out points.
+        digest: the SHA-256 of the arrays.
+
+    Returns:
+        Shape, levels, mean, standard deviation, classes, licence, hash; how many data points are
+        exact copies of others (`copies`), and how many held-out ones of training points (`leaked`).
+
+    Raises:
+        ValueError: if the training points are all the same.
+    """
+    if _constant(raw.x, train):
+        raise ValueError(
+            f"data/raw/{name}: all {len(train)} training points have the same value, allowed: data "
+            "that vary"
+        )
     mean, std = _moments(raw.x, train, raw.levels)
     counts = None
     if raw.labels is not None:
         found = np.bincount(raw.labels[train], minlength=len(raw.classes))
         counts = {label: int(n) for label, n in zip(raw.classes, found, strict=True)}
     low, high = (0, raw.levels - 1) if raw.levels else (float(raw.x.min()), float(raw.x.max()))
+    first = raw.first_copy
+    chosen = first[np.concatenate([train, held_out])]
     return {
         "name": name,
         "shape": list(raw.x.shape[1:]),
         "count": {"train": len(train), "held_out": len(held_out)},
+        "copies": len(chosen) - len(np.unique(chosen)),
+        "leaked": int(np.isin(first[held_out], first[train]).sum()),
         "value_range": [low, high],
         "levels": raw.levels,
         "mean": mean.flatten().tolist(),
@@ -148,6 +227,36 @@ def _require_kind(raw: RawData, gives: str, files: Configuration) -> None:
         )
 
 
+def _about_copies(raw: RawData, card: dict[str, Any]) -> Iterator[str]:
+    """Yield what there is to be said of exact copies."""
+    count, name = sum(card["count"].values()), card["name"]
+    if card["copies"]:
+        yield f"{name}: {card['copies']} of {count} data points are exact copies of others"
+        if raw.labels is not None and (other := raw.labels != raw.labels[raw.first_copy]).any():
+            yield f"{name}: {int(other.sum())} copies have another label than the first of them"
+    if card["leaked"]:
+        yield (
+            f"{name}: {card['leaked']} of {card['count']['held_out']} held-out data points are exact "
+            "copies of training points; the source's own split stays as it is, a fraction for "
+            f"datasets.{name}.held_out keeps copies on one side"
+        )
+
+
+def _write(
+    files: Configuration, raw: RawData, splits: dict[str, Any], card: dict[str, Any]
+) -> None:
+    """Write everything, or nothing: the card last, which says what the arrays are."""
+    with (
+        atomic_path(files.card) as card_path,
+        atomic_path(files.shown) as shown_path,
+        atomic_folder(files.arrays) as arrays,
+    ):
+        card["sha256"] = write_rows(arrays, splits)
+        write_text(card_path, json.dumps(card, indent=2) + "\n")
+        data = read_rows(arrays)["held_out"]
+        write_arrays(shown_path, {"data": shown(data)}, {"picture": "grid", "levels": raw.levels})
+
+
 def main(files: Configuration) -> None:
     """Write the rows of train, held_out and, where known, their labels; the card; what to show."""
     name, how = files.dataset, resolved(f"datasets/{files.dataset}")
@@ -160,16 +269,16 @@ def main(files: Configuration) -> None:
     if raw.labels is not None:
         labels = raw.labels.astype(np.int64)
         splits |= {"train_labels": (labels, train), "held_out_labels": (labels, held_out)}
-    digest = write_rows(files.arrays, splits)
-    card = _card(name, raw, train, held_out, digest)
-    write_text(files.card, json.dumps(card, indent=2) + "\n")
-    write_arrays(
-        files.shown,
-        {"data": shown(read_rows(files.arrays)["held_out"])},
-        {"picture": "grid", "levels": raw.levels},
-    )
+    card = card_of(name, raw, train, held_out, digest="")
+    doubts = require_fit(card, has_own=(files.raw / "source.yaml").exists())
+    _write(files, raw, splits, card)
+    for line in (*doubts, *_about_copies(raw, card)):
+        print(f"warning: {line}", file=sys.stderr)
     shape = "×".join(map(str, card["shape"]))
-    print(f"{name}: {len(train)} train and {len(held_out)} held-out data points of shape {shape}")
+    print(
+        f"{name}: {len(train)} train and {len(held_out)} held-out data points of shape {shape} "
+        f"({raw.source})"
+    )
 
 
 if __name__ == "__main__":

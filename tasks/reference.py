@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tasks.files.arrays import read_rows, write_arrays
+from tasks.files.arrays import read_card, read_rows, write_arrays
 from tasks.files.extraction import extracted
 from tasks.files.hashes import file_hash
 from tasks.files.layout import Configuration
@@ -15,7 +15,7 @@ __all__ = ["main"]
 
 def main(files: Configuration) -> None:
     """Write the features of train and held-out, which rows are new to the extractors, the distance's name."""
-    arrays = read_rows(files.arrays)
+    arrays = read_rows(files.arrays, read_card(files.card))
     splits = {split: arrays[split] for split in ("train", "held_out")}
     data = {"data": file_hash(files.card)}
     with extracted("real", files, splits, data) as (extractors, where):

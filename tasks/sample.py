@@ -136,12 +136,12 @@ def main(files: Configuration) -> None:
                 callback=progress,
             )
             drawn_parts += 1
-            # Counted before rounding to grey levels, which makes black of what is not a number.
-            broken = ~drawn.x.isfinite().flatten(1).all(dim=1)
+            # Counted over all parts: what is not finite has no grey level.
+            finite = drawn.x.isfinite().flatten(1).all(dim=1)
             return {
-                "x": quantise(drawn.x, denoiser.levels),
+                "x": quantise(drawn.x[finite], denoiser.levels),
                 "nfe": torch.tensor(drawn.nfe),
-                "broken": broken.sum(),
+                "broken": (~finite).sum(),
             }
 
         for seed in seeds:

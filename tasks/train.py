@@ -30,6 +30,7 @@ from tasks.files.state import state_folder, stop_on_signals
 from tasks.files.timing import write_timing
 from tasks.files.watch import Watch
 from tasks.params.errors import ParamsError
+from tasks.params.memory import require_memory, size_of, training_memory
 
 __all__ = ["build_denoiser", "main", "training_config", "true_score", "write_curves"]
 
@@ -160,11 +161,17 @@ def main(files: Configuration) -> None:
     keeping, machine = resolved("keeping"), Machine.read()
     device = set_up_device(machine)
     card = read_card(files.card)
-    arrays = read_rows(files.arrays)
+    arrays = read_rows(files.arrays, card)
     data = torch.from_numpy(arrays["train"])
     labels = _labels(model, card, arrays, files.model)
     process = process_from_config(model["sde"], lambda: to_unit(data, card["levels"]))
     known = true_score(files.model, model, card, process)
+    ((kind, network),) = model["network"].items()
+    classes = None if labels is None else len(card["class_counts"])
+    size = size_of({"kind": kind, **network}, card["shape"], classes)
+    if size is not None:
+        least, _ = training_memory(size, model["training"], network)
+        require_memory(f"models.{files.model}", least, str(device))
     denoiser = build_denoiser(model, card, process, files.train_seed).to(device)
     parameters = sum(weight.numel() for weight in denoiser.parameters())
     print(f"{files.model_name}: {parameters / 1e6:.2f} M parameters, {process}", flush=True)

@@ -77,6 +77,7 @@ def train_for(workspace: Workspace, steps: int, every_steps: int, **training: ob
     """Write into params.yaml how long to train, and how often to save; `check` has to run after it."""
     params = workspace.params()
     ours = params["models"]["vp"].setdefault("training", {})
-    ours.update({"steps": steps, "log_every": 50, **training})
+    warmup = {"warmup_steps": min(100, steps)}
+    ours.update({"steps": steps, "log_every": 50, **warmup, **training})
     params["checkpoints"] |= {"every_steps": every_steps, "every_seconds": 0}
     workspace.write_params(params)

@@ -66,7 +66,12 @@ class Workspace:
             "applications": [],
             "studies": [],
         }
-        params["models"]["vp"]["training"] = {"steps": 6, "log_every": 3, "batch_size": 16}
+        params["models"]["vp"]["training"] = {
+            "steps": 6,
+            "warmup_steps": 6,
+            "log_every": 3,
+            "batch_size": 16,
+        }
         params["models"]["vp"]["network"] = {"unet": {"width": 8}}
         params["samplers"]["heun"]["steps"] = 3
         params["samplers"]["euler_maruyama"]["steps"] = 9

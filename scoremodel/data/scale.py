@@ -21,7 +21,21 @@ def to_unit(pixels: Tensor, levels: int | None) -> Tensor:
 
 
 def quantise(x: Tensor, levels: int | None) -> Tensor:
-    """Return the nearest of L ≤ 256 grey levels of x in [−1, 1] as uint8; real-valued data pass unchanged."""
+    """Return the nearest of L ≤ 256 grey levels of x in [−1, 1] as uint8; real-valued data pass unchanged.
+
+    Args:
+        x: images or vectors, one for each place of the first dimension.
+        levels: L, or None of real-valued data.
+
+    Returns:
+        uint8, or float32 of real-valued data.
+
+    Raises:
+        ValueError: if a value is not finite, which no grey level stands for.
+    """
     if levels is None:
         return x.float()
+    if not bool(x.isfinite().all()):
+        bad = int((~x.isfinite().reshape(len(x), -1).all(dim=1)).sum())
+        raise ValueError(f"{bad} of {len(x)} samples hold a value that is not finite")
     return ((x + 1) * ((levels - 1) / 2)).round().clamp(0, levels - 1).to(torch.uint8)

@@ -1,34 +1,30 @@
 """Unfinished work on disk: what was killed goes on where it was, and ends as if nothing had happened.
 
 A training keeps `Checkpoints`, a computation in independent parts keeps `Chunks`. Each is a
-safetensors file with tensors, a description, and a hash of both. It appears whole or not at all; one
-that is damaged all the same is named and passed over. Randomness is a function of (seed, step) or
-(seed, sample number), so there is no generator's state to keep.
+safetensors file with tensors, a description, and a hash of both (`scoremodel.io.weights`). It appears
+whole or not at all; one that is damaged all the same is named and passed over. Randomness is a
+function of (seed, step) or (seed, sample number), so there is no generator's state to keep.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
 import time
 from collections.abc import Callable
-from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from scoremodel.io.weights import write_tensors
+from scoremodel.io.files import DamagedError
+from scoremodel.io.weights import read_weights, write_weights
 
 __all__ = ["Checkpoints", "Chunks", "Stopped"]
 
-_KEY = "checkpoint"
 _KEPT = 2
 
 
@@ -42,6 +38,8 @@ class Stopped(InterruptedError):
 
 class _State:
     """A folder of hashed safetensors files, in which one process at a time may be at work."""
+
+    kind: ClassVar[str]
 
     def __init__(self, folder: str | os.PathLike[str], warn: Callable[[str], None]) -> None:
         from filelock import FileLock
@@ -83,23 +81,19 @@ class _State:
         return sorted(self.folder.glob("*.safetensors"))
 
     def _write(self, name: str, tensors: dict[str, Tensor], content: Any) -> None:
-        kept = {key: value.detach().contiguous().cpu() for key, value in tensors.items()}
-        text = json.dumps(content, sort_keys=True)
-        header = {_KEY: json.dumps({"content": text, "hash": _digest(kept, text)})}
-        write_tensors(self.folder / f"{name}.safetensors", kept, header)
+        write_weights(self.folder / f"{name}.safetensors", tensors, {self.kind: content})
 
     def _read(self, path: Path, otherwise: str) -> tuple[dict[str, Tensor], Any] | None:
         """Return what `_write` wrote, None (and a warning) if it is damaged."""
         try:
-            with safe_open(path, framework="pt", device="cpu") as file:
-                header = json.loads((file.metadata() or {})[_KEY])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if _digest(tensors, header["content"]) != header["hash"]:
-                raise ValueError("its content is not what was written")
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
-            self.warn(f"{path}: damaged ({error}), {otherwise}")
+            tensors, said = read_weights(path)
+            if not isinstance(said, dict) or self.kind not in said:
+                raise DamagedError(path, f"no {self.kind}")
+        except (DamagedError, OSError) as error:
+            what = error.what if isinstance(error, DamagedError) else error.strerror
+            self.warn(f"{path}: damaged ({what}), {otherwise}")
             return None
-        return tensors, json.loads(header["content"])
+        return tensors, said[self.kind]
 
 
 class Checkpoints(_State):
@@ -115,6 +109,8 @@ class Checkpoints(_State):
     Raises:
         BlockingIOError: on entering, if another process is at work in the folder.
     """
+
+    kind = "checkpoint"
 
     def __init__(
         self,
@@ -189,6 +185,8 @@ class Chunks(_State):
         BlockingIOError: on entering, if another process is at work in the folder.
     """
 
+    kind = "chunk"
+
     def __init__(
         self,
         folder: str | os.PathLike[str],
@@ -223,13 +221,3 @@ class Chunks(_State):
                 "on from there"
             )
         return made
-
-
-def _digest(tensors: dict[str, Tensor], text: str) -> str:
-    """Return a hash of tensors (on the CPU, contiguous) and text."""
-    digest = blake2b(text.encode(), digest_size=16)
-    for name in sorted(tensors):
-        value = tensors[name]
-        digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
-        digest.update(np.ascontiguousarray(value.numpy()).data)
-    return digest.hexdigest()

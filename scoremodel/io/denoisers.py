@@ -65,9 +65,9 @@ def load(
             average.
     """
     tensors, stored = read_weights(path)
-    config = stored.get("config", {})
+    config = stored.get("config", {}) if isinstance(stored, dict) else {}
     if "sde" not in config:
-        raise ValueError(f"{os.fspath(path)}: holds no denoiser")
+        raise ValueError(f"{os.fspath(path)}: holds no denoiser, allowed: what save wrote")
     if stored.get("format") != _FORMAT:
         raise ValueError(
             f"{os.fspath(path)}: holds weights of format {stored.get('format', 1)}, whose networks "
@@ -86,8 +86,14 @@ def load(
             for key, value in tensors.items()
             if key.startswith(f"{chosen}/")
         }
-    denoiser = Denoiser(process=process_from_config(config.pop("sde")), **config)
-    denoiser.load_state_dict(tensors)
+    try:
+        denoiser = Denoiser(process=process_from_config(config.pop("sde")), **config)
+        denoiser.load_state_dict(tensors)
+    except (TypeError, RuntimeError) as error:  # of a version whose networks were other ones
+        raise ValueError(
+            f"{os.fspath(path)}: holds the weights of a network that this version does not have; train "
+            "the model again"
+        ) from error
     denoiser.info = stored["info"]
     denoiser.ema_half_life = float(chosen) if chosen else None
     denoiser = denoiser.to(device).eval().requires_grad_(False)

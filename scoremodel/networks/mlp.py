@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor, nn
 
-from scoremodel.bounds import Count, Share
+from scoremodel.bounds import Bounds, Share, Size
 from scoremodel.networks.base import NETWORKS
 from scoremodel.networks.embedding import NoiseEmbedding, zero_initialised
 
@@ -46,10 +48,10 @@ class MLP(nn.Module):
     def __init__(
         self,
         features: int,
-        width: Count = 128,
-        depth: Count = 4,
+        width: Size = 128,
+        depth: Annotated[int, Bounds(ge=1, le=1000)] = 4,
         dropout: Share = 0.0,
-        classes: Count | None = None,
+        classes: Size | None = None,
     ) -> None:
         super().__init__()
         self.embedding = NoiseEmbedding(width, classes)

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
-from scoremodel.bounds import Bounds, Count, Share
+from scoremodel.bounds import Bounds, Length, Share, Size
 from scoremodel.networks.base import NETWORKS
 from scoremodel.networks.embedding import NoiseEmbedding, zero_initialised
 
@@ -109,13 +109,18 @@ class UNet(nn.Module):
     def __init__(
         self,
         channels: int,
-        width: Count = 32,
-        multipliers: Sequence[Count] = (1, 2),
-        blocks: Count = 1,
-        attention_levels: Sequence[Annotated[int, Bounds(ge=0)]] = (),
+        width: Size = 32,
+        multipliers: Annotated[Sequence[Annotated[int, Bounds(ge=1, le=256)]], Length(1, 16)] = (
+            1,
+            2,
+        ),
+        blocks: Annotated[int, Bounds(ge=1, le=64)] = 1,
+        attention_levels: Annotated[
+            Sequence[Annotated[int, Bounds(ge=0, le=15)]], Length(0, 16, distinct=True)
+        ] = (),
         dropout: Share = 0.0,
         checkpointing: bool = False,
-        classes: Count | None = None,
+        classes: Size | None = None,
     ) -> None:
         super().__init__()
         self.checkpointing = checkpointing

@@ -76,6 +76,19 @@ class Process(ABC):
         """Return sigma_t / alpha_t, the noise level of x_t / alpha_t (EDM's sigma)."""
         return self.sigma(t) / self.alpha(t)
 
+    def left_in_prior(self, std: float) -> float:
+        """Return the share of x_1's variance that is the data's: alpha² s² / (alpha² s² + sigma²) at t = 1.
+
+        Data have the standard deviation s; the prior, from which samples start, has none of it.
+        """
+        first = torch.ones((), dtype=torch.float64)
+        kept = (float(self.alpha(first)) * std) ** 2
+        return kept / (kept + float(self.sigma(first)) ** 2)
+
+    def smallest_ratio(self) -> float:
+        """Return sigma_t / alpha_t at t_min, the smallest noise that is learned."""
+        return float(self.ratio(torch.tensor(self.t_min, dtype=torch.float64)))
+
     def perturb(self, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Return x_t = alpha_t x_0 + sigma_t noise with shape (B, *).
 

@@ -17,7 +17,7 @@ from scoremodel.processes.base import Process, check_times
 
 __all__ = ["Chain", "Levels"]
 
-Levels = Annotated[int, Bounds(ge=2)]
+Levels = Annotated[int, Bounds(ge=2, le=100_000)]
 
 
 class Chain(Process):

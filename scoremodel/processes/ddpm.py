@@ -31,7 +31,7 @@ class DDPM(Chain):
     """
 
     beta_first: Positive = 1e-4
-    beta_last: Annotated[float, Bounds(lt=1, above="beta_first")] = 0.02
+    beta_last: Annotated[float, Bounds(gt=0, lt=1, above="beta_first")] = 0.02
     levels: Levels = 1000
 
     def beta(self) -> Tensor:

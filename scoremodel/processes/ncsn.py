@@ -32,7 +32,7 @@ class NCSN(Chain):
     """
 
     sigma_min: Positive = 0.02
-    sigma_max: Annotated[float, Bounds(above="sigma_min")] = 100.0
+    sigma_max: Annotated[float, Bounds(gt=0, le=1e12, above="sigma_min")] = 100.0
     levels: Levels = 232
 
     prior_keeps_mean: ClassVar[bool] = True

@@ -16,7 +16,7 @@ from scoremodel.processes.base import Process, check_shape, check_times, column
 
 __all__ = ["SDE", "FirstTime", "as_sde"]
 
-FirstTime = Annotated[float, Bounds(gt=0, lt=1)]
+FirstTime = Annotated[float, Bounds(ge=1e-9, lt=1)]
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class VE(SDE):
     """
 
     sigma_min: Positive = 0.02
-    sigma_max: Annotated[float, Bounds(above="sigma_min")] = 100.0
+    sigma_max: Annotated[float, Bounds(gt=0, le=1e12, above="sigma_min")] = 100.0
     t_min: FirstTime = field(default=1e-5, kw_only=True)
 
     prior_keeps_mean: ClassVar[bool] = True

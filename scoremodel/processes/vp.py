@@ -29,7 +29,7 @@ class VP(SDE):
     """
 
     beta_min: Positive = 0.1
-    beta_max: Annotated[float, Bounds(above="beta_min")] = 20.0
+    beta_max: Annotated[float, Bounds(gt=0, le=1e12, above="beta_min")] = 20.0
 
     def beta(self, t: Tensor) -> Tensor:
         """Return β(t) = β0 + t (β1 − β0)."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
-from scoremodel.bounds import Count, check_bounds
+from scoremodel.bounds import Steps, check_bounds
 from scoremodel.processes.base import Process
 from scoremodel.registry import Registry
 from scoremodel.samplers.grid import Grid
@@ -63,6 +63,17 @@ class Sampler(ABC):
         """Return the times at which a plan calls the model, so that it can prepare for them."""
         return [step.t for step in plan]
 
+    def calls(self, plan: Sequence[Any]) -> int | None:
+        """Return how many times a plan calls the model, by default once a step.
+
+        Args:
+            plan: what `plan` returned.
+
+        Returns:
+            The number of calls for each sample, None if it follows from the samples.
+        """
+        return len(plan)
+
     @abstractmethod
     def states(self, plan: Sequence[Any], x: Tensor, denoise: Call, draw: Draw) -> Iterator[Tensor]:
         """Yield the state after each step of the plan.
@@ -90,7 +101,7 @@ class GridSampler(Sampler):
         grid: how the times are spaced, see `time_grid`.
     """
 
-    steps: Count
+    steps: Steps
     grid: Grid = "uniform"
 
 

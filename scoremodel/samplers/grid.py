@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, NamedTuple, get_args
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import torch
 
+from scoremodel.bounds import Bounds
 from scoremodel.processes.base import Process
 from scoremodel.processes.chain import Chain
 
@@ -15,7 +16,7 @@ __all__ = ["GRIDS", "Grid", "GridName", "Kernel", "kernel_steps", "time_grid"]
 
 GridName = Literal["uniform", "log_snr", "edm"]
 GRIDS: tuple[str, ...] = get_args(GridName)
-Grid = GridName | tuple[float, ...]
+Grid = GridName | tuple[Annotated[float, Bounds(gt=0, le=1)], ...]
 """How times are spaced: by one of these rules, or the times themselves."""
 
 EDM_RHO = 7.0

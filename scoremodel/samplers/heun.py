@@ -15,12 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
 
-from scoremodel.bounds import NonNegative, Positive
+from scoremodel.bounds import Bounds, NonNegative
 from scoremodel.processes.base import Process
 from scoremodel.processes.sde import as_sde
 from scoremodel.samplers.base import SAMPLERS, Call, Draw, GridSampler
@@ -71,6 +71,10 @@ class _TwoCalls(GridSampler):
     def call_times(self, plan: Sequence[_Step]) -> list[float]:
         """Return the beginning and the end of each step."""
         return [t for step in plan for t in (step.t, step.s)]
+
+    def calls(self, plan: Sequence[_Step]) -> int:
+        """Return two calls a step, one for a step to r = 0."""
+        return sum(2 if step.e else 1 for step in plan)
 
     def states(
         self, plan: Sequence[_Step], x: Tensor, denoise: Call, draw: Draw
@@ -131,8 +135,8 @@ class StochasticHeun(_TwoCalls):
 
     s_churn: NonNegative = 40.0
     s_min: NonNegative = 0.05
-    s_max: Positive = 50.0
-    s_noise: NonNegative = 1.003
+    s_max: Annotated[float, Bounds(gt=0, le=1e12, above="s_min")] = 50.0
+    s_noise: Annotated[float, Bounds(ge=0, le=100)] = 1.003
 
     def plan(self, process: Process) -> Sequence[_Step]:
         """Return the steps from the raised noise levels r̂ over the grid."""

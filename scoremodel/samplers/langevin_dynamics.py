@@ -10,7 +10,7 @@ from typing import Annotated, NamedTuple
 import torch
 from torch import Tensor
 
-from scoremodel.bounds import Bounds, Count, Positive
+from scoremodel.bounds import Bounds, Positive, Steps
 from scoremodel.processes.base import Process
 from scoremodel.processes.chain import Chain
 from scoremodel.processes.ncsn import langevin_step_size
@@ -77,6 +77,10 @@ class _Level(NamedTuple):
 
 
 class _Walk(Sampler):
+    def calls(self, plan: Sequence[_Level]) -> int:
+        """Return the sum of the repeats."""
+        return sum(level.repeats for level in plan)
+
     def states(
         self, plan: Sequence[_Level], x: Tensor, denoise: Call, draw: Draw
     ) -> Iterator[Tensor]:
@@ -120,9 +124,9 @@ class AnnealedLangevin(_Walk, GridSampler):
             these levels and T, see `langevin_step_size`.
     """
 
-    steps: Count | None = None  # type: ignore[assignment]
+    steps: Steps | None = None  # type: ignore[assignment]
     grid: Grid = "log_snr"
-    steps_per_level: Count = 5
+    steps_per_level: Annotated[int, Bounds(ge=1, le=1000)] = 5
     step_size: Annotated[float, Bounds(gt=0, lt=1)] | None = None
 
     def plan(self, process: Process) -> Sequence[_Level]:
@@ -175,7 +179,7 @@ class Langevin(_Walk):
         start_std: the chains start from N(0, start_std² I); None is the prior's own width.
     """
 
-    steps: Count
+    steps: Steps
     step_size: Positive = 1e-4
     ratio: Positive | None = None
     start_std: Positive | None = None

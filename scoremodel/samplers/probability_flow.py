@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from scoremodel.bounds import Positive
+from scoremodel.bounds import Tolerance
 from scoremodel.flow import flow
 from scoremodel.processes.base import Process
 from scoremodel.processes.sde import SDE, as_sde
@@ -71,8 +71,8 @@ class RungeKutta(Sampler):
         denoise_last: whether the result is D at t_min; if not, it is x there.
     """
 
-    rtol: Positive = 1e-5
-    atol: Positive = 1e-5
+    rtol: Tolerance = 1e-5
+    atol: Tolerance = 1e-5
     denoise_last: bool = True
 
     def plan(self, process: Process) -> Sequence[tuple[SDE, Kernel]]:
@@ -84,6 +84,10 @@ class RungeKutta(Sampler):
     def call_times(self, plan: Sequence[tuple[SDE, Kernel]]) -> list[float]:
         """Return t_min; the others are the solver's choice."""
         return [plan[0][1].s]
+
+    def calls(self, plan: Sequence[tuple[SDE, Kernel]]) -> None:
+        """Return None: as many as the tolerances take."""
+        return
 
     def states(
         self, plan: Sequence[tuple[SDE, Kernel]], x: Tensor, denoise: Call, draw: Draw

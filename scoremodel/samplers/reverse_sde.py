@@ -244,6 +244,10 @@ class PredictorCorrector(GridSampler):
         """Return the predictor's and the corrector's time of each step."""
         return [t for step in plan for t in (step.predictor.t, step.corrector.t)]
 
+    def calls(self, plan: Sequence[_Corrected]) -> int:
+        """Return a call for each predictor, and one for each corrector."""
+        return sum(2 if step.scale else 1 for step in plan)
+
     def states(
         self, plan: Sequence[_Corrected], x: Tensor, denoise: Call, draw: Draw
     ) -> Iterator[Tensor]:

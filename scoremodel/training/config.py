@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import torch
 
-from scoremodel.bounds import Bounds, Count, Positive, Share, check_bounds
+from scoremodel.bounds import Bounds, Count, Length, Share, Steps, check_bounds
 from scoremodel.training.loss import Objective, Weighting
 from scoremodel.training.schedules import Schedule
 from scoremodel.training.times.base import TIMES, Times
@@ -54,13 +54,15 @@ class TrainingConfig:
     """
 
     steps: Count
-    batch_size: Count = 128
-    accumulate: Count = 1
-    learning_rate: Positive = 2e-4
+    batch_size: Annotated[int, Bounds(ge=1, le=2**20)] = 128
+    accumulate: Annotated[int, Bounds(ge=1, le=2**20)] = 1
+    learning_rate: Annotated[float, Bounds(ge=1e-12, le=100)] = 2e-4
     schedule: Schedule = "constant"
-    warmup_steps: Annotated[int, Bounds(ge=0)] = 0
-    clip_norm: Positive = 1.0
-    ema_half_lives: tuple[Positive, ...] = (50_000.0,)
+    warmup_steps: Annotated[int, Bounds(ge=0, le=10**9, upto="steps")] = 0
+    clip_norm: Annotated[float, Bounds(ge=1e-6, le=1e12)] = 1.0
+    ema_half_lives: Annotated[
+        tuple[Annotated[float, Bounds(ge=1, le=1e12)], ...], Length(1, 16, distinct=True)
+    ] = (50_000.0,)
     objective: Objective = "denoising"
     weighting: Weighting = "sigma2"
     times: Times = field(default_factory=partial(TIMES.make, "stratified"))
@@ -69,7 +71,7 @@ class TrainingConfig:
     flip: bool = False
     precision: Precision = "auto"
     compile: bool = False
-    log_every: Count = 50
+    log_every: Steps = 50
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -77,8 +79,6 @@ class TrainingConfig:
             raise ValueError(
                 f"a batch of {self.batch_size} does not have {self.accumulate} equal parts"
             )
-        if not self.ema_half_lives:
-            raise ValueError("ema_half_lives: () is not allowed, allowed: at least one")
         if self.compile and self.objective in ("sliced", "implicit"):
             raise ValueError(f"objective {self.objective!r} has second derivatives: compile not it")
 

@@ -233,9 +233,10 @@ class _Run:
         self.means = {half: list(mean.parameters()) for half, mean in self.averaged.items()}
         self.optimiser = torch.optim.Adam(self.parameters, lr=config.learning_rate, fused=True)
         self.batches = _Batches(len(data), config.batch_size, seed)
-        self.losses = torch.zeros(config.log_every, config.batch_size, device=self.device)
+        rows = min(config.log_every, config.steps)
+        self.losses = torch.zeros(rows, config.batch_size, device=self.device)
         self.times = torch.zeros_like(self.losses)
-        self.grad_norms = torch.zeros(config.log_every, device=self.device)
+        self.grad_norms = torch.zeros(rows, device=self.device)
         self.curves: list[dict[str, float]] = []
         self.step = 0
         self.bfloat16 = resolve_precision(config.precision, self.device) == "bfloat16"

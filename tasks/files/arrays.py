@@ -6,15 +6,17 @@ import hashlib
 import json
 import math
 import os
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import FiniteFloat
+from typing_extensions import TypedDict
 
-from scoremodel.io.files import atomic_path
+from scoremodel.io.files import DamagedError, atomic_path
+from tasks.files.documents import read_json, require_shape
 
 __all__ = [
     "chunked",
@@ -29,6 +31,25 @@ __all__ = [
 _INFO = "info"
 _CHUNK_BYTES = 2**25
 _IMAGES, _VECTORS = 100, 20_000
+_SPLITS = ("train", "held_out")
+_LABELS = "{split}_labels"
+
+
+class _Count(TypedDict):
+    train: int
+    held_out: int
+
+
+class _Card(TypedDict):
+    name: str
+    shape: list[int]
+    count: _Count
+    levels: int | None
+    mean: list[FiniteFloat]
+    std: FiniteFloat
+    class_counts: dict[str, int] | None
+    mixture: dict[str, Any] | None
+    sha256: str
 
 
 def write_arrays(
@@ -42,25 +63,35 @@ def write_arrays(
         np.savez(temporary, **arrays, **{_INFO: text})  # type: ignore[arg-type]
 
 
-def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def read_arrays(
+    path: Path, needs: Collection[str] = ()
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Return the arrays and the info that `write_arrays` wrote.
 
     Args:
         path: an `.npz` file.
+        needs: names of arrays, and keys of the info, that must be there.
 
     Returns:
         The arrays by name, and the info.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged, naming it.
+        DamagedError: if the file is damaged, naming it.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files if name != _INFO}
-            return arrays, json.loads(str(file[_INFO]))
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise ValueError(f"{path}: damaged or not written by this pipeline ({error})") from error
+            info = json.loads(str(file[_INFO]))
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # numpy and zipfile name no one kind for a damaged file
+        raise DamagedError(path, "cut off, changed, or not written by this pipeline") from error
+    require_shape(info, path, dict[str, Any])
+    for name in needs:
+        if name not in arrays and name not in info:
+            raise DamagedError(path, f"lacks {name}")
+    return arrays, info
 
 
 def shown(data: NDArray[Any]) -> NDArray[Any]:
@@ -89,7 +120,7 @@ def write_rows(folder: Path, splits: Mapping[str, tuple[NDArray[Any], NDArray[np
     digest = hashlib.sha256()
     for name, (array, rows) in splits.items():
         shape = (len(rows), *array.shape[1:])
-        digest.update(f"{name}{array.dtype}{shape}".encode())
+        digest.update(_described(name, array.dtype, shape))
         header = {
             "descr": np.lib.format.dtype_to_descr(array.dtype),
             "fortran_order": False,
@@ -107,31 +138,80 @@ def write_rows(folder: Path, splits: Mapping[str, tuple[NDArray[Any], NDArray[np
     return digest.hexdigest()
 
 
-def read_rows(folder: Path) -> dict[str, NDArray[Any]]:
+def _described(name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    """Return what an array's hash begins with."""
+    return f"{name}{dtype}{shape}".encode()
+
+
+def read_rows(folder: Path, card: Mapping[str, Any] | None = None) -> dict[str, NDArray[Any]]:
     """Return the arrays that `write_rows` wrote, by name, mapped into memory: read as it is used.
 
     Args:
         folder: where the files lie.
+        card: the data set's card; the arrays must be those that it describes, hash and all.
 
     Returns:
         The arrays; what is written to them does not reach the files.
 
     Raises:
         FileNotFoundError: if there are none.
-        ValueError: if a file is damaged, naming it.
+        DamagedError: if a file is damaged, or another one than the card says, naming it.
     """
-    arrays = {}
-    for path in sorted(folder.glob("*.npy")):
+    arrays: dict[str, NDArray[Any]] = {}
+    for path in sorted(folder.glob("[!.]*.npy")):
         try:
             arrays[path.stem] = np.load(path, mmap_mode="c", allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise ValueError(f"{path}: damaged ({error})") from error
+        except Exception as error:  # numpy names no one kind for a damaged file
+            raise DamagedError(path, "cut off, or no array") from error
     if "train" not in arrays:
         raise FileNotFoundError(f"{folder}: no data; run dvc repro")
+    if card is not None:
+        _require_described(folder, arrays, card)
     return arrays
 
 
+def _require_described(
+    folder: Path, arrays: Mapping[str, NDArray[Any]], card: Mapping[str, Any]
+) -> None:
+    names = list(_SPLITS)
+    if card["class_counts"] is not None:
+        names += [_LABELS.format(split=split) for split in _SPLITS]
+    for name in names:
+        if name not in arrays:
+            raise DamagedError(folder, f"lacks {name}.npy, which the card describes")
+        split = name.removesuffix("_labels")
+        own = () if name not in _SPLITS else tuple(card["shape"])
+        shape = (card["count"][split], *own)
+        if arrays[name].shape != shape:
+            found = f"shape {arrays[name].shape}, and by the card it is {shape}"
+            raise DamagedError(folder / f"{name}.npy", found)
+    digest = hashlib.sha256()
+    for name in names:
+        array = arrays[name]
+        digest.update(_described(name, array.dtype, array.shape))
+        # Not through the mapping: what is read of it would stay in this process's memory.
+        with (folder / f"{name}.npy").open("rb") as file:
+            file.seek(array.offset)  # type: ignore[attr-defined]  # a memmap's
+            left = array.nbytes
+            while left and (part := file.read(min(left, _CHUNK_BYTES))):
+                digest.update(part)
+                left -= len(part)
+    if digest.hexdigest() != card["sha256"]:
+        raise DamagedError(folder, "its content is not what the card was made of")
+
+
 def read_card(path: Path) -> dict[str, Any]:
-    """Return a data set's card."""
-    card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    """Return a data set's card.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The card.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        DamagedError: if it is damaged, naming it.
+    """
+    card: dict[str, Any] = read_json(path, _Card)
     return card

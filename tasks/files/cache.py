@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from typing_extensions import TypedDict
+
+from tasks.files.documents import read_json
 from tasks.files.git import git
 
 __all__ = ["unneeded"]
 
 _HASH = re.compile(r"\b[0-9a-f]{32}(?:\.dir)?\b")
 _NAMED = ("*dvc.lock", "*.dvc")  # the files in which DVC names what it needs
+
+
+class _Entry(TypedDict):
+    md5: str
 
 
 def unneeded(repository: Path, cache: Path, without: Iterable[str]) -> Iterator[Path]:
@@ -35,8 +41,8 @@ def unneeded(repository: Path, cache: Path, without: Iterable[str]) -> Iterator[
     objects = cache / "files/md5"
     for name in [name for name in needed if name.endswith(".dir")]:
         with suppress(FileNotFoundError):
-            text = (objects / name[:2] / name[2:]).read_text(encoding="utf-8")
-            needed |= {entry["md5"] for entry in json.loads(text)}
+            listed = read_json(objects / name[:2] / name[2:], list[_Entry], "remove it")
+            needed |= {entry["md5"] for entry in listed}
     for path in objects.glob("??/*"):
         name = path.parent.name + path.name
         if _HASH.fullmatch(name) and name not in needed:

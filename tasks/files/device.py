@@ -12,7 +12,7 @@ from tasks.files.machine import cpu_name
 from tasks.files.resolved import resolved
 from tasks.params.errors import ParamsError
 
-__all__ = ["Machine", "device_name", "environment", "set_up_device"]
+__all__ = ["Machine", "device_name", "devices", "environment", "set_up_device"]
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,7 @@ def set_up_device(machine: Machine) -> torch.device:
     torch.backends.cudnn.benchmark = not machine.deterministic
     torch.backends.cudnn.allow_tf32 = machine.tf32
     torch.backends.cuda.matmul.allow_tf32 = machine.tf32
-    there = ["cpu"]
-    if torch.backends.mps.is_available():
-        there.insert(0, "mps")
-    if torch.cuda.is_available():
-        there = ["cuda", *(f"cuda:{n}" for n in range(torch.cuda.device_count())), *there]
+    there = devices()
     chosen = there[0] if machine.device == "auto" else machine.device
     if chosen not in there:
         raise ParamsError(
@@ -72,6 +68,16 @@ def set_up_device(machine: Machine) -> torch.device:
         torch.use_deterministic_algorithms(machine.deterministic)
     print(f"device: {chosen} ({device_name(chosen)}), {machine.threads} threads", flush=True)
     return torch.device(chosen)
+
+
+def devices() -> list[str]:
+    """Return the devices of this machine as params.yaml names them, the one of `auto` first."""
+    there = ["cpu"]
+    if torch.backends.mps.is_available():
+        there.insert(0, "mps")
+    if torch.cuda.is_available():
+        there = ["cuda", *(f"cuda:{n}" for n in range(torch.cuda.device_count())), *there]
+    return there
 
 
 def device_name(device: torch.device | str) -> str:

@@ -83,6 +83,9 @@ def extracted(
 
     Yields:
         The judge and then the panel, each with its features, and the environment they were computed in.
+
+    Raises:
+        FloatingPointError: if a feature is not finite, naming the extractor.
     """
     machine = Machine.read()
     device = set_up_device(machine)
@@ -102,8 +105,14 @@ def extracted(
         },
     )
 
-    def compute(extractor: Extractor, part: NDArray[Any]) -> dict[str, Tensor]:
-        return {"features": extractor.features(torch.from_numpy(np.array(part)))}
+    def compute(path: Path, extractor: Extractor, part: NDArray[Any]) -> dict[str, Tensor]:
+        found = extractor.features(torch.from_numpy(np.array(part)))
+        if broken := int((~found.isfinite().all(dim=1)).sum()):
+            raise FloatingPointError(
+                f"{path}: makes features that are not finite of {broken} of {len(part)} {what}; no "
+                "features are written"
+            )
+        return {"features": found}
 
     with stop_on_signals() as stop, Chunks(folder, stop) as chunks:
         found = []
@@ -114,7 +123,7 @@ def extracted(
                 parts = [
                     chunks.get(
                         f"{path.stem}-{key}-{first:010}",
-                        partial(compute, extractor, array[first : first + _CHUNK]),
+                        partial(compute, path, extractor, array[first : first + _CHUNK]),
                     )
                     for first in range(0, len(array), _CHUNK)
                 ]

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
+from typing_extensions import TypedDict
 
 from scoremodel.io.files import atomic_path
+from tasks.files.documents import read_yaml
 from tasks.files.hashes import content_hash, file_hash
+from tasks.files.lock import read_lock
 
 __all__ = [
     "CHECK",
@@ -93,7 +96,18 @@ def stage_graph(root: Path) -> list[StageNode]:
     try:
         return _stage_graph(root)
     except DvcException as error:
-        raise ValueError(mistakes(root) or str(error)) from None
+        for path, read in (("dvc.yaml", _pipeline), ("dvc.lock", read_lock)):
+            if (root / path).exists():
+                read(root / path)
+        raise ValueError(mistakes(root) or " ".join(str(error).split())) from None
+
+
+def _pipeline(path: Path) -> Any:
+    return read_yaml(path, path, _Pipeline, f"restore it from git: git restore {path.name}")
+
+
+class _Pipeline(TypedDict):
+    stages: dict[str, dict[str, Any]]
 
 
 def mistakes(root: Path) -> str:
@@ -252,10 +266,8 @@ def select(nodes: list[StageNode], targets: list[str]) -> list[StageNode]:
 
 def entries(root: Path, names: tuple[str, ...]) -> dict[str, Any]:
     """Return what `dvc.lock` says of some stages, as far as it knows them."""
-    from dvc.utils.serialize import load_yaml
-
     path = root / "dvc.lock"
-    stages = load_yaml(str(path)).get("stages", {}) if path.exists() else {}
+    stages = read_lock(path)["stages"] if path.exists() else {}
     return {name: stages[name] for name in names if name in stages}
 
 
@@ -266,12 +278,12 @@ def write_entries(root: Path, found: dict[str, Any]) -> None:
         root: the folder of `dvc.yaml`.
         found: stage → its entry.
     """
-    from dvc.utils.serialize import dump_yaml, load_yaml
+    from dvc.utils.serialize import dump_yaml
 
     path = root / "dvc.lock"
     with _repo(root) as repo, repo.lock:
         content: dict[str, Any] = (
-            load_yaml(str(path)) if path.exists() else {"schema": "2.0", "stages": {}}
+            read_lock(path) if path.exists() else {"schema": "2.0", "stages": {}}
         )
         content["stages"] |= found
         with atomic_path(path) as temporary:

@@ -14,10 +14,10 @@ keeping.json             checkpoints and watching, on which no result depends
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from tasks.files.documents import read_json
 from tasks.files.layout import RESOLVED
 
 __all__ = ["resolved", "resolved_path"]
@@ -39,16 +39,14 @@ def resolved(name: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if `check` has not written it.
-        ValueError: if it is damaged.
+        DamagedError: if it is damaged.
     """
     path = resolved_path(name)
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = read_json(path, remedy="run dvc repro --force check")
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{path}: no such file; what is named must be active in params.yaml, and "
             "`dvc repro check` have run"
         ) from error
-    except ValueError as error:
-        raise ValueError(f"{path}: damaged ({error}); run dvc repro --force check") from error
     return content

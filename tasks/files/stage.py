@@ -14,6 +14,7 @@ from typing import Any
 from tasks.files.code import closure
 from tasks.files.layout import AXES, Configuration
 from tasks.files.resolved import resolved, resolved_path
+from tasks.files.terminal import as_command
 from tasks.params.errors import ParamsError
 
 __all__ = ["code_of", "run", "run_stage", "stage_name"]
@@ -30,14 +31,21 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
         main: takes the command's arguments.
     """
     _die_with_dvc()
-    try:
-        main(sys.argv[1:])
-    except InterruptedError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(128 + signal.SIGTERM) from None
-    except (ParamsError, ValueError, OSError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    with as_command():
+        try:
+            main(sys.argv[1:])
+        except InterruptedError as error:
+            print(error, file=sys.stderr)
+            raise SystemExit(128 + signal.SIGTERM) from None
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            said = f"{error.filename}: {error.strerror}" if error.filename else error
+            print(f"error: {said}", file=sys.stderr)
+            raise SystemExit(2) from None
+        except (ParamsError, ValueError, FloatingPointError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
 
 
 def run_stage(main: Callable[[Configuration], None], *axes: str) -> None:

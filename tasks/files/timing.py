@@ -10,13 +10,25 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
+
+from pydantic import FiniteFloat
+from typing_extensions import TypedDict
 
 from scoremodel.io.files import write_text
+from tasks.files.documents import read_json
 from tasks.files.hashes import file_hash
 from tasks.files.layout import TIMINGS
 
-__all__ = ["read_timing", "write_timing"]
+__all__ = ["Timing", "read_timing", "write_timing"]
+
+
+class Timing(TypedDict):
+    """What it took to make a file, by a training or by samples."""
+
+    device: str
+    seconds: NotRequired[FiniteFloat]
+    seconds_per_1000: NotRequired[FiniteFloat]
 
 
 def _path(digest: str) -> Path:
@@ -31,8 +43,8 @@ def write_timing(made: Path, timing: dict[str, Any]) -> None:
 
 def read_timing(digest: str) -> dict[str, Any] | None:
     """Return what it took to make the file with this MD5, None if that is not known here."""
-    path = _path(digest)
-    if not path.exists():
+    try:
+        timing: dict[str, Any] = read_json(_path(digest), Timing, "remove it: it is not needed")
+    except FileNotFoundError:
         return None
-    timing: dict[str, Any] = json.loads(path.read_text())
     return timing

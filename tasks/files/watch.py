@@ -89,10 +89,10 @@ class Watch:
             self.writer = SummaryWriter(root / self.folder.name, purge_step=step + 1)
         try:
             rows = pd.read_csv(self.curves, on_bad_lines="skip").dropna(subset=["step", "loss"])
+            rows = rows.astype({"step": int})
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             self.curves.unlink(missing_ok=True)
             return
-        rows = rows.astype({"step": int})
         with atomic_path(self.curves) as temporary:
             rows[rows["step"] <= step].to_csv(temporary, index=False)
 

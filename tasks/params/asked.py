@@ -10,8 +10,9 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, WithJsonSchema
+from pydantic import AfterValidator, Field, WithJsonSchema
 
+from scoremodel.bounds import shown
 from tasks.files.addresses import REMOTE, REPOSITORY, require_remote, require_repository
 
 __all__ = [
@@ -20,8 +21,10 @@ __all__ = [
     "Commit",
     "Configurations",
     "Name",
+    "Patience",
     "RemoteUrl",
     "Repository",
+    "Seed",
     "Target",
     "seconds",
 ]
@@ -37,7 +40,7 @@ def _word(pattern: str, what: str) -> tuple[AfterValidator, WithJsonSchema]:
 
     def check(value: str) -> str:
         if not re.fullmatch(whole, value):
-            raise ValueError(f"{value!r} is not allowed, allowed: {what}")
+            raise ValueError(f"{shown(value)} is not allowed, allowed: {what}")
         return value
 
     return _kind(whole, check)
@@ -55,6 +58,8 @@ Budget = Annotated[
         r"[1-9][0-9]*(\.[0-9]+)?[smhd]", "a number with s, m, h or d, such as 90s, 30m, 2h, 30d"
     ),
 ]
+Patience = Annotated[float, Field(ge=0, le=1e9)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Repository = Annotated[str, *_kind(REPOSITORY, require_repository)]
 RemoteUrl = Annotated[str, *_kind(REMOTE, require_remote)]
 Configurations = list[dict[str, Any]]

@@ -21,7 +21,7 @@ __all__ = ["Path", "filled", "lay_over", "walk"]
 Path = tuple[str | int, ...]
 """Where a value stands: the keys that lead to it."""
 
-_WITH_STEPS = re.compile(r"(?P<name>.+)_(?P<steps>\d+)")
+_WITH_STEPS = re.compile(r"(?P<name>.+)_(?P<steps>[0-9]{1,15})")
 
 
 def walk(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:

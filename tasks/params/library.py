@@ -6,6 +6,7 @@ class's; what a class says in `__post_init__` is asked by making one.
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import inspect
 import types
@@ -15,26 +16,100 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import docstring_parser
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationError,
     ValidationInfo,
     create_model,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from scoremodel.bounds import Bounds
+from scoremodel.bounds import Bounds, Length
 from scoremodel.registry import Registry
 
-__all__ = ["Strict", "block", "described", "kinds"]
+__all__ = ["Items", "Strict", "Within", "block", "described", "kinds"]
 
 
 class Strict(BaseModel):
     """A block of keys: no other ones, no other types, never changed."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Within:
+    """A number's bounds, for pydantic: whatever else stands there is refused in the bounds' own words.
+
+    Args:
+        bounds: the bounds.
+        whole: whether it is an integer.
+    """
+
+    bounds: Bounds
+    whole: bool = False
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.with_info_wrap_validator_function(self._held, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        words = {
+            "ge": "minimum",
+            "le": "maximum",
+            "gt": "exclusiveMinimum",
+            "lt": "exclusiveMaximum",
+        }
+        found = dict(handler(schema))
+        limits = {word: getattr(self.bounds, name) for name, word in words.items()}
+        return found | {word: limit for word, limit in limits.items() if limit is not None}
+
+    def _held(self, value: Any, inner: Callable[[Any], Any], info: ValidationInfo) -> Any:
+        allowed: str | None
+        try:
+            number = inner(value)
+        except ValidationError:  # of another type, or beyond all floats
+            number, allowed = None, self.bounds.words(self.whole)
+        else:
+            allowed = self.bounds.refused(number, self.whole, info.data or {})
+        if allowed is not None:
+            other = self.bounds.above or self.bounds.upto or ""
+            raise PydanticCustomError("bounds", "{allowed}", {"allowed": allowed, "other": other})
+        return number
+
+
+@dataclasses.dataclass(frozen=True)
+class Items:
+    """How many items a list has, for pydantic, in the length's own words.
+
+    Args:
+        length: how many.
+    """
+
+    length: Length
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._held, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        found = dict(handler(schema)) | {"minItems": self.length.ge, "maxItems": self.length.le}
+        return found | ({"uniqueItems": True} if self.length.distinct else {})
+
+    def _held(self, values: Any) -> Any:
+        allowed = self.length.refused(values)
+        if allowed is not None:
+            raise PydanticCustomError("bounds", "{allowed}", {"allowed": allowed})
+        return values
 
 
 def described(cls: type) -> dict[str, str]:
@@ -135,48 +210,18 @@ def kinds(registry: Registry[Any], make: Callable[[str, type], type[BaseModel]])
 
 
 def _converted(annotation: Any) -> Any:
-    """Return a library's annotation in pydantic's terms: bounds as constraints, tuples as lists."""
+    """Return a library's annotation in pydantic's terms: bounds as validators, tuples as lists."""
     origin, inside = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         inner, *notes = inside
-        constraints: list[Any] = []
-        for note in notes:
-            if isinstance(note, Bounds):
-                number = _number(inner)
-                given: dict[str, Any] = {
-                    key: number(getattr(note, key))
-                    for key in ("gt", "ge", "lt", "le")
-                    if getattr(note, key) is not None
-                }
-                if number is float:
-                    given["allow_inf_nan"] = False
-                if given:
-                    constraints.append(Field(**given))
-                if note.above is not None:
-                    constraints.append(_above(note.above))
-            else:
-                constraints.append(note)
-        return Annotated[(_converted(inner), *constraints)]
-    if origin is tuple:
+        wrapped: dict[type, Callable[[Any], Any]] = {
+            Bounds: lambda bounds: Within(bounds, inner is int),
+            Length: Items,
+        }
+        ours = [wrapped.get(type(note), lambda note: note)(note) for note in notes]
+        return Annotated[(_converted(inner), *ours)]
+    if origin in (tuple, collections.abc.Sequence):
         return list[_converted(inside[0])]  # type: ignore[misc]
     if origin in (Union, types.UnionType):
         return Union[tuple(_converted(one) for one in inside)]  # noqa: UP007
     return annotation
-
-
-def _number(annotation: Any) -> Any:
-    return next((one for one in get_args(annotation) if one is not type(None)), annotation)
-
-
-def _above(other: str) -> AfterValidator:
-    def check(value: float | None, info: ValidationInfo) -> float | None:
-        low = info.data.get(other)
-        if low is not None and value is not None and value <= low:
-            raise PydanticCustomError(
-                "above",
-                "a number greater than {other} ({low})",
-                {"other": other, "low": f"{low:g}"},
-            )
-        return value
-
-    return AfterValidator(check)

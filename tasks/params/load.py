@@ -10,40 +10,25 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from tasks.params import filled
-from tasks.params.errors import Located, ParamsError
+from tasks.params.errors import (
+    Located,
+    ParamsError,
+    allowed,
+    cut,
+    dotted,
+    of_names,
+    refusal,
+    shown,
+)
 from tasks.params.mistakes import mistakes
+from tasks.params.read import DEEPEST, read_yaml
 from tasks.params.schema import Params
 
 __all__ = ["checked", "load_params", "read_yaml", "require_plain"]
 
 _NO_BLOCK = ("model_type", "model_attributes_type", "dict_type")
-
-
-def read_yaml(path: Path) -> Any:
-    """Return the content of a YAML file by the rules of YAML 1.2, under which 1e-05 is a number.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Its content.
-
-    Raises:
-        ParamsError: if there is no such file, or it is not YAML.
-    """
-    try:
-        return YAML(typ="safe", pure=True).load(path)
-    except FileNotFoundError as error:
-        raise ParamsError(f"{path}: no such file; run this in the project's folder") from error
-    except (YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise ParamsError(f"{path}{line}: not valid YAML: {problem}") from error
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:
@@ -63,7 +48,9 @@ def load_params(path: str | Path = "params.yaml") -> Params:
 
 
 def require_plain(raw: Any, path: str | Path) -> None:
-    """Refuse `${`: DVC would put there what an environment variable holds, and commit it.
+    """Refuse keys that are no text, characters that cannot be printed, nesting without end, and `${`.
+
+    DVC would put where `${` is what an environment variable holds, and commit it.
 
     Args:
         raw: the content of a file, or overrides.
@@ -72,15 +59,26 @@ def require_plain(raw: Any, path: str | Path) -> None:
     Raises:
         ParamsError: one line for each text or key that has it.
     """
-    lines = [
-        f"{path}: {_dotted(place)}: {text!r} is not allowed, allowed: text without ${{, which DVC "
-        "would look up"
-        for place, value in filled.walk(raw)
-        for text in (value, *place[-1:])
-        if isinstance(text, str) and "${" in text
-    ]
+    lines = []
+    for place, value in filled.walk(raw):
+        where = f"{path}: {dotted(place)}:" if place else f"{path}:"
+        if len(place) > DEEPEST:
+            raise ParamsError(f"{where} not allowed, allowed: {DEEPEST} blocks in each other")
+        lines += [
+            f"{where} key {shown(key)} is not allowed, allowed: text as keys"
+            for key in (value if isinstance(value, Mapping) else ())
+            if not isinstance(key, str)
+        ]
+        for text in (value, *place[-1:]):
+            if isinstance(text, str) and "${" in text:
+                why = "text without ${, which DVC would look up"
+            elif isinstance(text, str) and not text.isprintable():
+                why = "text without control characters"
+            else:
+                continue
+            lines.append(f"{where} {shown(text)} is not allowed, allowed: {why}")
     if lines:
-        raise ParamsError("\n".join(lines))
+        raise ParamsError("\n".join(dict.fromkeys(lines)))
 
 
 def checked(raw: Any, path: Path) -> Params:
@@ -108,9 +106,7 @@ def checked(raw: Any, path: Path) -> Params:
             if wrong := next(mistakes(params), None):
                 raise wrong
     except Located as error:
-        raise ParamsError(
-            f"{path}: {error.key}: {error.value!r} is not allowed, allowed: {error.allowed}"
-        ) from None
+        raise ParamsError(f"{path}: {error}") from None
     if lines:
         raise ParamsError("\n".join(dict.fromkeys(lines)))
     return params
@@ -122,13 +118,14 @@ def _of_defaults(raw: Any, path: Path) -> typing.Iterator[str]:
         return
     defaults = raw["defaults"]
     if not isinstance(defaults, Mapping):
-        yield f"{path}: defaults: {defaults!r} is not allowed, allowed: a block of keys"
+        yield f"{path}: defaults: {shown(defaults)} is not allowed, allowed: a block of keys"
         return
     for key, block in defaults.items():
+        where = f"{path}: {dotted(('defaults', key))}"
         if key not in ("model", "sampler"):
-            yield f"{path}: defaults.{key}: unknown key, allowed: model, sampler"
+            yield f"{where}: unknown key, allowed: model, sampler"
         elif block is not None and not isinstance(block, Mapping):
-            yield f"{path}: defaults.{key}: {block!r} is not allowed, allowed: a block of keys"
+            yield f"{where}: {shown(block)} is not allowed, allowed: a block of keys"
 
 
 def _lines(
@@ -155,14 +152,19 @@ def _lines(
         origin = origins.get(keys, keys)
         if origin and origin[:-1] in kindless:  # which keys it may have is not known
             continue
-        where = f"{path}: {_dotted(origin)}" if origin else f"{path}"
+        block = isinstance(here[0]["input"], list | dict)
+        if block and any(one[: len(keys)] == keys and one != keys for one in at):
+            continue  # one of its items is wrong, in the form that it has
+        where = f"{path}: {dotted(origin)}" if origin else f"{path}"
         kind = here[0]["type"]
         if origin[:2] == ("active", "samplers") and keys[0] == "samplers":  # NAME_N
             name, stepless = str(keys[1]).rpartition("_")[0], kind == "extra_forbidden"
-            allowed = ", which has no steps" if stepless else f"_N, N {_allowed(here[0])}"
-            lines.append(f"{where}: {keys[1]!r} is not allowed, allowed: {name}{allowed}")
+            may = ", which has no steps" if stepless else f"_N, N {allowed(here[0])}"
+            lines.append(f"{where}: {shown(keys[1])} is not allowed, allowed: {name}{may}")
         elif kind == "extra_forbidden":
-            lines.append(f"{where}: unknown key, allowed: {', '.join(_known(raw, keys, origin))}")
+            lines.append(
+                f"{where}: unknown key, allowed: {cut(of_names(_known(raw, keys, origin)))}"
+            )
         elif kind == "union_tag_not_found":
             lines.append(f"{where}: missing key: kind")
         elif kind == "missing":  # for want of another key, or of the defaults as a whole?
@@ -170,26 +172,27 @@ def _lines(
             if keys[:-1] not in misspelt and not of_defaults:
                 lines.append(f"{where}: missing")
         elif kind == "union_tag_invalid":
-            chosen = _dotted(origins.get((*keys, "kind"), (*keys, "kind")))
+            chosen = dotted(origins.get((*keys, "kind"), (*keys, "kind")))
             tag, tags = here[0]["ctx"]["tag"], here[0]["ctx"]["expected_tags"]
-            lines.append(f"{path}: {chosen}: {tag!r} is not allowed, allowed: {tags}")
+            lines.append(f"{path}: {chosen}: {shown(tag)} is not allowed, allowed: {cut(tags)}")
         elif kind == "made":
             lines.append(f"{where}: {here[0]['msg']}")
         else:
-            allowed = " or ".join(_allowed(error) for error in here)
-            lines.append(f"{where}: {here[0]['input']!r} is not allowed, allowed: {allowed}")
+            lines.append(f"{where}: {_with_place(refusal(here), here[0], keys, origins)}")
     return lines
 
 
-def _dotted(keys: filled.Path) -> str:
-    return "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in keys).lstrip(".")
-
-
-def _allowed(error: ErrorDetails) -> str:
-    if error["type"] in _NO_BLOCK:
-        return "a block of keys"
-    message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return message.removeprefix("a valid ")
+def _with_place(
+    said: str, error: ErrorDetails, keys: filled.Path, origins: dict[filled.Path, filled.Path]
+) -> str:
+    """Return what is said, with the whole key of the other number where that stands elsewhere."""
+    name = error.get("ctx", {}).get("other")
+    if not name:
+        return said
+    other = origins.get((*keys[:-1], name), (*keys[:-1], name))
+    if other[:-1] == origins.get(keys, keys)[:-1]:
+        return said
+    return said.replace(f" {name} (", f" {dotted(other)} (")
 
 
 def _keys(raw: Any, error: ErrorDetails) -> list[int | str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -11,11 +12,14 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from tasks.params.errors import ParamsError, dotted, shown
 from tasks.params.load import checked, require_plain
+from tasks.params.read import parse_yaml, read_text
 from tasks.params.schema import Params
 
 __all__ = ["combinations", "edited", "overridden"]
 
+_MOST = 10_000
 _KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _PATHS = ("checkpoints.folder", "evaluation.extractor.path")
 
@@ -35,7 +39,14 @@ def combinations(grid: dict[str, list[Any]], runs: list[dict[str, Any]]) -> list
     """
     for key, values in grid.items():
         if not values:
-            raise ValueError(f"grid: {key}: has no values, allowed: a list with at least one")
+            raise ValueError(
+                f"grid: {dotted([key])}: has no values, allowed: a list with at least one"
+            )
+    count = math.prod(map(len, grid.values())) if grid else 0
+    if count + len(runs) > _MOST:
+        raise ValueError(
+            f"grid, runs: {count + len(runs):,} experiments are not allowed, allowed: at most {_MOST:,}"
+        )
     product = [
         dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())
     ] if grid else []  # fmt: skip
@@ -56,25 +67,27 @@ def edited(text: str, values: dict[str, Any]) -> str:
         The new text.
 
     Raises:
-        ParamsError: for text that DVC would look up.
+        ParamsError: for text that DVC would look up, or a file that is no block of keys.
         ValueError: for a key that is none or that `params.yaml` does not have, or a path that leads out
             of the workspace.
     """
     require_plain(values, "overrides")
     yaml = YAML()
     yaml.width = 4096
+    if not isinstance(parse_yaml(text, "params.yaml"), dict):
+        raise ParamsError("params.yaml: is no block of keys")
     content = yaml.load(text)
     for key, value in values.items():
         if not _KEY.fullmatch(key):
-            raise ValueError(f"{key!r} is not allowed, allowed: a key of params.yaml, a.b.c")
+            raise ValueError(f"{shown(key)} is not allowed, allowed: a key of params.yaml, a.b.c")
         for inside, path in _paths(key, value):
             if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
                 raise ValueError(
-                    f"{inside}: {path!r} is not allowed in a flow, allowed: a path in the workspace"
+                    f"{inside}: {shown(path)} is not allowed in a flow, allowed: a path in the workspace"
                 )
         block, names = content, key.split(".")
         if names[0] not in content:
-            raise ValueError(f"params.yaml: has no key {key!r} to set")
+            raise ValueError(f"params.yaml: has no key {shown(key)} to set")
         for name in names[:-1]:
             if not isinstance(block.get(name), dict):
                 block[name] = {}
@@ -99,8 +112,7 @@ def overridden(path: Path, values: dict[str, Any]) -> Params:
         ParamsError: one line for each mistake.
         ValueError: as `edited`.
     """
-    text = edited(path.read_text(encoding="utf-8"), values)
-    return checked(YAML(typ="safe", pure=True).load(text), path)
+    return checked(parse_yaml(edited(read_text(path), values), path), path)
 
 
 def _paths(key: str, value: Any) -> Iterator[tuple[str, str]]:

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.params.errors import ParamsError
+from tasks.params.errors import ParamsError, cut, of_names, shown
 from tasks.params.filled import lay_over
-from tasks.params.load import checked, read_yaml, require_plain
+from tasks.params.load import checked, require_plain
+from tasks.params.read import read_yaml
 from tasks.params.schema import Params
 
 __all__ = ["PRESETS", "arguments", "as_override", "laid_over", "listing", "overrides"]
@@ -27,7 +28,9 @@ def listing() -> str:
     width = max(map(len, names), default=0)
     lines = []
     for name, path in names.items():
-        comments = re.findall(r"^# (?!yaml-language-server)(.*)$", path.read_text("utf-8"), re.M)
+        comments = re.findall(
+            r"^# (?!yaml-language-server)(.*)$", path.read_text("utf-8", "replace"), re.M
+        )
         lines.append(f"{name:{width}}  {comments[0] if comments else ''}\n")
     return "".join(lines)
 
@@ -35,10 +38,12 @@ def listing() -> str:
 def _content(name: str) -> Mapping[str, Any]:
     paths = _paths()
     if name not in paths:
-        raise ParamsError(f"preset: {name!r} is not allowed, allowed: {', '.join(paths)}")
+        raise ParamsError(f"preset: {shown(name)} is not allowed, allowed: {cut(of_names(paths))}")
     content = read_yaml(paths[name])
     if not isinstance(content, Mapping):
-        raise ParamsError(f"{paths[name]}: {content!r} is not allowed, allowed: a block of keys")
+        raise ParamsError(
+            f"{paths[name]}: {shown(content)} is not allowed, allowed: a block of keys"
+        )
     return content
 
 

@@ -18,10 +18,10 @@ from tasks.files.code import Kinds, closure, main_module
 from tasks.files.layout import AXES, RESOLVED, Configuration
 from tasks.files.resolved import resolved_path
 from tasks.params.errors import ParamsError
-from tasks.params.load import read_yaml
 from tasks.params.schema import Network, Params
+from tasks.params.source import read_description
 
-__all__ = ["FOLDER", "resolve", "source_of", "stages", "write"]
+__all__ = ["FOLDER", "extractor_of", "network_of", "resolve", "source_of", "stages", "write"]
 
 _CHOSEN = (
     "scoremodel.networks",
@@ -45,18 +45,15 @@ def source_of(raw: Path) -> tuple[dict[str, Any], str]:
         The source's description, with its kind, and "images" or "vectors".
 
     Raises:
-        ParamsError: if its `source.yaml` is no YAML or names no source.
+        ParamsError: as `read_description` has it.
     """
-    description = raw / "source.yaml"
-    if not description.exists():
+    try:
+        description = read_description(raw)
+    except ValueError as error:
+        raise ParamsError(str(error)) from None
+    if description is None:
         return {"kind": FOLDER}, "images"
-    content = read_yaml(description)
-    said: dict[str, Any] = dict(content) if isinstance(content, Mapping) else {}
-    kind: Any = said.get("kind")
-    if kind not in SOURCES:
-        allowed = ", ".join(SOURCES)
-        raise ParamsError(f"{description}: kind: {kind!r} is unknown, allowed: {allowed}")
-    return said, str(SOURCES[kind].gives)
+    return description, str(SOURCES[description["kind"]].gives)
 
 
 def stages() -> dict[str, tuple[str, ...]]:
@@ -72,8 +69,17 @@ def stages() -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _extractor(said: dict[str, Any], source: dict[str, Any], gives: str) -> dict[str, Any]:
-    """Return of which kind a data set's features are: what `auto` stands for, if that is said."""
+def extractor_of(said: dict[str, Any], source: dict[str, Any], gives: str) -> dict[str, Any]:
+    """Return of which kind a data set's features are: what `auto` stands for, if that is said.
+
+    Args:
+        said: the block `evaluation.extractor`.
+        source: the source's description.
+        gives: "images" or "vectors".
+
+    Returns:
+        The block of one kind.
+    """
     if gives == "vectors":
         return {"kind": "identity"}
     if said["kind"] != "auto":
@@ -162,7 +168,7 @@ def resolve(params: Params) -> dict[str, Any]:
     }
     for name, (source, gives) in sources.items():
         found[f"datasets/{name}"] = said["datasets"][name] | seed | {"gives": gives}
-        found[f"extractors/{name}"] = _extractor(evaluation["extractor"], source, gives)
+        found[f"extractors/{name}"] = extractor_of(evaluation["extractor"], source, gives)
         network = network_of(gives)
         for model in active.models:
             whole = said["models"][model]

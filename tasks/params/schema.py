@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
-from typing import Annotated, Any, Literal, TypeAlias
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
+from scoremodel.bounds import Bounds, Length
 from scoremodel.inverse import Method
 from scoremodel.networks.mlp import MLP
 from scoremodel.networks.unet import UNet
@@ -15,15 +26,14 @@ from scoremodel.processes.base import PROCESSES
 from scoremodel.samplers.base import SAMPLERS
 from scoremodel.training.config import TrainingConfig
 from scoremodel.training.times.base import TIMES
-from tasks.params.library import Strict, block, kinds
+from tasks.files.layout import RECORDS, REPORT, Configuration
+from tasks.params.library import Items, Strict, Within, block, kinds
 
-__all__ = ["Inception", "Model", "Name", "Params"]
+__all__ = ["Inception", "Model", "Name", "Params", "Seed"]
 
-
-def _unique(values: list[Any]) -> list[Any]:
-    if len(set(values)) != len(values):
-        raise ValueError("a list without repetitions")
-    return values
+_MOST_RUNS = 10_000
+_KEPT = (".git", ".dvc", *{Path(Configuration("x").card).parts[0], Configuration("x").raw.parts[0],
+         RECORDS.parts[0], REPORT.parts[0]})  # fmt: skip
 
 
 def _matches(pattern: str, allowed: str) -> AfterValidator:
@@ -35,46 +45,84 @@ def _matches(pattern: str, allowed: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-Name = Annotated[str, _matches(r"[a-z0-9][a-z0-9_]*", "lower-case letters, digits and _")]
+Name = Annotated[
+    str, _matches(r"[a-z0-9][a-z0-9_]{0,49}", "lower-case letters, digits and _, at most 50")
+]
 _Device = Annotated[
-    str, _matches(r"auto|cpu|mps|cuda(:\d+)?", "'auto', 'cpu', 'mps', 'cuda' or 'cuda:N'")
+    str,
+    _matches(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", "'auto', 'cpu', 'mps', 'cuda' or 'cuda:N'"),
 ]
 _Sha256 = Annotated[str, _matches(r"[0-9a-f]{64}", "64 hexadecimal digits")]
-_Text = Annotated[str, Field(min_length=1)]
-_Count = Annotated[int, Field(ge=1)]
-_Several = Annotated[int, Field(ge=2)]
-_Seed = Annotated[int, Field(ge=0, lt=2**32)]
-_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-_NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Path = Annotated[
+    str, _matches(r"/*[^/]{1,200}(/+[^/]{1,200})*/*", "a path, of names of at most 200")
+]
+_Count = Annotated[int, Within(Bounds(ge=1, le=10**9), whole=True)]
+_Some = Annotated[int, Within(Bounds(ge=1, le=10_000), whole=True)]
+_Several = Annotated[int, Within(Bounds(ge=2, le=10**7), whole=True)]
+_Repeats = Annotated[int, Within(Bounds(ge=2, le=10_000), whole=True)]
+_Batch = Annotated[int, Within(Bounds(ge=1, le=2**20), whole=True)]
+Seed = Annotated[int, Within(Bounds(ge=0, le=2**32 - 1), whole=True)]
+_Positive = Annotated[float, Within(Bounds(ge=1e-12, le=1e12))]
+_Seconds = Annotated[float, Within(Bounds(ge=0, le=1e9))]
+_Share = Annotated[float, Within(Bounds(gt=0, lt=1))]
+_Tolerance = Annotated[float, Within(Bounds(ge=1e-14, le=1))]
+_Names = Annotated[list[Name], Items(Length(1, distinct=True))]
+_Seeds = Annotated[list[Seed], Items(Length(1, distinct=True))]
+
+
+def _apart(value: str) -> str:
+    """Refuse a folder whose files are git's, DVC's or the pipeline's, or that is the workspace itself."""
+    here, root = Path(os.path.normpath(Path.cwd() / value)), Path.cwd()
+    inside = here.relative_to(root).parts if root in here.parents else None
+    wrong = (
+        {".git", ".dvc"} & set(here.parts[len(root.parts) if inside else 0 :])
+        or (inside and inside[0] in _KEPT)
+        or here in (root, *root.parents)
+        or (inside is None and not Path(value).is_absolute())
+        or not next(one for one in (here, *here.parents) if os.access(one, os.F_OK)).is_dir()
+    )
+    if wrong:
+        raise ValueError(
+            f"a folder for this alone, such as .scoremodel/state, not in {', '.join(_KEPT)}, or an "
+            "absolute one elsewhere"
+        )
+    return value
 
 
 class Active(Strict):
     """What runs: one configuration for every combination."""
 
-    datasets: Annotated[list[Name], Field(min_length=1), AfterValidator(_unique)] = Field(
-        description="names of blocks under datasets"
-    )
-    models: Annotated[list[Name], Field(min_length=1), AfterValidator(_unique)] = Field(
-        description="names of blocks under models"
-    )
-    train_seeds: Annotated[list[_Seed], Field(min_length=1), AfterValidator(_unique)] = Field(
-        description="seeds of the trainings"
-    )
-    samplers: Annotated[list[Name], Field(min_length=1), AfterValidator(_unique)] = Field(
+    datasets: _Names = Field(description="names of blocks under datasets")
+    models: _Names = Field(description="names of blocks under models")
+    train_seeds: _Seeds = Field(description="seeds of the trainings")
+    samplers: _Names = Field(
         description="names of blocks under samplers, or NAME_N: that block with N steps"
     )
     applications: Annotated[
-        list[Literal["likelihood", "inverse", "latents", "field"]], AfterValidator(_unique)
+        list[Literal["likelihood", "inverse", "latents", "field"]], Items(Length(distinct=True))
     ] = Field(description="what else each model is asked to do")
-    studies: Annotated[list[Literal["failures"]], AfterValidator(_unique)] = Field(
+    studies: Annotated[list[Literal["failures"]], Items(Length(distinct=True))] = Field(
         description="measurements on data whose truth is known"
     )
+
+    @model_validator(mode="after")
+    def _countable(self) -> Active:
+        trained = len(self.datasets) * len(self.models) * len(self.train_seeds)
+        runs = trained * (len(self.samplers) + len(self.applications))
+        if runs > _MOST_RUNS:
+            raise PydanticCustomError(
+                "made",
+                "{runs} runs (data sets × models × training seeds × samplers and applications) are not "
+                "allowed, allowed: at most {most}",
+                {"runs": f"{runs:,}", "most": f"{_MOST_RUNS:,}"},
+            )
+        return self
 
 
 class Dataset(Strict):
     """How a source is split; what it is stands in `data/raw/NAME`."""
 
-    held_out: Annotated[float, Field(gt=0, lt=1)] | Literal["source"] = Field(
+    held_out: _Share | Literal["source"] = Field(
         description="a fraction (stratified, shuffled), or the source's own test split"
     )
     limit: _Count | None = Field(None, description="at most so many of each split")
@@ -87,35 +135,34 @@ def _process(kind: str, cls: type) -> type[BaseModel]:
 Process: TypeAlias = kinds(PROCESSES, _process)  # type: ignore[valid-type]
 
 
-def _levels_exist(value: list[int], info: ValidationInfo) -> list[int]:
-    levels = len(info.data.get("multipliers", value))
-    if any(not 0 <= level < levels for level in value):
-        raise ValueError(f"levels from 0 to {levels - 1}, one for each multiplier")
-    return value
+_UNet = block(UNet, leave_out=("channels", "classes"), check=False)
 
 
-_UNet = block(
-    UNet,
-    leave_out=("channels", "classes"),
-    types={"attention_levels": Annotated[list[int], AfterValidator(_levels_exist)]},
-    check=False,
-)
+class _Levels(_UNet):  # type: ignore[valid-type,misc]
+    """A U-Net for images of any size and number of channels, `scoremodel.networks.unet.UNet`."""
+
+    @field_validator("attention_levels", check_fields=False)
+    @classmethod
+    def _exist(cls, value: list[int], info: ValidationInfo) -> list[int]:
+        levels = len(info.data.get("multipliers", range(16)))
+        if any(level >= levels for level in value):
+            raise ValueError(f"levels from 0 to {levels - 1}, one for each multiplier")
+        return value
+
+
 _MLP = block(MLP, leave_out=("features", "classes"), check=False)
 
 
 class Network(Strict):
     """Which of the two is used follows from the shape of the data."""
 
-    unet: _UNet  # type: ignore[valid-type]
+    unet: _Levels
     mlp: _MLP  # type: ignore[valid-type]
 
 
 _Training = block(
     TrainingConfig,
-    types={
-        "times": kinds(TIMES, lambda kind, cls: block(cls, kind=kind)),
-        "ema_half_lives": Annotated[list[_Positive], Field(min_length=1), AfterValidator(_unique)],
-    },
+    types={"times": kinds(TIMES, lambda kind, cls: block(cls, kind=kind))},
     check=False,  # its times are a block still
 )
 
@@ -143,7 +190,9 @@ class Model(Strict):
 
 
 class _AnySampler(Strict):
-    guidance: _NonNegative = Field(description="scale of classifier-free guidance; 1 is none")
+    guidance: Annotated[float, Within(Bounds(ge=0, le=1000))] = Field(
+        description="scale of classifier-free guidance; 1 is none"
+    )
     path: Process | None = Field(
         description="the process to sample along, null for the one that the model was trained on"
     )
@@ -159,11 +208,11 @@ Sampler: TypeAlias = kinds(  # type: ignore[valid-type]
 
 
 class _Trained(Strict):
-    share: Annotated[float, Field(gt=0, lt=1)] = Field(
-        description="of the training split, by class; the floor is of the rest"
+    share: _Share = Field(description="of the training split, by class; the floor is of the rest")
+    epochs: Annotated[int, Within(Bounds(ge=1, le=100_000), whole=True)] = Field(
+        description="passes over that share"
     )
-    epochs: _Count = Field(description="passes over that share")
-    seed: _Seed = Field(description="of the choice, initial weights, order and noise")
+    seed: Seed = Field(description="of the choice, initial weights, order and noise")
 
 
 class Auto(_Trained):
@@ -194,7 +243,7 @@ class Inception(Strict):
     mode: Literal["clean", "legacy_pytorch", "legacy_tensorflow"] = Field(
         description="clean-fid's name of how images are resized and which weights are taken"
     )
-    path: _Text | None = Field(None, description="its file, null: clean-fid downloads it")
+    path: _Path | None = Field(None, description="its file, null: clean-fid downloads it")
     sha256: _Sha256 | None = Field(None, description="the file's checksum")
 
 
@@ -202,25 +251,27 @@ class TorchScript(Strict):
     """A TorchScript file, `scoremodel.evaluation.extractors.torchscript.TorchScript`."""
 
     kind: Literal["torchscript"]
-    path: _Text = Field(description="the file")
+    path: _Path = Field(description="the file")
     sha256: _Sha256 = Field(description="its checksum")
 
 
 class Evaluation(Strict):
     """How models are judged."""
 
-    count: Annotated[int, Field(ge=8)] = Field(description="samples for each sampling seed")
-    sampling_seeds: Annotated[list[_Seed], Field(min_length=1), AfterValidator(_unique)]
-    batch_size: _Count = Field(description="of sampling; samples do not depend on it")
-    floor_repeats: _Several = Field(description="random training subsets, for the floor")
+    count: Annotated[int, Within(Bounds(ge=8, le=10**7), whole=True)] = Field(
+        description="samples for each sampling seed"
+    )
+    sampling_seeds: _Seeds
+    batch_size: _Batch = Field(description="of sampling; samples do not depend on it")
+    floor_repeats: _Repeats = Field(description="random training subsets, for the floor")
     neighbours: _Count = Field(description="k of precision, recall, density and coverage")
     extractor: Annotated[
         Auto | Shipped | Classifier | Inception | TorchScript, Field(discriminator="kind")
     ] = Field(description="of images' features; vectors are their own features")
-    panel: Annotated[int, Field(ge=0, le=2)] = Field(
+    panel: Annotated[int, Within(Bounds(ge=0, le=2), whole=True)] = Field(
         description="further classifiers of the same kind, with other seeds, that judge too"
     )
-    margin: Annotated[float, Field(gt=0)] = Field(
+    margin: Annotated[float, Within(Bounds(ge=1e-6, le=1000))] = Field(
         description="differences of less than this share of the floor do not matter"
     )
 
@@ -237,9 +288,9 @@ class Likelihood(Strict):
     """Bits per dimension of held-out data by the probability flow, `scoremodel.likelihood`."""
 
     count: _Several = Field(description="held-out images")
-    probes: _Several = Field(description="random probes of the divergence for each image")
-    rtol: _Positive
-    atol: _Positive
+    probes: _Repeats = Field(description="random probes of the divergence for each image")
+    rtol: _Tolerance
+    atol: _Tolerance
 
 
 class MaskOperator(Strict):
@@ -253,14 +304,18 @@ class DownsampleOperator(Strict):
     """Squares of pixels are averaged."""
 
     kind: Literal["downsample"]
-    factor: _Several = Field(description="side of the squares, in pixels")
+    factor: Annotated[int, Within(Bounds(ge=2, le=4096), whole=True)] = Field(
+        description="side of the squares, in pixels"
+    )
 
 
 class BlurOperator(Strict):
     """Pixels are smeared by a Gaussian."""
 
     kind: Literal["blur"]
-    std: _Positive = Field(description="the Gaussian's width, in pixels")
+    std: Annotated[float, Within(Bounds(ge=1e-3, le=4096))] = Field(
+        description="the Gaussian's width, in pixels"
+    )
 
 
 class Inverse(Strict):
@@ -269,27 +324,33 @@ class Inverse(Strict):
     operator: Annotated[
         MaskOperator | DownsampleOperator | BlurOperator, Field(discriminator="kind")
     ]
-    noise_std: _Positive = Field(description="of the measurement, on the scale of [-1, 1]")
+    noise_std: Annotated[float, Within(Bounds(ge=1e-6, le=1000))] = Field(
+        description="of the measurement, on the scale of [-1, 1]"
+    )
     method: Method
-    iterations: _Count = Field(description="of conjugate gradients")
-    steps: _Count = Field(description="of Heun's method")
+    iterations: _Some = Field(description="of conjugate gradients")
+    steps: Annotated[int, Within(Bounds(ge=1, le=100_000), whole=True)] = Field(
+        description="of Heun's method"
+    )
     count: _Several = Field(description="held-out images")
-    draws: _Several = Field(description="restorations of each image")
+    draws: _Repeats = Field(description="restorations of each image")
 
 
 class Latents(Strict):
     """Held-out data carried to latents and back, and paths between them, `scoremodel.latents`."""
 
     count: _Several = Field(description="held-out data points")
-    points: Annotated[int, Field(ge=3)] = Field(description="of each path between two latents")
-    rtol: _Positive
-    atol: _Positive
+    points: Annotated[int, Within(Bounds(ge=3, le=10_000), whole=True)] = Field(
+        description="of each path between two latents"
+    )
+    rtol: _Tolerance
+    atol: _Tolerance
 
 
 class Plane(Strict):
     """Score fields of 2-D data at three noise levels, and paths of the probability flow."""
 
-    paths: _Count = Field(description="trajectories that are drawn")
+    paths: _Some = Field(description="trajectories that are drawn")
 
 
 class Applications(Strict):
@@ -305,10 +366,12 @@ class Failures(Strict):
     """The three failures of plain score matching, and what noise levels mend, `tasks.failures`."""
 
     steps: _Count
-    batch_size: _Count
-    seeds: Annotated[list[_Seed], Field(min_length=2), AfterValidator(_unique)]
-    ratio: _Positive = Field(description="the one noise level, sigma_t / alpha_t")
-    samples: Annotated[int, Field(ge=100)]
+    batch_size: _Batch
+    seeds: Annotated[list[Seed], Items(Length(2, distinct=True))]
+    ratio: Annotated[float, Within(Bounds(ge=1e-6, le=1e6))] = Field(
+        description="the one noise level, sigma_t / alpha_t"
+    )
+    samples: Annotated[int, Within(Bounds(ge=100, le=10**7), whole=True)]
 
 
 class Studies(Strict):
@@ -320,9 +383,11 @@ class Studies(Strict):
 class Checkpoints(Strict):
     """Where, how often and how long work keeps its state, `scoremodel.io.checkpoint`."""
 
-    folder: _Text
-    every_steps: Annotated[int, Field(ge=0)] = Field(description="0: never for this reason")
-    every_seconds: _NonNegative
+    folder: Annotated[_Path, AfterValidator(_apart)]
+    every_steps: Annotated[int, Within(Bounds(ge=0, le=10**9), whole=True)] = Field(
+        description="0: never for this reason"
+    )
+    every_seconds: _Seconds
     keep_samples: bool = Field(
         description="whether drawn samples stay there, for the stage with more sampling seeds"
     )
@@ -331,15 +396,17 @@ class Checkpoints(Strict):
 class Watch(Strict):
     """How an unfinished training can be watched, `tasks.files.watch`."""
 
-    grid_every_seconds: _NonNegative = Field(description="between two pictures; 0: none")
+    grid_every_seconds: _Seconds = Field(description="between two pictures; 0: none")
     tensorboard: bool
 
 
 class Params(Strict):
     """All of `params.yaml`."""
 
-    seed: _Seed = Field(description="of the splits and of the floor's subsets")
-    threads: _Count = Field(description="of each stage's process")
+    seed: Seed = Field(description="of the splits and of the floor's subsets")
+    threads: Annotated[int, Within(Bounds(ge=1, le=1024), whole=True)] = Field(
+        description="of each stage's process"
+    )
     device: _Device = Field(description="auto, cpu, cuda, cuda:N or mps")
     tf32: bool = Field(description="whether a GPU may round float32 factors to 10 bits")
     deterministic: bool = Field(description="false: a GPU may take its fastest algorithms")

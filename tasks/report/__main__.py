@@ -10,11 +10,12 @@ import pandas as pd
 from scoremodel.io.files import atomic_path, write_text
 from tasks.files.layout import METRICS, REPORT, TABLE, VERDICT, Configuration
 from tasks.files.leftovers import put_away_leftovers
+from tasks.files.lock import read_lock
 from tasks.files.resolved import resolved
 from tasks.files.stage import run_stage
 from tasks.report.page import page
 from tasks.results.active import active_configurations
-from tasks.results.ledger import append, read_lock
+from tasks.results.ledger import append
 from tasks.results.table import read_applications, read_records, summary, table
 from tasks.results.verdict import markdown, verdicts
 

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from tasks.files.documents import read_table, read_text
 from tasks.files.layout import PICTURES
 from tasks.report.figures.base import BELOW, Results, figures
 from tasks.report.figures.judges import agreement
@@ -36,7 +37,7 @@ def _picture(name: str, says: str) -> str:
     """
     path = PICTURES / f"{name}.svg"
     if path.exists():
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     encoded = base64.b64encode((PICTURES / f"{name}.png").read_bytes()).decode()
     return f'<img src="data:image/png;base64,{encoded}" alt="{html.escape(says)}">'
 
@@ -167,8 +168,11 @@ def _dataset(
     captions = {c.name: f"{c.model}, {c.sampler}, train seed {c.train_seed}" for c in mine}
     results = Results(
         here,
-        {label: pd.read_csv(one.curves) for label, one in trained.items()},
-        {label: pd.read_csv(one.bands) for label, one in trained.items()},
+        {label: read_table(one.curves, ("step", "loss")) for label, one in trained.items()},
+        {
+            label: read_table(one.bands, ("step", "loss"), ("band",))
+            for label, one in trained.items()
+        },
         own,
         judged,
     )

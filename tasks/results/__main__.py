@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from tasks.files.documents import read_text
 from tasks.files.layout import LEDGER, REPORT, TABLE, VERDICT
 from tasks.files.stage import run
 from tasks.results.effects import FACTORS, effects_of
@@ -22,7 +23,7 @@ from tasks.results.rows import (
     rows,
     when,
 )
-from tasks.results.table import text
+from tasks.results.table import read_table, text
 from tasks.results.two_way import two_way
 from tasks.results.verdict import JUDGED, details, verdicts
 
@@ -125,9 +126,9 @@ def _table() -> None:
     """Print the verdict and the table, and where the report is."""
     if not TABLE.exists():
         raise FileNotFoundError(f"{TABLE}: no such file; run dvc repro")
-    verdict = VERDICT.read_text(encoding="utf-8").splitlines()
+    verdict = read_text(VERDICT).splitlines()
     print("\n".join(line for line in verdict if line.startswith("- ")) + "\n")
-    print(text(pd.read_csv(TABLE)))
+    print(text(read_table(TABLE)))
     print(f"\ntable:   {TABLE}\nverdict: {VERDICT}\nreport:  {REPORT.resolve().as_uri()}")
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from ruamel.yaml.error import YAMLError
-
 from tasks.files.hashes import file_hash
 from tasks.files.layout import Configuration
 from tasks.results.history import WORKSPACE, experiments, lock_at, records_at
@@ -41,7 +39,7 @@ def gather(names: Collection[str] | None = None) -> tuple[list[str], bool]:
     for name, commit, revision in sources:
         try:
             records, lock = records_at(commit), lock_at(commit)
-        except (ValueError, OSError, YAMLError) as error:
+        except (ValueError, OSError) as error:
             lines.append(f"{name}: nothing, {error}")
             continue
         added = known = 0

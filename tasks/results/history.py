@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,9 +9,12 @@ from typing import Any, NamedTuple
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from scoremodel.io.files import AGAIN
+from tasks.files.documents import read_text
 from tasks.files.git import git
 from tasks.files.layout import RECORDS, Configuration
-from tasks.results.ledger import read_lock
+from tasks.files.lock import read_lock
+from tasks.results.records import record_of
 
 __all__ = [
     "WORKSPACE",
@@ -85,17 +87,17 @@ def resolve(name: str) -> str:
 
 def _read_at(name: str) -> list[dict[str, Any]]:
     """Return all that lies in the records' folder of a revision, an experiment or the workspace."""
+    remedy = AGAIN if name == WORKSPACE else "choose another revision"
     if name == WORKSPACE:
-        texts = [path.read_text(encoding="utf-8") for path in sorted(RECORDS.glob("[!.]*.json"))]
+        texts = {str(path): read_text(path) for path in sorted(RECORDS.glob("[!.]*.json"))}
     else:
         commit = resolve(name)
         listed = git(Path(), "ls-tree", "-r", "--name-only", commit, f"{RECORDS}/").splitlines()
-        texts = [
-            git(Path(), "show", f"{commit}:{path}") for path in listed if path.endswith(".json")
-        ]
+        names = [f"{commit}:{path}" for path in listed if path.endswith(".json")]
+        texts = {one: git(Path(), "show", one) for one in names}
     if not texts:
         raise ValueError(f"{name}: has no records in {RECORDS}")
-    return [json.loads(text) for text in texts]
+    return [record_of(text, one, remedy=remedy) for one, text in texts.items()]
 
 
 def applications_at(name: str) -> dict[str, dict[str, dict[str, Any]]]:
@@ -161,7 +163,8 @@ def lock_at(name: str) -> dict[str, Any]:
     """Return the content of `dvc.lock` in a revision, an experiment or the workspace."""
     if name == WORKSPACE:
         return read_lock(Path("dvc.lock"))
-    return read_lock(git(Path(), "show", f"{resolve(name)}:dvc.lock"))
+    called = f"{resolve(name)}:dvc.lock"
+    return read_lock(git(Path(), "show", called), called)
 
 
 def commit_time(revision: str) -> str | None:

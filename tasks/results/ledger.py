@@ -16,23 +16,25 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
 from filelock import FileLock
-from ruamel.yaml import YAML
+from pydantic import Field, FiniteFloat
+from typing_extensions import TypedDict
 
 from scoremodel.evaluation.metrics.base import ordered_metrics
-from scoremodel.io.files import write_text
+from scoremodel.io.files import DamagedError, write_text
+from tasks.files.documents import read_json, require_shape
 from tasks.files.git import GitError, git, head
 from tasks.files.hashes import content_hash, file_hash
 from tasks.files.layout import LEDGER, RESOLVED, Configuration
-from tasks.files.timing import read_timing
+from tasks.files.timing import Timing, read_timing
+from tasks.results.records import Spread
 
 __all__ = [
     "LedgerError",
     "append",
     "inputs",
-    "read_lock",
     "read_resolved",
     "read_row",
     "read_rows",
@@ -58,6 +60,38 @@ _SEEDED = (
     "judge",
 )  # have the `seed` that stands at the top of params.yaml beside their own
 _WHOLE = ("models", "samplers", "datasets", "extractors")  # blocks, where others are single keys
+
+
+_RESTORE = "restore it from git: git restore {path}"
+
+
+class _Checked(TypedDict):
+    checksum: str
+
+
+class _Inputs(TypedDict):
+    files: dict[str, str]
+    params: dict[str, dict[str, Any]]
+    data_sha256: str
+
+
+class _Values(TypedDict):
+    held_out: Spread
+    ratio_to_floor: FiniteFloat
+    nfe: int
+
+
+class _Row(TypedDict):
+    configuration: Annotated[str, Field(pattern=r"^[^-]+-[^-]+-\d+-[^-]+$")]
+    metric: str
+    values: _Values
+    environment: dict[str, str]
+    inputs: _Inputs
+    key: str
+    revision: str | None
+    seconds: dict[str, Timing | None]
+    count: NotRequired[int]
+    recorded: NotRequired[str]
 
 
 class LedgerError(ValueError):
@@ -152,25 +186,19 @@ def read_resolved(path: str, md5: str) -> dict[str, Any]:
     """
     here = Path(path)
     if here.is_file() and file_hash(here) == md5:
-        return _json(here)
+        return _content(here)
     from dvc.repo import Repo  # half a second that only other commits' rows need
 
     with Repo(".") as repo:
         cached = Path(repo.cache.local.oid_to_path(md5))
     if not cached.is_file():
         raise ValueError(f"{path}: as it was ({md5[:8]}) is not in DVC's cache; dvc fetch check")
-    return _json(cached)
+    return _content(cached)
 
 
-def _json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+def _content(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = read_json(path, remedy="run dvc repro --force check")
     return content
-
-
-def read_lock(text: str | Path = Path("dvc.lock")) -> dict[str, Any]:
-    """Return the content of `dvc.lock`, given as its text or its path."""
-    lock: dict[str, Any] = YAML(typ="safe", pure=True).load(text)
-    return lock
 
 
 def append(
@@ -297,13 +325,15 @@ def read_row(path: Path) -> dict[str, Any]:
     Raises:
         LedgerError: if the file is no row, or was changed after it was written.
     """
+    remedy = _RESTORE.format(path=path)
     try:
-        row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        row: dict[str, Any] = read_json(path, _Checked, remedy)
         checksum = row.pop("checksum")
-    except (ValueError, KeyError, AttributeError) as error:
-        raise LedgerError(f"{path}: not a row of the ledger ({error})") from error
-    if content_hash(row) != checksum:
-        raise LedgerError(f"{path}: was edited after it was written; restore it from git")
+        if content_hash(row) != checksum:
+            raise LedgerError(f"{path}: was edited after it was written; restore it from git")
+        require_shape(row, path, _Row, remedy)
+    except DamagedError as error:
+        raise LedgerError(f"{path}: not a row of the ledger ({error.what}); {remedy}") from error
     if row["key"] != content_hash(row["inputs"]) or not path.name.startswith(_stem(row)):
         raise LedgerError(f"{path}: its name is another row's; restore it from git")
     return row

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 from collections.abc import Iterator
@@ -13,12 +12,15 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from scoremodel.io.files import atomic_path
+from tasks.files.documents import read_json, read_text
 from tasks.files.dvc import DvcFailedError, StoppedError, run_dvc
 from tasks.files.layout import LEDGER, Configuration
+from tasks.files.lock import read_lock
 from tasks.files.worktree import beside, default_remote, link_sources, verify_remote
 from tasks.results.history import resolve
-from tasks.results.ledger import inputs, read_lock, read_row
+from tasks.results.ledger import inputs, read_row
 from tasks.results.plan import restored
+from tasks.results.records import record_of
 from tasks.results.rows import PARTS, changes, commit_of, rows, short, with_parts
 
 __all__ = ["reproduce"]
@@ -152,10 +154,10 @@ def reproduce(key: str, force: bool = False) -> tuple[bool, list[str]]:
         repro(*options, "check")
         _say(_announced(found_rows, restored(place, stage, force)))
         repro(*(["--force"] if force else options), stage)
-        record = json.loads((place / configuration.record).read_text(encoding="utf-8"))
+        record = record_of(read_text(place / configuration.record), configuration.record)
 
         def read(path: str, _: str) -> dict[str, Any]:
-            content: dict[str, Any] = json.loads((place / path).read_text(encoding="utf-8"))
+            content: dict[str, Any] = read_json(place / path)
             return content
 
         found = inputs(stage, read_lock(place / "dvc.lock"), read)

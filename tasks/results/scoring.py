@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,17 +10,33 @@ import numpy as np
 
 from scoremodel.evaluation.reference import Reference
 from scoremodel.evaluation.scores import Scores
-from tasks.files.arrays import read_arrays, read_rows
+from tasks.files.arrays import read_arrays, read_card, read_rows
 from tasks.files.layout import Configuration
 from tasks.params.errors import ParamsError
 from tasks.results.spread import spread
 
 __all__ = ["reference", "spreads"]
 
+_NEEDS = ("train", "fresh", "held_out", "held_out_rows", "metric", "extractor", "warnings")
+
 
 def spreads(scores: Sequence[Scores]) -> dict[str, dict[str, Any]]:
-    """Return metric → `spread` over several sets of samples."""
-    return {name: spread([one.values[name] for one in scores]) for name in scores[0].values}
+    """Return metric → `spread` over several sets of samples.
+
+    Args:
+        scores: what each set scored.
+
+    Returns:
+        The spreads.
+
+    Raises:
+        FloatingPointError: if a score is not finite, naming the metric.
+    """
+    found = {name: [one.values[name] for one in scores] for name in scores[0].values}
+    for name, values in found.items():
+        if bad := sum(not math.isfinite(value) for value in values):
+            raise FloatingPointError(f"{name}: is not finite for {bad} of {len(values)} sets")
+    return {name: spread(values) for name, values in found.items()}
 
 
 def reference(files: Configuration, how: Mapping[str, Any]) -> tuple[Reference, dict[str, Any]]:
@@ -36,8 +53,8 @@ def reference(files: Configuration, how: Mapping[str, Any]) -> tuple[Reference, 
     Raises:
         ParamsError: if there are too few held-out points for the neighbourhoods.
     """
-    real, info = read_arrays(files.real_features)
-    labels = read_rows(files.arrays).get("held_out_labels")
+    real, info = read_arrays(files.real_features, _NEEDS)
+    labels = read_rows(files.arrays, read_card(files.card)).get("held_out_labels")
     if len(real["held_out"]) <= how["neighbours"]:
         raise ParamsError(
             f"params.yaml: evaluation.neighbours: {how['neighbours']} is not allowed for "

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
+from scoremodel.io.files import DamagedError
 from tasks.files.schedule import Done
 from tasks.results.table import with_spread
 
@@ -58,11 +59,20 @@ def picture_address(path: Path) -> str:
 
     Returns:
         The address.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        DamagedError: if it is damaged.
     """
     out = io.BytesIO()
-    with Image.open(path) as picture:
-        picture.thumbnail((_WIDTH, _WIDTH))
-        picture.convert("RGB").save(out, "webp", quality=80)
+    try:
+        with Image.open(path) as picture:
+            picture.thumbnail((_WIDTH, _WIDTH))
+            picture.convert("RGB").save(out, "webp", quality=80)
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's, of what is no whole picture
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise DamagedError(path, "no whole picture") from error
     return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 

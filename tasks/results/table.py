@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from scoremodel.evaluation.metrics.base import ordered_metrics
+from tasks.files.documents import read_table as read_csv
 from tasks.files.layout import Configuration
 from tasks.results.active import Active, active_configurations, active_models
+from tasks.results.records import read_record
 from tasks.results.spread import is_rounding
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "labels",
     "read_applications",
     "read_records",
+    "read_table",
     "summary",
     "table",
     "terminal",
@@ -135,6 +138,26 @@ def terminal() -> list[str]:
 
 
 _METHOD = ("dataset", "model", "sampler")
+_TEXTS = (*_METHOD, "metric")
+_DRAWN = ("held_out_std", "floor", "floor_std")  # in figures
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Return the table that the stage report wrote.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The table.
+
+    Raises:
+        FileNotFoundError: if there is none yet.
+        DamagedError: if it is damaged, or lacks a column that is shown.
+    """
+    numbers = [name for name in (*terminal(), *_DRAWN) if name not in _TEXTS]
+    rows: pd.DataFrame = read_csv(path, numbers, _TEXTS)
+    return rows
 
 
 def read_records(active: Active) -> list[dict[str, Any]]:
@@ -152,17 +175,14 @@ def read_records(active: Active) -> list[dict[str, Any]]:
     missing = [c.record for c in active_configurations(active) if not c.record.exists()]
     if missing:
         raise FileNotFoundError(f"{missing[0]}: no record yet; run dvc repro")
-    return [
-        json.loads(configuration.record.read_text(encoding="utf-8"))
-        for configuration in active_configurations(active)
-    ]
+    return [read_record(configuration.record) for configuration in active_configurations(active)]
 
 
 def read_applications(active: Active) -> dict[str, dict[str, dict[str, Any]]]:
     """Return what else the active models were found to do: model's name → application → numbers."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for files in active_models(active, applications=True):
-        record = json.loads(files.record.read_text(encoding="utf-8"))
+        record = read_record(files.record)
         found.setdefault(files.model_name, {})[files.application] = record["found"]
     return found
 

@@ -19,7 +19,10 @@ def test_a_killed_comparison_goes_on_without_repeating_what_it_has(training_site
     """A budget that is spent, a larger one whose flow is killed in its second round, and the same again."""
     site = training_site
     params = site.workspace.params()
-    params["models"]["short"] = {"like": "vp", "training": {"steps": 10}}  # plainly another
+    params["models"]["short"] = {
+        "like": "vp",
+        "training": {"steps": 10, "warmup_steps": 10},
+    }  # plainly another
     params["evaluation"]["sampling_seeds"] = [0, 1]  # of two nothing can be told at every look
     site.workspace.write_params(params)
     site.commit("a short training")

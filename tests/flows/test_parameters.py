@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -89,6 +90,36 @@ def test_a_mistake_on_the_command_line_is_one_line(capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == f"error: budget: '30 parsecs' is not allowed, {allowed}\n"
 
 
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"models": ["ve"]}, "models: ['ve'] is not allowed, allowed: a list of at least 2 items"),
+        ({"models": 5}, "models: 5 is not allowed, allowed: a list"),
+        (
+            {"models": ["ve", "v p"]},
+            "models[1]: 'v p' is not allowed, allowed: the name of a block in",
+        ),
+        ({"level": 3.0}, "level: 3.0 is not allowed, allowed: a number less than 1"),
+        ({"metric": "x" * 999}, f"metric: '{'x' * 78}… is not allowed, allowed: 'held_out', "),
+        ({"train_seeds": [10**400]}, f"train_seeds[0]: 1{'0' * 78}… is not allowed, allowed: "),
+        (
+            {"patience": math.nan},
+            "patience: nan is not allowed, allowed: a number at most 1,000,000,000",
+        ),
+        ({"push": "maybe"}, "push: 'maybe' is not allowed, allowed: true or false"),
+    ],
+)
+def test_a_mistake_is_said_in_our_words(
+    capsys: pytest.CaptureFixture[str], given: dict[str, Any], line: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        finish(compare, given)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {line}")
+    assert said.count("\n") == 1
+
+
 def test_a_grid_is_every_combination_and_a_list_is_itself() -> None:
     grid = {"a.b": [1, 2], "c": [0.5]}
     assert combinations(grid, [{"d": None}]) == [
@@ -139,8 +170,8 @@ def test_overrides_that_are_refused(values: dict[str, Any], message: str) -> Non
 
 def test_overrides_are_checked_by_the_parameters_own_schema() -> None:
     before = (ROOT / "params.yaml").read_text()
-    params = overridden(ROOT / "params.yaml", {"models.ve.training.steps": 7})
-    assert params.models["ve"].training.steps == 7
+    params = overridden(ROOT / "params.yaml", {"models.ve.training.steps": 700})
+    assert params.models["ve"].training.steps == 700
     with pytest.raises(
         ParamsError, match=r"models\.ve\.training\.step: unknown key, allowed: steps,"
     ):

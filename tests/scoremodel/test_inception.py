@@ -129,7 +129,7 @@ def test_a_broken_or_other_file_is_named(script: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.pt"
     broken.write_bytes(script.read_bytes()[:1000])
     for mode in ("clean", "legacy_pytorch"):
-        with pytest.raises(ValueError, match=r"broken\.pt: no (TorchScript|weights)"):
+        with pytest.raises(ValueError, match=r"broken\.pt: damaged, or no (TorchScript|weights)"):
             load_inception(mode, 256, broken)  # type: ignore[arg-type]
     torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "other.pt")
     with pytest.raises(ValueError, match=r"other\.pt: a TorchScript module, but not Inception's"):

@@ -76,6 +76,7 @@ def test_broken_folders_are_named(tmp_path: Path) -> None:
     (tmp_path / "b.png").unlink()
     with pytest.raises(ValueError, match=r"a\.png: lies beside sub-folders"):
         load_folder(tmp_path)
+    shutil.rmtree(tmp_path / "c")
     (tmp_path / "b.png").write_bytes(b"not an image")
     with pytest.raises(ValueError, match=r"b\.png: not a readable image"):
         load_folder(tmp_path)

@@ -33,7 +33,7 @@ def record(value: float, threads: int = 2) -> dict[str, Any]:
         "data_sha256": "d" * 64,
         "count": 448,
         "metric": "FD (classifier 0123abcd)",
-        "held_out": {"mean": value, "by_seed": [value]},
+        "held_out": {"mean": value, "std": None, "by_seed": [value]},
         "ratio_to_floor": value,
         "nfe": 35,
         "agreement": None,

@@ -39,9 +39,9 @@ def changed(folder: Path, *edits: tuple[str, str]) -> Path:
         ("sigma_min: 0.02", "sigma_min: 200", "models.ve.sde.sigma_max: 100.0 is not allowed, "
          "allowed: a number greater than sigma_min (200)"),
         ("  samplers:           # NAME, or NAME_N: the sampler NAME with N steps\n  - heun\n"
-         "  - euler_maruyama", "  samplers: heun", "active.samplers: 'heun' is not allowed, allowed: list"),
+         "  - euler_maruyama", "  samplers: heun", "active.samplers: 'heun' is not allowed, allowed: a list"),
         ("count: 448", "count: -5",
-         "evaluation.count: -5 is not allowed, allowed: greater than or equal to 8"),
+         "evaluation.count: -5 is not allowed, allowed: an integer from 8 to 10,000,000"),
         ("neighbours: 5", "neighbours: 448",
          "evaluation.neighbours: 448 is not allowed, allowed: less than evaluation.count, 448"),
         ("kind: ve,", "kind: vee,", "models.ve.sde.kind: 'vee' is not allowed, "
@@ -49,12 +49,12 @@ def changed(folder: Path, *edits: tuple[str, str]) -> Path:
         ("{kind: ve, ", "{", "models.ve.sde: missing key: kind"),
         ("- digits", "- nope",
          "active.datasets[0]: 'nope' is not allowed, allowed: one of: cifar10, digits, "),
-        ("threads: 2", "threads: true", "threads: True is not allowed, allowed: integer"),
+        ("threads: 2", "threads: true", "threads: True is not allowed, allowed: an integer from 1 to 1,024"),
         ("device: auto", "device: gpu",
          "device: 'gpu' is not allowed, allowed: 'auto', 'cpu', 'mps', 'cuda' or 'cuda:N'"),
         ("  - 0\n  samplers", "  - 0\n  - 0\n  samplers",
          "active.train_seeds: [0, 0] is not allowed, allowed: a list without repetitions"),
-        ("eta: 0.5", "eta: 1.5", "samplers.ddim.eta: 1.5 is not allowed, allowed: less than or equal"),
+        ("eta: 0.5", "eta: 1.5", "samplers.ddim.eta: 1.5 is not allowed, allowed: a number from 0 to 1"),
         ("levels: 1000", "levels: 1", "models.ddpm.sde.levels: 1 is not allowed"),
         ("beta_first: 1.0e-4", "beta_first: 0.5",
          "models.ddpm.sde.beta_last: 0.02 is not allowed, allowed: a number greater than beta_first"),
@@ -75,7 +75,8 @@ def changed(folder: Path, *edits: tuple[str, str]) -> Path:
         ("  - heun\n", "  - heun_guided\n",
          "samplers.heun_guided.guidance: 2.0 is not allowed, allowed: 1.0 for the active model 've'"),
         ("digits: {held_out: 0.5}", "digits: {held_out: sauce}",
-         "datasets.digits.held_out: 'sauce' is not allowed, allowed: number or 'source'"),
+         "datasets.digits.held_out: 'sauce' is not allowed, allowed: a number greater than 0 "
+         "and less than 1 or 'source'"),
         ("iterations: 3", "iteration: 3", "applications.inverse.iteration: unknown key, allowed: operat"),
         ("applications: []", "applications: [likelyhood]", "active.applications[0]: 'likelyhood' is not "
          "allowed, allowed: 'likelihood', 'inverse', 'latents' or 'field'"),
@@ -87,15 +88,15 @@ def changed(folder: Path, *edits: tuple[str, str]) -> Path:
         ("precision: auto", "precision: float16", "defaults.model.training.precision: 'float16' is "
          "not allowed, allowed: 'auto', 'float32' or 'bfloat16'"),
         ("another than the first\n      - 50000", "another\n        []",
-         "defaults.model.training.ema_half_lives: [] is not allowed, allowed: List should have at "),
+         "defaults.model.training.ema_half_lives: [] is not allowed, allowed: a list of 1 to 16 items"),
         ("width: 16", "width: 3.5",
-         "defaults.model.network.unet.width: 3.5 is not allowed, allowed: integer"),
+         "defaults.model.network.unet.width: 3.5 is not allowed, allowed: an integer from 1 to 65,536"),
         ("learning_rate: 2.0e-3", "learning_rate: fast",
-         "defaults.model.training.learning_rate: 'fast' is not allowed, allowed: number"),
+         "defaults.model.training.learning_rate: 'fast' is not allowed, allowed: a number from 1e-12 to 100"),
         ("attention_levels: []", "attention_levels: [2]", "defaults.model.network.unet."
          "attention_levels: [2] is not allowed, allowed: levels from 0 to 1"),
         ("mean: -1.2, std: 1.2}", "mean: 0, std: 0}",
-         "defaults.model.training.times.std: 0 is not allowed, allowed: greater than 0"),
+         "defaults.model.training.times.std: 0 is not allowed, allowed: a number from 1e-06 to 100"),
         ("kind: log_normal, mean: -1.2, ", "kind: stratified, ",
          "defaults.model.training.times.std: unknown key, allowed: kind"),
         ("    guidance: 1.0", "    guidance: -1.0", "defaults.sampler.guidance: -1.0 is not allowed"),
@@ -111,7 +112,8 @@ def changed(folder: Path, *edits: tuple[str, str]) -> Path:
         ("{unet: {width: 32", "{resnet: {width: 32",
          "models.fashion_ve.network.resnet: unknown key, allowed: unet, mlp"),
         ("label_dropout: 0.1}", "label_dropout: 1.0}",
-         "models.vp_classes.training.label_dropout: 1.0 is not allowed, allowed: less than 1"),
+         "models.vp_classes.training.label_dropout: 1.0 is not allowed, allowed: a number "
+         "at least 0 and less than 1"),
         # `like`:
         ("{like: vp, energy", "{like: nope, energy",
          "models.vp_energy.like: 'nope' is not allowed, allowed: one of: ddpm, fashion_ve, "),
@@ -124,7 +126,7 @@ def changed(folder: Path, *edits: tuple[str, str]) -> Path:
         # NAME_N:
         ("  - heun\n", "  - hein_9\n", "active.samplers[0]: 'hein_9' is not allowed, allowed: one of: "),
         ("  - heun\n", "  - heun_0\n", "active.samplers[0]: 'heun_0' is not allowed, allowed: heun_N, N "
-         "greater than or equal to 1"),
+         "an integer from 1 to 100,000"),
         ("  - euler_maruyama\n", "  - runge_kutta_9\n", "active.samplers[1]: 'runge_kutta_9' is not "
          "allowed, allowed: runge_kutta, which has no steps"),
     ],

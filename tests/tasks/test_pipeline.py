@@ -102,7 +102,7 @@ def test_changed_keys_touch_only_what_depends_on_them(copied: Workspace) -> None
     params = copied.params()
     params["samplers"]["heun"]["steps"] = 5
     params["models"]["vp"]["training"]["steps"] = 7
-    params["models"]["ve"]["training"] = {"steps": 7}
+    params["models"]["ve"]["training"] = {"steps": 7, "warmup_steps": 7}
     params["samplers"]["euler"]["steps"] = 9
     copied.write_params(params)
     copied.python("-m", "tasks.check", "--stage")
@@ -218,7 +218,7 @@ def test_a_wrong_key_is_said_by_the_flow_too(copied: Workspace) -> None:
     params = copied.params()
     params["threads"] = 0
     copied.write_params(params)
-    line = "params.yaml: threads: 0 is not allowed, allowed: greater than or equal to 1"
+    line = "params.yaml: threads: 0 is not allowed, allowed: an integer from 1 to 1,024"
     assert line in copied.python("-m", "flows.pipeline", status=2)
 
 

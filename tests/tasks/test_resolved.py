@@ -60,8 +60,8 @@ def test_a_key_changes_the_files_of_what_uses_it(raw: Any) -> None:
         ((*model, "network", "unet", "blocks"), 2, {VE, VP}),
         ((*model, "network", "unet", "width"), 8, {VE}),  # vp says otherwise
         ((*model, "training", "clip_norm"), 3.0, {VE}),
-        ((*model, "training", "steps"), 9, {VE, VP}),
-        (("models", "vp", "training", "steps"), 9, {VP}),
+        ((*model, "training", "steps"), 900, {VE, VP}),
+        (("models", "vp", "training", "steps"), 900, {VP}),
         (("models", "ncsn", "sde", "sigma_min"), 0.05, set()),
         (("models", "vp_classes", "training", "label_dropout"), 0.2, set()),
         (("defaults", "sampler", "guidance"), 1.5, None),
@@ -217,7 +217,12 @@ def test_files_are_written_whole_and_those_of_others_go(
 
 
 def test_a_source_says_whether_it_gives_images_or_vectors(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match="no images"):
+        source_of(tmp_path)
+    image = tmp_path / "a.png"
+    image.touch()  # that it can be read, prepare says
     assert source_of(tmp_path) == ({"kind": "folder"}, "images")
+    image.unlink()
     for text, expected in (
         ("kind: digits", ({"kind": "digits"}, "images")),
         ("kind: two_moons\ncount: 9", ({"kind": "two_moons", "count": 9}, "vectors")),
@@ -225,7 +230,7 @@ def test_a_source_says_whether_it_gives_images_or_vectors(tmp_path: Path) -> Non
         (tmp_path / "source.yaml").write_text(text)
         assert source_of(tmp_path) == expected
     for text, said in (("kind: nope", "kind: 'nope' is unknown, allowed: digits, "), ("[", "not valid"),
-                       ("- 1", "kind: None is unknown")):  # fmt: skip
+                       ("- 1", "allowed: a block of keys")):  # fmt: skip
         (tmp_path / "source.yaml").write_text(text)
         with pytest.raises(ParamsError, match=said):
             source_of(tmp_path)
@@ -235,7 +240,7 @@ def test_what_the_data_do_not_take_runs_nothing_through_dvc(copied: Workspace) -
     before = copied.lock()
     params = copied.params()
     params["defaults"]["model"]["network"]["mlp"]["width"] = 17
-    params["defaults"]["model"]["training"]["steps"] = 17  # vp says otherwise, ve is not active
+    params["defaults"]["model"]["training"]["steps"] = 1700  # vp says otherwise, ve is not active
     params["samplers"]["langevin"]["steps"] = 17
     copied.write_params(params)
     said = copied.dvc("repro")

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import stat
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,84 +20,244 @@ from scoremodel.data.sources.base import RawData
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["IMAGE_ENDINGS", "load_folder"]
+__all__ = ["IMAGE_ENDINGS", "first_image", "image_files", "load_folder"]
 
-_MODES = ("1", "L", "P", "RGB")  # 8 bits a channel; alpha would have to be dropped
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+_MODES = ("1", "L", "P", "RGB")  # 8 bits a channel; alpha would have to be dropped
+_SIXTEEN_BITS = re.compile(r";16[BLNS]\b")  # how Pillow calls them before it drops the lower eight
+_NO_DATA = ("__MACOSX",)  # what archives of macOS hold beside the files
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+class _RefusedImage(Exception):
+    """What is wrong with an image that can be read."""
 
 
 @contextmanager
-def _image(path: Path) -> Iterator[Image.Image]:
-    """Yield an opened image; that it cannot be read, even later, is said in one line."""
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Yield an image of one opaque frame of 8 bits; that it is none, or cannot be read, is one line."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
-            if image.mode not in _MODES:
+        with warnings.catch_warnings():
+            for category in (UserWarning, RuntimeWarning):  # damage, and sizes near a bomb's
+                warnings.simplefilter("error", category)
+            with Image.open(path, formats=_FORMATS) as image:
+                if image.mode not in _MODES:
+                    modes = ", ".join(_MODES)
+                    raise _RefusedImage(f"pixels of mode {image.mode}, allowed: {modes}")
+                if any(_SIXTEEN_BITS.search(str(tile)) for tile in image.tile):
+                    raise _RefusedImage("pixels of 16 bits a channel, allowed: 8")
+                if image.has_transparency_data:
+                    raise _RefusedImage("transparent pixels, allowed: opaque ones")
+                if (frames := getattr(image, "n_frames", 1)) > 1:
+                    raise _RefusedImage(f"{frames} frames, allowed: one")
+                yield image
+    except _RefusedImage as error:
+        raise ValueError(f"{_said(path)}: {error}") from None
+    except Exception as error:  # of a damaged file Pillow raises whatever its decoders do
+        if isinstance(error, UnidentifiedImageError):
+            reason = f"none of {', '.join(_FORMATS)}"
+        elif isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+            reason = f"it claims more than {Image.MAX_IMAGE_PIXELS:,} pixels"
+        else:
+            reason = getattr(error, "strerror", None) or "cut off or damaged"
+        raise ValueError(f"{_said(path)}: not a readable image ({reason})") from error
+
+
+def _said(path: Path) -> str:
+    """Return a path in one line, whatever characters it has."""
+    return str(path) if str(path).isprintable() else ascii(str(path))
+
+
+def _kind(mode: int) -> str:
+    return _KINDS.get(stat.S_IFMT(mode), "no file")
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Yield what lies in a folder as data, and below it: paths, each "folder", "image" or "other".
+
+    Links are followed. What is hidden, or lies in something hidden, is no data. Nothing is opened:
+    reading a FIFO would not end.
+    """
+    waiting = [folder]
+    seen: dict[tuple[int, int], Path] = {}
+    while waiting:
+        here = waiting.pop()
+        try:
+            status = here.stat()
+            paths = list(here.iterdir())
+        except OSError as error:
+            raise ValueError(f"{_said(here)}: cannot be read ({error.strerror})") from error
+        before = seen.setdefault((status.st_dev, status.st_ino), here)
+        if before != here:
+            raise ValueError(
+                f"{_said(here)}: is the same folder as {_said(before)}, whose images would count twice"
+            )
+        for path in paths:
+            if path.name.startswith(".") or path.name in _NO_DATA:
+                continue
+            try:
+                mode = path.stat().st_mode
+            except OSError as error:
                 raise ValueError(
-                    f"{path}: pixels of mode {image.mode}, allowed: {', '.join(_MODES)}"
-                )
-            yield image
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
-        raise ValueError(f"{path}: not a readable image ({error})") from error
+                    f"{_said(path)}: leads to no file or folder ({error.strerror})"
+                ) from error
+            if path.suffix.lower() in IMAGE_ENDINGS:
+                if not stat.S_ISREG(mode):
+                    raise ValueError(
+                        f"{_said(path)}: is {_kind(mode)}, allowed: the file of an image"
+                    )
+                yield path, "image"
+            elif stat.S_ISDIR(mode):
+                waiting.append(path)
+                yield path, "folder"
+            elif not stat.S_ISREG(mode):
+                raise ValueError(f"{_said(path)}: is {_kind(mode)}, allowed: files and folders")
+            else:
+                yield path, "other"
+
+
+def first_image(folder: Path) -> Path | None:
+    """Return an image in a folder or below it, None if there is none."""
+    return next((path for path, kind in _walk(folder) if kind == "image"), None)
+
+
+def image_files(folder: Path) -> tuple[list[Path], list[str], list[Path]]:
+    """Return a folder's images by how they lie; none is opened.
+
+    Args:
+        folder: as `load_folder` has it. Folders in which only one other lies are passed through, as
+            archives have them.
+
+    Returns:
+        The images in the order of their paths; each one's class, or nothing if all lie in one folder;
+        other files.
+
+    Raises:
+        ValueError: if there is none, something is neither file nor folder, or folders are not one for
+            each class; its path is named.
+    """
+    found: dict[str, list[Path]] = {"folder": [], "image": [], "other": []}
+    for path, kind in _walk(folder):
+        found[kind].append(path)
+    files = sorted(found["image"])
+    if not files:
+        endings = " ".join(IMAGE_ENDINGS)
+        raise ValueError(f"{_said(folder)}: no images (allowed endings: {endings})")
+    base = Path(os.path.commonpath([path.parent for path in files]))
+    loose = [path for path in files if path.parent == base]
+    deeper = [path for path in files if path.parent != base]
+    if loose and deeper:
+        raise ValueError(
+            f"{_said(loose[0])}: lies beside sub-folders of images, such as {_said(deeper[0])}; either "
+            "all images lie in sub-folders, one for each class, or none does"
+        )
+    for path in deeper:
+        if path.parent.parent != base:
+            raise ValueError(
+                f"{_said(path)}: lies deeper than one folder below {_said(base)}; allowed: one "
+                "sub-folder of images for each class (which part is held out, params.yaml says)"
+            )
+    used = {path.parent for path in files}
+    for path in sorted(found["folder"]):
+        beside = base.is_relative_to(path.parent) and not base.is_relative_to(path)
+        if beside and path not in used and (deeper or path.parent != base):
+            raise ValueError(f"{_said(path)}: no images, beside folders of images; remove it")
+    classes = [path.parent.name for path in deeper]
+    for name in set(classes):
+        if not name.isprintable():
+            raise ValueError(f"{_said(base / name)}: a class's name may have printable characters")
+    return files, classes, sorted(found["other"])
+
+
+def _require_room(folder: Path, count: int, size: tuple[int, int], channels: int) -> None:
+    where = tempfile.gettempdir()
+    needed, free = count * channels * size[0] * size[1], shutil.disk_usage(where).free
+    if needed > free:
+        raise ValueError(
+            f"{_said(folder)}: {count:,} images of {size[0]}×{size[1]} pixels take "
+            f"{needed / 2**30:.1f} GiB, allowed: what is free in {where}, {free / 2**30:.1f} GiB"
+        )
 
 
 def load_folder(folder: Path) -> RawData:
     """Return the images of a folder, labelled by sub-folder if they lie in sub-folders.
 
     Args:
-        folder: holds images directly, or one sub-folder of images for each class.
+        folder: holds images directly, or one sub-folder of images for each class. Links are
+            followed, and what is hidden is left aside. Images are turned as their EXIF data say.
 
     Returns:
         Grey levels with shape (N, 1, H, W) if every image is greyscale, else (N, 3, H, W), in the
         order of their paths.
 
     Raises:
-        ValueError: if there is no image, one cannot be read, or sizes differ; the file is named.
+        ValueError: if there is no image, one cannot be read or would lose something (transparency,
+            further frames, 16 bits), sizes differ, or folders are not one for each class; the file is
+            named.
     """
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".")
-    )
-    if not files:
-        raise ValueError(f"{folder}: no images (allowed endings: {' '.join(IMAGE_ENDINGS)})")
+    from PIL import ImageOps
+
+    files, names, others = image_files(folder)
     grey = True
     first = None
-    for path in files:  # their headers only
-        with _image(path) as image:
-            grey = grey and image.mode in ("1", "L")
-            first = first or image.size
-            if image.size != first:
-                sizes = "{}×{} pixels but {} is {}×{}".format(*image.size, files[0].name, *first)
-                raise ValueError(f"{path}: is {sizes}; all images must have one size")
+    for path in files:  # before any image takes memory
+        with _opened(path) as image:
+            size, mode = image.size, image.mode
+            if image.format == "PNG":
+                image.verify()  # its checksums; the other formats have none
+        grey = grey and mode in ("1", "L")
+        first = first or size
+        _require_size(path, size, files[0], first, turned=True)
+    assert first is not None
+    channels = 1 if grey else 3
+    _require_room(folder, len(files), first, channels)
     # To a file and back as a map of it: the images may be more than fits into memory.
+    upright = None
     with tempfile.TemporaryFile() as decoded:
         for path in files:
-            with _image(path) as image:
-                pixels = np.asarray(image.convert("L" if grey else "RGB"))
+            with _opened(path) as image:
+                pixels = np.asarray(ImageOps.exif_transpose(image).convert("L" if grey else "RGB"))
+            size = pixels.shape[1], pixels.shape[0]
+            upright = upright or size
+            _require_size(path, size, files[0], upright)
             decoded.write(np.ascontiguousarray(np.atleast_3d(pixels).transpose(2, 0, 1)).data)
         decoded.flush()
-        assert first is not None
-        shape = (len(files), 1 if grey else 3, first[1], first[0])
+        assert upright is not None
+        shape = (len(files), channels, upright[1], upright[0])
         x = np.memmap(decoded, dtype=np.uint8, mode="c", shape=shape)
-    parents = [path.relative_to(folder).parts[0] for path in files]
-    loose = [path for path in files if path.parent == folder]
-    if loose and len(loose) < len(files):
-        raise ValueError(
-            f"{loose[0]}: lies beside sub-folders of images; either all images lie in sub-folders, "
-            "one for each class, or none does"
-        )
-    classes = [] if loose else sorted(set(parents))
-    if len(classes) < 2:  # one folder of images says nothing about classes
-        classes = []
-    labels = np.array([classes.index(name) for name in parents]) if classes else None
+    classes = sorted(set(names))
+    number = {name: index for index, name in enumerate(classes)}
+    left = f"; left aside: {len(others)} other, such as {_said(others[0])}" if others else ""
     return RawData(
         x=x,
-        labels=labels,
+        labels=np.array([number[name] for name in names]) if names else None,
         levels=256,
         classes=classes,
         held_out=None,
-        source=f"folder of {len(files)} images",
+        source=f"folder of {len(files)} images{left}",
         licence="undeclared",
     )
+
+
+def _require_size(
+    path: Path,
+    size: tuple[int, int],
+    other: Path,
+    first: tuple[int, int],
+    turned: bool = False,
+) -> None:
+    """Refuse an image of another size than the first; `turned` ones may have width and height swapped."""
+    if size != first and not (turned and size == first[::-1]):
+        raise ValueError(
+            f"{_said(path)}: is {size[0]}×{size[1]} pixels but {_said(Path(other.name))} is "
+            f"{first[0]}×{first[1]}; all images must have one size"
+        )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from scoremodel.bounds import shown
 from scoremodel.data.sources.base import SOURCES, RawData
 
 __all__ = ["load_torchvision"]
@@ -43,23 +44,33 @@ def load_torchvision(name: str, root: str, download: bool = True) -> RawData:
             <= set(inspect.signature(getattr(datasets, other)).parameters)
         ]
         raise ValueError(
-            f"name: {name!r} is no torchvision data set with a train flag, "
+            f"name: {shown(name)} is no torchvision data set with a train flag, "
             f"allowed: {', '.join(sorted(allowed))}"
         )
     try:
         with _unpacking_root(Path(root), name) as unpacked:
             splits = [cls(unpacked, train=t, download=download) for t in (True, False)]  # type: ignore[misc]
             arrays = [np.asarray(split.data) for split in splits]
+            targets = [np.asarray(split.targets) for split in splits]
     except Exception as error:  # torchvision raises whatever its download or archive code does
-        reason = " ".join(str(error).split())
-        raise ValueError(f"root: {root!r} holds no usable {name} files ({reason})") from error
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"root: {shown(root)} holds no usable {name} files ({reason})") from error
+    shapes = [array.shape for array in arrays]
+    if {shape[1:] for shape in shapes} != {shapes[0][1:]} or len(shapes[0]) not in (3, 4):
+        raise ValueError(
+            f"name: {name!r} gives arrays of shapes {shapes[0]} and {shapes[1]}, allowed: images of "
+            "one size, (N, H, W) or (N, H, W, C)"
+        )
+    if any(target.ndim != 1 for target in targets):
+        found = " and ".join(str(target.shape) for target in targets)
+        raise ValueError(f"name: {name!r} gives labels of shapes {found}, allowed: (N,)")
     x = np.concatenate(arrays)
     x = x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2)
-    labels = np.concatenate([np.asarray(split.targets) for split in splits])
+    labels = np.concatenate(targets)
     held_out = np.concatenate([np.full(len(a), i == 1) for i, a in enumerate(arrays)])
     return RawData(
         x=np.ascontiguousarray(x),
-        labels=labels.astype(np.int64),
+        labels=labels,
         levels=256,
         classes=[str(label) for label in getattr(splits[0], "classes", sorted(set(labels)))],
         held_out=held_out,

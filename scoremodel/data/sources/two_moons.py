@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from scoremodel.data.sources.base import SOURCES, RawData
+from scoremodel.bounds import NonNegative
+from scoremodel.data.sources.base import SOURCES, Points, RawData, Seed, require_memory
 
 __all__ = ["load_two_moons"]
 
 
 @SOURCES.register("two_moons", gives="vectors")
-def load_two_moons(count: int, noise: float = 0.05, seed: int = 0) -> RawData:
+def load_two_moons(count: Points, noise: NonNegative = 0.05, seed: Seed = 0) -> RawData:
     """Return `count` points of scikit-learn's two interleaving half circles, with Gaussian noise."""
     from sklearn.datasets import make_moons
 
-    points, labels = make_moons(count, noise=noise, random_state=seed)
+    require_memory(count, dimension=2)
+    points, labels = make_moons(count, noise=noise + 0.0, random_state=seed)  # numpy refuses −0
     return RawData(
         x=points.astype(np.float32),
         labels=labels.astype(np.int64),

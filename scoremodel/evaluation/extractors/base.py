@@ -132,7 +132,7 @@ def load_extractor(path: str | os.PathLike[str], device: torch.device | str = "c
         ValueError: if the file is damaged or holds no extractor.
     """
     tensors, stored = read_weights(path, device)
-    kind = stored.get("kind")
+    kind = stored.get("kind", "") if isinstance(stored, dict) else ""
     if kind not in EXTRACTORS or _SEEN not in tensors:
         raise ValueError(f"{os.fspath(path)}: holds no extractor, allowed: {', '.join(EXTRACTORS)}")
     extractor = EXTRACTORS[kind](**stored["config"]).to(device)

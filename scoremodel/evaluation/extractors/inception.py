@@ -139,8 +139,9 @@ def _ported(path: str | os.PathLike[str] | None) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise
     except Exception as error:  # torch names no one kind for a damaged file
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{os.fspath(path)}: no weights of pytorch-fid's ({reason})") from error
+        raise ValueError(
+            f"{os.fspath(path)}: damaged, or no weights of pytorch-fid's Inception"
+        ) from error
     if not isinstance(state, dict) or "Conv2d_1a_3x3.conv.weight" not in state:
         raise ValueError(f"{os.fspath(path)}: no weights of pytorch-fid's Inception")
     return dict(state)

@@ -102,8 +102,7 @@ class TorchScript(ColourExtractor):
         try:
             extractor.module  # noqa: B018
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"{os.fspath(path)}: no TorchScript module ({reason})") from error
+            raise ValueError(f"{os.fspath(path)}: damaged, or no TorchScript module") from error
         return extractor
 
     @cached_property

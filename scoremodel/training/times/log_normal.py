@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from scoremodel.bounds import Bounds, Positive
+from scoremodel.bounds import Bounds
 from scoremodel.processes.base import Process
 from scoremodel.training.times.base import TIMES, Times, log_ratios, stratified_quantiles
 
@@ -30,8 +30,8 @@ class LogNormal(Times):
         std: standard deviation of ln r.
     """
 
-    mean: Annotated[float, Bounds()] = -1.2
-    std: Positive = 1.2
+    mean: Annotated[float, Bounds(ge=-100, le=100)] = -1.2
+    std: Annotated[float, Bounds(ge=1e-6, le=100)] = 1.2
 
     def draw(
         self, count: int, process: Process, generator: torch.Generator

@@ -6,11 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from scoremodel.io.files import write_text
 from tasks.files.stage import run
 from tasks.report.figures.distance import distance_figure
+from tasks.results.table import read_table
 
 __all__ = ["main"]
 
@@ -21,7 +20,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("table", type=Path, help="a results/table.csv of one data set")
     parser.add_argument("figure", type=Path, help="the SVG file to write")
     given = parser.parse_args(arguments)
-    rows = pd.read_csv(given.table)
+    rows = read_table(given.table)
     if rows["dataset"].nunique() != 1:
         raise ValueError(f"{given.table}: has {rows['dataset'].nunique()} data sets, allowed: 1")
     write_text(given.figure, distance_figure(rows) + "\n")

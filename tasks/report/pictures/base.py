@@ -37,8 +37,10 @@ def draw(shown: Path, stem: Path) -> Path | None:
     arrays, info = read_arrays(shown)
     if not info:
         return None
-    if info["picture"] not in PICTURES:
-        raise ValueError(f"{shown}: picture {info['picture']!r}, allowed: {', '.join(PICTURES)}")
+    if info.get("picture") not in PICTURES:
+        raise ValueError(
+            f"{shown}: picture {info.get('picture')!r}, allowed: {', '.join(PICTURES)}"
+        )
     return write(arrays, info, stem)
 
 

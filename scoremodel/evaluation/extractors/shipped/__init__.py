@@ -31,15 +31,15 @@ NUMBERS = 3
 """How many there are of each name, with the numbers 0, 1, 2."""
 
 SHA256 = {
-    "digits_0.safetensors": "8651cad3a5e777e94019c964b47496db10f3f2cef1835d4fab4673ab5d9a34c0",
-    "digits_1.safetensors": "44a938fc7b7f96289bf9c826cbb4113965bbecd6a009db3b27895c8a4a94b90a",
-    "digits_2.safetensors": "ae1d70b0577d01e52050037f9b9cf4746f0ad517863399bb89b4caa2a791a6d7",
-    "mnist_0.safetensors": "9d32c1196f2a7bbbb04f68b402ffdecf2efbd6023b3c738aabec85ec115fd486",
-    "mnist_1.safetensors": "91cf5c34ff41df9d123a8716eaa7f2d13781f72dff855b368098299aa32c0579",
-    "mnist_2.safetensors": "84fb85c4735a687cc232d75cdf045d71e2cfdb84ed35377c81452d88d7bf8edd",
-    "fashion_mnist_0.safetensors": "633efe9e106b33aee645e435523e72ffa9774348e01cc1318ab6277430a0aeb5",
-    "fashion_mnist_1.safetensors": "28226ee2f4a67fdde8118347d4d011849e1e4a015e8d8f957fe43b78e4367232",
-    "fashion_mnist_2.safetensors": "5beb747f0878fdffe192c67ecc3bf7271d6f9ea5912ad1aed3ec9b44d91d3b20",
+    "digits_0.safetensors": "36175425a0e8b087680ff8d71b259583776cb253676545b9e35cc9152801ed7e",
+    "digits_1.safetensors": "d6c6996293137e63ae348f0bc2e38c5698c0d350361ef56d88523d72cddd63d2",
+    "digits_2.safetensors": "9b1678106a8a7c931cc4930f1bdefb2d8f47b84d4eb340bfda9c131e2ad2e8d1",
+    "mnist_0.safetensors": "bea5181faa22edb0a8d476397a285b7b31156a5b0c7a0101a6c6ad9fc3592abf",
+    "mnist_1.safetensors": "d3991b2898e32cfcfce907e5c7f06cdb9873914e2f206370671a0f03532cb4d9",
+    "mnist_2.safetensors": "f0409622da3a10d2d7985aa6f61c23ddcbe52e26b901f1c70509e0c7847ee818",
+    "fashion_mnist_0.safetensors": "686589bab422376a728d16e4a68ac35db4ae0ae18879c71f66f0d992e335b9bf",
+    "fashion_mnist_1.safetensors": "a3b07866ed5c2d7d07e627735bf18c7e187458625882fa871a546e12be927896",
+    "fashion_mnist_2.safetensors": "2548809aba910705299adcaa41b8d5ab948d7a0b1bfcd05036eeb00caf9b623e",
 }
 """File's name → its checksum."""
 

@@ -1,0 +1,173 @@
+"""The memory that a model's training needs, estimated from its network before that is made.
+
+Its weights are counted on torch's `meta` device, where they have shapes and take no memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from scoremodel.networks.base import build_network
+from tasks.params.errors import ParamsError
+
+__all__ = ["Size", "gib", "machine_memory", "require_memory", "size_of", "training_memory"]
+
+_BYTES = 4  # of a float32 number
+_COPIES = 4  # weights, gradients and Adam's two moments
+_SMALL = 2**31  # weights times pixels of a network through which one data point goes in no time
+_SLOW = 2**32  # bytes below which no GPU is asked how many it has: that would start it
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a network is made of, and what one data point makes of it.
+
+    Args:
+        parameters: number of its weights.
+        activations: numbers that its layers put out for one data point.
+        products: multiplications of its matrix products and convolutions for one data point.
+    """
+
+    parameters: int
+    activations: int
+    products: int
+
+
+def size_of(
+    network: Mapping[str, Any], shape: Sequence[int], classes: int | None = None
+) -> Size | None:
+    """Return the size of the network that a configuration describes.
+
+    Args:
+        network: its kind and keyword arguments.
+        shape: shape of one data point.
+        classes: number of classes of a class-conditional model.
+
+    Returns:
+        Its size; None of a network of one's own that is not made without numbers.
+
+    Raises:
+        ValueError: if the network does not fit the shape.
+    """
+    found = {"activations": 0, "products": 0}
+
+    def note(layer: nn.Module, _: Any, out: Any) -> None:
+        if not isinstance(out, Tensor):
+            return
+        found["activations"] += out.numel()
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            found["products"] += out.numel() * layer.weight[0].numel()
+
+    try:
+        with _Weightless():
+            made = build_network(dict(network), shape, classes)
+        parameters = sum(weight.numel() for weight in made.parameters())
+        where = "meta"  # which imports torch's compiler, a second that a small network is not worth
+        if parameters * math.prod(shape) <= _SMALL:
+            where = "cpu"
+            with torch.random.fork_rng(devices=[]):
+                made = build_network(dict(network), shape, classes)
+        made = made.to(where)
+        for layer in made.modules():
+            if not any(True for _ in layer.children()):
+                layer.register_forward_hook(note)
+        with torch.device(where), torch.no_grad():
+            labels = None if classes is None else torch.zeros(1, dtype=torch.int64)
+            made(torch.zeros(1, *shape), torch.zeros(1), labels)
+    except (NotImplementedError, RuntimeError):
+        return None
+    return Size(parameters, found["activations"], found["products"])
+
+
+class _Weightless(TorchFunctionMode):
+    """New weights have shapes only, and are not initialised."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if getattr(func, "__module__", "") == nn.init.__name__:
+            return args[0] if args else given["tensor"]
+        if func is torch.empty:
+            given = {**given, "device": "meta"}
+        return func(*args, **given)
+
+
+def training_memory(
+    size: Size, training: Mapping[str, Any], network: Mapping[str, Any]
+) -> tuple[int, int]:
+    """Return the bytes that a training needs at least, and about how many it takes.
+
+    Weights, gradients, Adam's two moments and each average; each data point's loss and time since the
+    last point of the curves; and the activations that are kept for the way back, of one data point or
+    of the part of a batch that is computed at once.
+
+    Args:
+        size: the network's.
+        training: the model's block `training`.
+        network: the network's block, which may say that activations are computed again.
+
+    Returns:
+        At least, and about. What torch itself takes is in neither.
+    """
+    held = _BYTES * size.parameters * (_COPIES + len(training["ema_half_lives"]))
+    held += _BYTES * 2 * training["log_every"] * training["batch_size"]
+    if network.get("checkpointing"):
+        return held, held
+    each = size.activations * (_BYTES if training["precision"] == "float32" else _BYTES // 2)
+    at_once = training["batch_size"] // training["accumulate"]
+    return held + each, held + at_once * each
+
+
+def machine_memory(device: str, least: int = 0) -> int:
+    """Return the bytes of memory that a device here has, within what a container is given.
+
+    Args:
+        device: "cpu", "cuda" or another one of torch's names.
+        least: bytes that are asked for; few are had everywhere, and no GPU is started for them.
+
+    Returns:
+        Its bytes.
+    """
+    if device.startswith("cuda") and least > _SLOW and torch.cuda.is_available():
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    total = int(psutil.virtual_memory().total)
+    limit = Path("/sys/fs/cgroup/memory.max")
+    try:
+        return min(total, int(limit.read_text()))
+    except (OSError, ValueError):  # no such limit: "max"
+        return total
+
+
+def require_memory(where: str, least: int, device: str) -> None:
+    """Refuse what takes more memory than this machine has, before it is taken.
+
+    Args:
+        where: the model's block in params.yaml.
+        least: the bytes that it needs at least.
+        device: where it is to run.
+
+    Raises:
+        ParamsError: with both numbers.
+    """
+    there = machine_memory(device, least)
+    if least > there:
+        raise ParamsError(
+            f"params.yaml: {where}: a training of it is estimated to need at least {gib(least)}, and "
+            f"this machine ({device}) has {gib(there)}; allowed: a smaller network"
+        )
+
+
+def gib(count: int) -> str:
+    """Return a number of bytes for people."""
+    size = float(f"{count / 2**30:.3g}")
+    return f"{size:,.0f} GiB" if size >= 100 else f"{size:g} GiB"

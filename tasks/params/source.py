@@ -1,0 +1,54 @@
+"""What a data set's folder says of its source, known before anything of it is read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from scoremodel.bounds import shown
+from scoremodel.data.sources.base import checked_description
+from scoremodel.data.sources.folder import first_image, image_files
+from tasks.params.read import read_yaml
+
+__all__ = ["read_description"]
+
+
+def read_description(folder: Path) -> dict[str, Any] | None:
+    """Return the content of a folder's `source.yaml`, None if it holds images instead.
+
+    Args:
+        folder: a data set's folder in `data/raw`.
+
+    Returns:
+        The description, whose kind and arguments are allowed, or None; images lie as they may then.
+
+    Raises:
+        ParamsError: if the file is no YAML.
+        ValueError: one line that names the file and what is wrong with it.
+    """
+    path = folder / "source.yaml"
+    if not os.path.lexists(path):
+        image_files(folder)
+        return None
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: {shown(content)} is not allowed, allowed: a block of keys")
+    try:
+        checked_description(content)
+        _require_no_images(folder, content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return content
+
+
+def _require_no_images(folder: Path, description: dict[str, Any]) -> None:
+    """Refuse images that a `source.yaml` beside them would hide, unless its `root` holds them."""
+    image = first_image(folder)
+    if image is None:
+        return
+    root = description.get("root")
+    if not (isinstance(root, str) and Path(root).resolve().is_relative_to(folder.resolve())):
+        raise ValueError(
+            f"stands beside images, such as {image}; allowed: a source.yaml or images, not both"
+        )
