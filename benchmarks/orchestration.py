@@ -8,13 +8,15 @@ commands take without DVC.
 
 `python -m benchmarks.orchestration --wide --stages 50 200 --workers 4`: N stages that do not depend on
 each other, through so many workers, and how the time grows with N. Beside it what a stage cannot take
-less than: DVC's own time for it, and the start of a worker's process, measured alone.
+less than: DVC's own time for it, and the start of a worker's process, measured alone; and what the
+server and the flow compute for it, of all cores together.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -23,6 +25,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import psutil
 
 from tests.cluster import Cluster
 
@@ -146,6 +149,18 @@ def _start_of_a_run(environment: dict[str, str], root: Path) -> float:
     )
 
 
+def _computed(cluster: Cluster) -> dict[str, float]:
+    """Return the seconds that the server, and this process's children that have ended, have computed."""
+    assert cluster.server is not None
+    server = psutil.Process(cluster.server.pid)
+    times = [one.cpu_times() for one in (server, *server.children(recursive=True))]
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {
+        "server computes, per stage (s)": sum(one.user + one.system for one in times),
+        "flow computes, per stage (s)": ended.ru_utime + ended.ru_stime,
+    }
+
+
 def _wide(folder: Path, counts: list[int], workers: int) -> None:
     rows = []
     for count in counts:
@@ -158,7 +173,10 @@ def _wide(folder: Path, counts: list[int], workers: int) -> None:
             repro, _ = _both(_REPRO, root, environment)
             for number in range(workers):
                 cluster.start_worker("cpu", f"cpu{number}")
-            all_new, nothing = _both(_WORKERS, root, environment)
+            before = _computed(cluster)
+            all_new = _seconds(_WORKERS, root, environment)
+            after = _computed(cluster)
+            nothing = _seconds(_WORKERS, root, environment)
         rows.append(
             {
                 "stages": count,
@@ -166,6 +184,7 @@ def _wide(folder: Path, counts: list[int], workers: int) -> None:
                 "per stage (s)": all_new / count,
                 "dvc repro, per stage (s)": repro / count,
                 "a run's process starts (s)": start,
+                **{what: (after[what] - before[what]) / count for what in after},
                 "nothing to do (s)": nothing,
             }
         )

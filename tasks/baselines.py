@@ -93,8 +93,8 @@ def main(files: Configuration) -> None:
         }
         write_text(files.baselines, json.dumps(found, indent=2) + "\n")
     print(
-        f"{files.dataset}: floor {floor.value:.4g}, a Gaussian of the data's mean and covariance "
-        f"{gaussian['held_out']['mean']:.4g}"
+        f"{files.dataset}: floor {floor.value:.4g} of N = {floor.count}, a Gaussian of the data's mean "
+        f"and covariance {gaussian['held_out']['mean']:.4g}"
     )
 
 

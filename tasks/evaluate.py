@@ -156,7 +156,7 @@ def main(files: Configuration) -> None:
     write_text(files.record, record_text(record))
     print(
         f"{files.name}: {judge['metric']} to held-out {metrics['held_out']['mean']:.3f}, "
-        f"to train {metrics['train']['mean']:.3f}, floor {floor:.3f}"
+        f"to train {metrics['train']['mean']:.3f}, floor {floor:.4g} of N = {few}"
     )
     for warning in record["warnings"]:
         print(f"{files.name}: {warning}")

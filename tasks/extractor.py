@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,12 @@ def _trained(
         )
         share = accuracy(classifier, classifier.features(test), right)
         print(f"extractor: {share:.1%} of the held-out images' {task} are right")
+        chance = float(torch.bincount(right).max() / len(right))
+        if share <= chance + 3 * math.sqrt(chance * (1 - chance) / len(right)):
+            print(
+                f"extractor: that is no more than chance ({chance:.1%}): its features say little of these "
+                "images, nor do distances by them; allowed: another evaluation.extractor"
+            )
         yield classifier
 
 

@@ -69,7 +69,7 @@ class Workspace:
         params["models"]["vp"]["training"] = {"steps": 6, "log_every": 3, "batch_size": 16}
         params["models"]["vp"]["network"] = {"unet": {"width": 8}}
         params["samplers"]["heun"]["steps"] = 3
-        params["samplers"]["euler_maruyama"]["steps"] = 4
+        params["samplers"]["euler_maruyama"]["steps"] = 9
         params["evaluation"] |= {
             "count": 100,
             "sampling_seeds": [0, 1, 2],

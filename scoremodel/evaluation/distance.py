@@ -24,6 +24,7 @@ __all__ = [
     "infinity_is_stable",
     "kernel_distance",
     "moments",
+    "most_samples",
     "real_floor",
     "sliced_distance",
     "subset_rows",
@@ -105,6 +106,11 @@ def moments(features: Features, name: str = "features") -> Moments:
         ValueError: as `check_features` says.
     """
     check_features(features, name)
+    return _moments(features)
+
+
+def _moments(features: Features) -> Moments:
+    """Return the moments of at least 2 rows, which may be equal: a subset of checked ones, say."""
     rows = features.astype(np.float64)
     mean = rows.mean(axis=0)
     centred = (rows - mean) / np.sqrt(len(rows) - 1)
@@ -188,13 +194,17 @@ def frechet_infinity(
         The intercept, which may be a little below 0.
 
     Raises:
-        ValueError: if a quarter of the samples are fewer than 2, or as `frechet_distance` says.
+        ValueError: if there are fewer than 8 samples, or as `frechet_distance` says.
     """
+    check_features(features)
+    if len(features) < 8:
+        raise ValueError(f"FD∞: {len(features)} samples are not allowed, allowed: at least 8")
     fixed = reference if isinstance(reference, Moments) else moments(reference, "the reference")
     draw = np.random.default_rng(seed)
     sizes = np.linspace(len(features) // 4, len(features), points).astype(int)
     distances = [
-        frechet_distance(features[draw.permutation(len(features))[:size]], fixed) for size in sizes
+        frechet_distance(_moments(features[draw.permutation(len(features))[:size]]), fixed)
+        for size in sizes
     ]
     _, intercept = np.polyfit(1 / sizes, distances, 1)
     return float(intercept)
@@ -358,6 +368,22 @@ def subset_rows(
     return _pick(*_strata(count, size, draw, labels), draw)
 
 
+def most_samples(train: int, share: float = 0.0) -> int:
+    """Return the largest number of samples for which there is a floor of as many real data.
+
+    That is half of the training data that the extractor has not seen, as `real_floor` has it. The floor
+    falls with its number, by about c / N, so that of fewer data is no measure for more samples.
+
+    Args:
+        train: number of training data.
+        share: which part of them the extractor is trained on.
+
+    Returns:
+        The number; a floor needs at least 2.
+    """
+    return (train - math.floor(train * share)) // 2
+
+
 def real_floor(
     fresh: Features,
     held_out: Features,
@@ -399,12 +425,14 @@ def real_floor(
             "allowed: at least 4"
         )
     reference = moments(held_out, "the held-out features")
-    size = min(count, len(fresh) // 2)
+    size = min(count, most_samples(len(fresh)))
     draw = np.random.default_rng(seed)
     distances = np.empty((repeats, 1 if labels is None else 2))
     for several in distances:
         strata = _strata(size, len(fresh), draw, labels)
-        several[:] = [frechet_distance(fresh[_pick(*strata, draw)], reference) for _ in several]
+        several[:] = [
+            frechet_distance(_moments(fresh[_pick(*strata, draw)]), reference) for _ in several
+        ]
     std = None
     if repeats > 1:
         between, grown = float(distances.mean(axis=1).var(ddof=1)), 1 / (1 - size / len(fresh))

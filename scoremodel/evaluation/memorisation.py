@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scoremodel.evaluation.distance import Features, check_features
+from scoremodel.evaluation.neighbours import nearest
 
 __all__ = ["NEAR", "Copying", "authenticity", "copying", "likelihood_gap", "nearest_training"]
 
@@ -19,41 +20,39 @@ NEAR = 1 / 3
 
 
 def nearest_training(
-    features: Features, train: Features, neighbours: int = 1, exclude_itself: bool = False
+    features: Features,
+    train: Features,
+    neighbours: int = 1,
+    itself: NDArray[np.intp] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """Return the distances to the nearest training points, and their numbers.
 
     Args:
         features: features with shape (N, D).
         train: the training split's features with shape (M, D).
-        neighbours: how many, the nearest first.
-        exclude_itself: whether `features` are training points, each of which is not its own neighbour.
+        neighbours: how many, the nearest first; of equally near ones the first comes first.
+        itself: which training points `features` are, with shape (N,), if they are: none of them is its
+            own neighbour.
 
     Returns:
-        Distances and row numbers, with shape (N, neighbours).
+        Distances, 0 of a copy, and row numbers, with shape (N, neighbours).
 
     Raises:
         ValueError: as `check_features` says.
     """
-    from sklearn.neighbors import NearestNeighbors
-
     check_features(train, "the training features")
-    index = NearestNeighbors(algorithm="brute").fit(train.astype(np.float64))
-    rows = features.astype(np.float64)
-    found = index.kneighbors(rows, neighbours + int(exclude_itself), return_distance=False)
-    numbers = found[:, int(exclude_itself) :]
-    # scikit-learn takes |x|² + |y|² − 2 x·y, which does not say 0 of a copy.
-    distances = np.stack(
-        [np.linalg.norm(rows - train[column], axis=1) for column in numbers.T], axis=1
+    squares, numbers = nearest(
+        features.astype(np.float64), train.astype(np.float64), neighbours, itself
     )
-    return distances, numbers
+    return np.sqrt(squares), numbers
 
 
 def authenticity(features: Features, train: Features) -> NDArray[np.float64]:
     """Return how far each sample is from the training data, in units of their own distances.
 
     That is the distance to its nearest training point over the distance from that point to its own
-    nearest training point. The share of samples above 1 is AuthPct (Alaa et al. 2022,
+    nearest training point that is not the same: beside a point that occurs twice every sample would be
+    far. The share of samples above 1 is AuthPct (Alaa et al. 2022,
     arXiv:2102.08921), to be compared with that of held-out data; near 0 is a copy.
 
     Args:
@@ -61,7 +60,8 @@ def authenticity(features: Features, train: Features) -> NDArray[np.float64]:
         train: the training split's features with shape (M, D).
 
     Returns:
-        Ratios with shape (N,); infinite where a training point occurs twice and the sample is not it.
+        Ratios with shape (N,): 0 of a copy, which is within the rounding of the features' type, since an
+        extractor may round the same image otherwise in another batch or on another device.
 
     Raises:
         ValueError: as `check_features` says.
@@ -69,11 +69,32 @@ def authenticity(features: Features, train: Features) -> NDArray[np.float64]:
     check_features(features, "the samples' features")
     distance, number = (found[:, 0] for found in nearest_training(features, train))
     points, place = np.unique(number, return_inverse=True)
-    between = nearest_training(train[points], train, exclude_itself=True)[0][place, 0]
-    copies = distance == 0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio: NDArray[np.float64] = np.where(copies, 0.0, distance / between)
+    rounding = _rounding(features, train) * np.linalg.norm(train[points].astype(np.float64), axis=1)
+    between = _between(train, points.astype(np.intp), rounding)
+    with np.errstate(divide="ignore", invalid="ignore"):  # where all training points are the same
+        ratio: NDArray[np.float64] = distance / between[place]
+    ratio[distance <= rounding[place]] = 0.0
     return ratio
+
+
+def _rounding(features: Features, train: Features) -> float:
+    """Return by what share of its length a vector's rounding may move it."""
+    return 16 * float(np.finfo(np.result_type(features, train, np.float16)).eps)
+
+
+def _between(
+    train: Features, points: NDArray[np.intp], rounding: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return how far training points are from the nearest others that are not the same, but for rounding."""
+    most, neighbours = len(train) - 1, 1
+    between = nearest_training(train[points], train, itself=points)[0][:, 0]
+    while neighbours < most and (twins := np.flatnonzero(between <= rounding)).size:
+        neighbours = min(8 * neighbours, most)
+        own = points[twins]
+        distances = nearest_training(train[own], train, neighbours, own)[0]
+        first = (distances > rounding[twins, None]).argmax(axis=1)  # 0 where all are twins
+        between[twins] = distances[np.arange(len(twins)), first]
+    return between
 
 
 @dataclass(frozen=True)

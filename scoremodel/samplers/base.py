@@ -14,7 +14,16 @@ from scoremodel.processes.base import Process
 from scoremodel.registry import Registry
 from scoremodel.samplers.grid import Grid
 
-__all__ = ["SAMPLERS", "Call", "Draw", "GridSampler", "Linear", "LinearSampler", "Sampler"]
+__all__ = [
+    "SAMPLERS",
+    "Call",
+    "Draw",
+    "GridSampler",
+    "Linear",
+    "LinearSampler",
+    "Sampler",
+    "advance",
+]
 
 Call = Callable[[Tensor, float | Tensor], Tensor]
 """The denoiser: (x_t with shape (B, *), t) → E[x_0 | x_t], with one time for the whole batch as a
@@ -94,15 +103,20 @@ class Linear(NamedTuple):
     c: float
 
 
+def advance(step: Linear, x: Tensor, denoise: Call, draw: Draw) -> Tensor:
+    """Return the state after one step, a new tensor; no noise is drawn where c = 0."""
+    t, a, b, c = step
+    x = (a * x).add_(denoise(x, t), alpha=b)
+    return x.add_(draw(), alpha=c) if c else x
+
+
 class LinearSampler(GridSampler):
     """A sampler whose every step is x ← a x + b D(x, t) + c z."""
 
     def states(
         self, plan: Sequence[Linear], x: Tensor, denoise: Call, draw: Draw
     ) -> Iterator[Tensor]:
-        """Yield the state after each step; no noise is drawn where c = 0."""
-        for t, a, b, c in plan:
-            x = (a * x).add_(denoise(x, t), alpha=b)
-            if c:
-                x.add_(draw(), alpha=c)
+        """Yield the state after each step."""
+        for step in plan:
+            x = advance(step, x, denoise, draw)
             yield x

@@ -50,7 +50,7 @@ def langevin(
     Returns:
         The last states with shape (B, *).
     """
-    if step_size <= 0 or steps < 1 or temperature < 0:
+    if not (0 < step_size < math.inf and steps >= 1 and 0 <= temperature < math.inf):
         raise ValueError(
             f"langevin needs step_size > 0, steps >= 1 and temperature >= 0, got {step_size}, "
             f"{steps} and {temperature}"
@@ -102,13 +102,20 @@ class AnnealedLangevin(_Walk, GridSampler):
     with step_size = ε / sigma_1² in its terms; for other processes it walks in y.
     NFE = levels · steps_per_level + 1.
 
+    What it draws is wider than the data: at a level below the data's own spread the steps are too small
+    to forget the level before. With the defaults and the exact score of N(0, 1), sigma from 50 to 0.01,
+    the standard deviation comes out as 1.174 with the 29 levels of NCSNv2's rule in 64 dimensions,
+    1.121 with 50 levels, 1.083 with the 109 of 784 dimensions and 1.068 with the 219 of 3,072. Four times
+    the steps, T = 20, leave 1.093, 1.060, 1.035 and 1.024 of them. At the same cost step_size = 0.5
+    leaves 1.083 and 1.020 (64 and 784 dimensions), but noise 15 % above what each level was trained on.
+
     Song and Ermon 2019, arXiv:1907.05600, algorithm 1; the step size of Song and Ermon 2020,
     arXiv:2006.09011, technique 4; the last step of Jolicoeur-Martineau et al. 2020, arXiv:2009.05475.
 
     Args:
         steps: number of noise levels; None is all of a chain's own.
         grid: how the levels are spaced, see `time_grid`.
-        steps_per_level: T.
+        steps_per_level: T; the default 5 widens a unit Gaussian by 17 % with 29 levels, 7 % with 219.
         step_size: e / r², the step in units of each level's own variance; None is NCSNv2's choice for
             these levels and T, see `langevin_step_size`.
     """

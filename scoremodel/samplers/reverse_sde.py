@@ -11,15 +11,23 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from scoremodel.bounds import Positive, Unit
+from scoremodel.bounds import Bounds, Unit
 from scoremodel.processes.base import Process, column
 from scoremodel.processes.sde import as_sde
-from scoremodel.samplers.base import SAMPLERS, Call, Draw, GridSampler, Linear, LinearSampler
+from scoremodel.samplers.base import (
+    SAMPLERS,
+    Call,
+    Draw,
+    GridSampler,
+    Linear,
+    LinearSampler,
+    advance,
+)
 from scoremodel.samplers.grid import Kernel, kernel_steps, time_grid
 
 __all__ = [
@@ -38,13 +46,24 @@ class EulerMaruyama(LinearSampler):
 
         x_s = x_t − Δ (f x_t − g² s(x_t, t)) + g sqrt(Δ) z
 
-    The last step, to t_min, leaves the noise out. NFE = steps. For SDEs only.
+    The last step, to t_min, leaves the noise out. NFE = steps. For SDEs only. Steps so large that
+    they raise the noise around a data point above the prior's are refused.
 
     Song et al. 2021, arXiv:2011.13456, appendix D.
     """
 
     def plan(self, process: Process) -> Sequence[Linear]:
-        """Return x_s = (1 − Δ f − Δ g²/sigma²) x + (Δ g² alpha/sigma²) D + g sqrt(Δ) z as floats."""
+        """Return x_s = (1 − Δ f − Δ g²/sigma²) x + (Δ g² alpha/sigma²) D + g sqrt(Δ) z as floats.
+
+        Args:
+            process: the SDE to be reversed.
+
+        Returns:
+            One step for each interval of the grid.
+
+        Raises:
+            ValueError: if the process has only levels, or the steps diverge on it.
+        """
         sde = as_sde(process, self.kind)
         times = time_grid(sde, self.steps + 1, self.grid)
         t = torch.tensor(times[:-1], dtype=torch.float64)
@@ -54,7 +73,17 @@ class EulerMaruyama(LinearSampler):
         noise[-1] = 0.0
         a, b = 1 - delta * sde.f(t) - pull, pull * sde.alpha(t)
         columns = (times[:-1], a.tolist(), b.tolist(), noise.tolist())
-        return [Linear(*row) for row in zip(*columns, strict=True)]
+        plan = [Linear(*row) for row in zip(*columns, strict=True)]
+        first = left = sde.prior_std() ** 2
+        for step in plan[:-1] or plan:  # of data at one point, where D is that point
+            left = step.a**2 * left + step.c**2
+        if left > first:
+            raise ValueError(
+                f"{self.kind} with {self.steps} steps diverges on {process.kind}: the noise grows from "
+                f"{math.sqrt(first):g} to {math.sqrt(left):.4g}; allowed: more steps, or "
+                "reverse_diffusion, which does not"
+            )
+        return plan
 
 
 @SAMPLERS.register("reverse_diffusion")
@@ -140,6 +169,10 @@ class DDIM(LinearSampler):
         return plan
 
 
+_MANY_DIMENSIONS = 64
+"""From so many on a sample's own norm is a measure of its noise: see `PredictorCorrector`."""
+
+
 def _squared_norms(x: Tensor) -> Tensor:
     """Return each sample's own |x|² with shape (B,), for x with shape (B, *)."""
     flat = x.flatten(1)
@@ -148,10 +181,13 @@ def _squared_norms(x: Tensor) -> Tensor:
 
 
 class _Corrected(NamedTuple):
-    """The predictor's step to s; there the score is pull · D − push · x, and e = scale |z|² / |s|²."""
+    """The predictor's step, and the corrector's at the time reached: as it is, or by norms.
+
+    There the score is pull · D − push · x, and e = scale |z|² / |s|².
+    """
 
     predictor: Linear
-    s: float
+    corrector: Linear
     pull: float
     push: float
     scale: float
@@ -162,21 +198,32 @@ class _Corrected(NamedTuple):
 class PredictorCorrector(GridSampler):
     """A step of reverse diffusion, then a Langevin step at the time reached.
 
-        x ← x + e s(x, s) + sqrt(2 e) z,        e = 2 α (snr |z| / |s|)²
+        x ← x + e s(x, s) + sqrt(2 e) z,
+        e = 2 α (snr |z| / |s|)²   ("norm"),        e = 2 α (snr sigma_s)²   ("sigma")
 
-    with α = 1 for VE and (alpha_t / alpha_s)² of the step just taken otherwise. The norms are each
-    sample's own: a mean over the batch would make a sample depend on its batch mates. The last step
-    has no corrector and no noise. NFE = 2 · steps − 1.
+    with α = 1 for VE and (alpha_t / alpha_s)² of the step just taken otherwise. Both are Song's: his
+    `LangevinCorrector`, whose norms are here each sample's own, since a mean over the batch would make
+    a sample depend on its batch mates, and his `AnnealedLangevinDynamics`. The last step has no
+    corrector and no noise. NFE = 2 · steps − 1.
 
-    Song et al. 2021, arXiv:2011.13456, algorithms 4 and 5.
+    A sample's own norm is a measure of the noise in many dimensions only. In D of them |s|² is about
+    chi-squared, so that 1 / |s|² has no mean for D ≤ 2 and no variance for D ≤ 4: a sample whose score
+    happens to be small is thrown far away. On N(−3, 4.3²) with the exact score, VE from 50 to 0.01 and
+    1,000 steps, the standard deviation by "norm" is in the thousands in one dimension, 20 to 60 in two,
+    5.5 in 8, 4.5 in 64 and 4.36 in 784; by "sigma" it is 4.31 in all. "auto" is "norm", as published
+    for images, in 64 dimensions (8×8 pixels) and more, and "sigma" in fewer.
+
+    Song et al. 2021, arXiv:2011.13456, algorithms 4 and 5, and their code's `sampling.py`.
 
     Args:
         steps: number of predictor steps.
         grid: how the times are spaced, see `time_grid`.
-        snr: the corrector's signal-to-noise ratio.
+        snr: the corrector's signal-to-noise ratio; from 1 on its steps would not converge.
+        step_size: what the corrector's step follows: "norm", "sigma", or "auto".
     """
 
-    snr: Positive = 0.16
+    snr: Annotated[float, Bounds(ge=1e-6, lt=1)] = 0.16
+    step_size: Literal["auto", "norm", "sigma"] = "auto"
 
     def plan(self, process: Process) -> Sequence[_Corrected]:
         """Return the steps over the grid, the last one to t_min, without noise or corrector."""
@@ -185,27 +232,31 @@ class PredictorCorrector(GridSampler):
         for step in steps:
             push = 1 / step.sigma_s**2
             scale = 2 * step.transition[0] ** 2 * self.snr**2
-            plan.append(
-                _Corrected(_reverse_diffusion(step), step.s, step.alpha_s * push, push, scale)
+            corrector = Linear(
+                step.s, 1 - scale, scale * step.alpha_s, step.sigma_s * math.sqrt(2 * scale)
             )
+            predictor = _reverse_diffusion(step)
+            plan.append(_Corrected(predictor, corrector, step.alpha_s * push, push, scale))
         last = plan[-1]
         return [*plan[:-1], last._replace(predictor=last.predictor._replace(c=0.0), scale=0.0)]
 
     def call_times(self, plan: Sequence[_Corrected]) -> list[float]:
         """Return the predictor's and the corrector's time of each step."""
-        return [t for step in plan for t in (step.predictor.t, step.s)]
+        return [t for step in plan for t in (step.predictor.t, step.corrector.t)]
 
     def states(
         self, plan: Sequence[_Corrected], x: Tensor, denoise: Call, draw: Draw
     ) -> Iterator[Tensor]:
         """Yield the state after each predictor step and its corrector."""
-        for (t, a, b, c), s, pull, push, scale in plan:
-            x = (a * x).add_(denoise(x, t), alpha=b)
-            if c:
-                x.add_(draw(), alpha=c)
-            if scale:
-                score = (pull * denoise(x, s)).sub_(x, alpha=push)
+        many = x[0].numel() >= _MANY_DIMENSIONS
+        by_norm = self.step_size == "norm" or (self.step_size == "auto" and many)
+        for predictor, corrector, pull, push, scale in plan:
+            x = advance(predictor, x, denoise, draw)
+            if scale and by_norm:
+                score = (pull * denoise(x, corrector.t)).sub_(x, alpha=push)
                 z = draw()
                 e = column((_squared_norms(z) / _squared_norms(score)).mul_(scale), x)
                 x.addcmul_(e, score).addcmul_((2 * e).sqrt_(), z)
+            elif scale:
+                x = advance(corrector, x, denoise, draw)
             yield x

@@ -16,7 +16,7 @@ from tasks.files.layout import PICTURES
 from tasks.report.figures.base import BELOW, Results, figures
 from tasks.report.figures.judges import agreement
 from tasks.results.active import Active, active_configurations, active_models, active_pairs
-from tasks.results.table import labels, summary, with_spread
+from tasks.results.table import floor_said, labels, summary, with_spread
 from tasks.results.verdict import Verdict, headlines, to_know, together
 
 __all__ = ["page"]
@@ -180,7 +180,7 @@ def _dataset(
     return {
         "name": name,
         "metric": here["metric"].iloc[0],
-        "floor": with_spread(here["floor"].iloc[0], here["floor_std"].iloc[0]),
+        "floor": floor_said(own[0]),
         "gaussian": with_spread(here["gaussian"].iloc[0], here["gaussian_std"].iloc[0]),
         "real": {
             key: with_spread(value["mean"], value["std"]) for key, value in own[0]["real"].items()

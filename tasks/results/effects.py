@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from scoremodel.evaluation.comparison import SAMPLES, TRAININGS
 from scoremodel.evaluation.factorial import Effect, effects
+from tasks.results.table import floor_at, floor_said
 
 __all__ = ["FACTORS", "Factor", "effects_of"]
 
@@ -152,12 +153,11 @@ def _section(
     responses, over = _responses(dataset, records, cells)
     found = effects(responses.reshape(*responses.shape[:2], *(2,) * len(names)), names, level)
     first = records[0]
-    floor = first["floor"]["value"]
-    shown = pd.DataFrame(_rows(found, floor))
+    shown = pd.DataFrame(_rows(found, floor_at(first)))
     return "\n".join(
         [
-            f"{dataset}, {first['metric']}, N = {first['count']}, over {over}; the floor is {floor:.4g}. "
-            f"Each factor from its first level to its second: {'; '.join(factors)}.",
+            f"{dataset}, {first['metric']}, N = {first['count']}, over {over}; the floor is "
+            f"{floor_said(first)}. Each factor from its first level to its second: {'; '.join(factors)}.",
             "",
             shown.to_markdown(index=False, disable_numparse=True),
         ]

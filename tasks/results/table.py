@@ -21,6 +21,8 @@ __all__ = [
     "COLUMNS",
     "Column",
     "Row",
+    "floor_at",
+    "floor_said",
     "labels",
     "read_applications",
     "read_records",
@@ -112,6 +114,7 @@ COLUMNS: dict[str, Column] = {
     "memorised": _of("memorised", "memorised"),
     "floor": Column("floor", lambda row: row.record["floor"]["value"]),
     "floor_std": Column("± std of it", lambda row: row.record["floor"]["std"]),
+    "floor_count": Column("N of it", lambda row: row.record["floor"]["count"]),
     "gaussian": Column("Gaussian", lambda row: row.record["gaussian"]["held_out"]["mean"]),
     "gaussian_std": Column("± std of it", lambda row: row.record["gaussian"]["held_out"]["std"]),
     "pareto": Column("on the front", lambda _: None),  # of all rows together, see `table`
@@ -259,6 +262,20 @@ def with_spread(value: float, std: float | None) -> str:
         return f"{value:.4g} ± 0"
     digits = max(0, 1 - math.floor(math.log10(std)))
     return f"{value:.{digits}f} ± {std:.{digits}f}"
+
+
+def floor_at(record: Mapping[str, Any]) -> float:
+    """Return the floor of as many real data as there are samples, or the nearest to it that is known."""
+    floor = record["floor"]
+    return float(floor.get("at_count", floor["value"]))
+
+
+def floor_said(record: Mapping[str, Any]) -> str:
+    """Return the floor with its spread, and its N where that is not the samples' own."""
+    floor = record["floor"]
+    said = with_spread(floor["value"], floor.get("std"))
+    few = floor.get("count", record["count"])
+    return said if few == record["count"] else f"{said} (of N = {few}, not {record['count']})"
 
 
 def text(rows: pd.DataFrame) -> str:

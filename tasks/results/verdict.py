@@ -25,7 +25,7 @@ from scoremodel.evaluation.design import Costs, needed, next_steps
 from scoremodel.evaluation.distance import infinity_is_stable
 from scoremodel.evaluation.intervals import holm
 from tasks.files.layout import Configuration
-from tasks.results.table import labels, summary, with_spread
+from tasks.results.table import floor_at, floor_said, labels, summary, with_spread
 
 __all__ = [
     "JUDGED",
@@ -271,8 +271,7 @@ def margin_of(record: Mapping[str, Any]) -> float | None:
     Returns:
         `evaluation.margin` times the floor of as many samples.
     """
-    floor, share = record["floor"], record.get("margin")
-    value = floor.get("at_count", floor["value"])
+    share, value = record.get("margin"), floor_at(record)
     return share * value if share is not None and value > 0 else None
 
 
@@ -427,7 +426,7 @@ def verdicts(
             sides = [models[name] for name in pair]
             _check(sides, f"{dataset}, {sampler}: {pair[0]} and {pair[1]}", metric)
             one = sides[0][0]
-            floor = one["floor"].get("at_count", one["floor"]["value"])
+            floor = floor_at(one)
             scale = margin_of(one) if metric == "held_out" else None
             measured = [side(records, metric) for records in sides]
             statements = tuple(_statements(measured, scale, level, watched))
@@ -518,12 +517,12 @@ def headlines(found: Sequence[Verdict], records: Sequence[dict[str, Any]]) -> li
         if record["dataset"] in judged:
             continue
         judged.add(record["dataset"])
-        mine, floor = record["held_out"], record["floor"]
+        mine = record["held_out"]
         gaussian = record["gaussian"]["held_out"]
         said.append(
             f"{record['dataset']}, {record['sampler']}, {record['metric']}: {record['model']} is at "
             f"{with_spread(mine['mean'], mine['std'])}, real data are at "
-            f"{with_spread(floor['value'], floor['std'])}, a Gaussian of the data's mean and "
+            f"{floor_said(record)}, a Gaussian of the data's mean and "
             f"covariance is at {with_spread(gaussian['mean'], gaussian['std'])}"
             + (", so the model is worse than that." if _below_gaussian(record) else ".")
         )
@@ -595,7 +594,7 @@ def markdown(
         lines += ["", "\n\n".join(more)]
     for dataset, here in rows.groupby("dataset", sort=False):
         record = next(one for one in records if one["dataset"] == dataset)
-        floor, gaussian, real = record["floor"], record["gaussian"], record["real"]
+        gaussian, real = record["gaussian"], record["real"]
         shown = [
             {
                 "model": row["model"],
@@ -613,7 +612,7 @@ def markdown(
         ]
         for name, side in (("real data", real), ("Gaussian", gaussian)):
             distance = (
-                with_spread(floor["value"], floor["std"])
+                floor_said(record)
                 if side is real
                 else with_spread(side["held_out"]["mean"], side["held_out"]["std"])
             )
@@ -633,7 +632,7 @@ def markdown(
             "",
             f"*{record['metric']}, N = {record['count']}, {len(record['sampling_seeds'])} sampling "
             "seeds; ± is the standard deviation over training seeds, of a single one over sampling "
-            f"seeds. The floor is of {floor['count']} real data.*",
+            f"seeds. The floor is of {record['floor']['count']} real data.*",
         ]
     said = [
         f"- {dataset}, {note}."

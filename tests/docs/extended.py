@@ -215,6 +215,8 @@ def test_the_figure_is_drawn_in_its_place() -> None:
             "held_out_std": 0.1,
             "floor": 0.7,
             "floor_std": 0.1,
+            "count": 448,
+            "floor_count": 448,
         }
     )
     curve = pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.0], "band": "all"})

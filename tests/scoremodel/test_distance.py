@@ -251,6 +251,16 @@ def test_the_floor_is_what_random_real_subsets_score() -> None:
         real_floor(train[:3], held_out, 2, 0)
 
 
+def test_few_distinct_samples_have_moments_and_a_floor() -> None:
+    """Some subsets of 2 are the same row twice, whose covariance is 0."""
+    two = np.repeat([[0.0, 1.0], [3.0, 0.0]], 4, axis=0)
+    for seed in range(10):
+        assert np.isfinite(frechet_infinity(two, two, seed))
+        assert np.isfinite(real_floor(two, two, 2, seed).value)
+    with pytest.raises(ValueError, match="FD∞: 7 samples are not allowed, allowed: at least 8"):
+        frechet_infinity(two[1:], two, 0)
+
+
 @pytest.mark.parametrize("classes", [False, True])
 def test_the_floor_s_spread_is_that_of_new_sets(classes: bool) -> None:
     """Of subsets of half of the data, corrected: as 2,000 new sets scatter, or up to 1.22 times that."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -207,6 +208,84 @@ def test_annealed_langevin_is_the_published_algorithm(process: Process) -> None:
     assert_same(law(sampler, process, 124), annealed(process, 0.2, 3, 40))
 
 
+@pytest.mark.parametrize(
+    ("levels", "repeats", "step_size", "documented"),
+    [
+        (29, 5, None, 1.174),
+        (50, 5, None, 1.121),
+        (109, 5, None, 1.083),
+        (219, 5, None, 1.068),
+        (29, 20, None, 1.093),
+        (50, 20, None, 1.060),
+        (109, 20, None, 1.035),
+        (219, 20, None, 1.024),
+        (29, 5, 0.5, 1.083),
+        (50, 5, 0.5, 1.046),
+        (109, 5, 0.5, 1.020),
+        (219, 5, 0.5, 1.010),
+    ],
+)
+def test_annealed_langevin_widens_by_what_its_docstring_says(
+    levels: int, repeats: int, step_size: float | None, documented: float
+) -> None:
+    """By the exact law: the data's width is STD, so the ladder for N(0, 1) is STD times as high."""
+    ladder = NCSN(0.01 * STD, 50.0 * STD, levels)
+    sampler = AnnealedLangevin(steps_per_level=repeats, step_size=step_size)
+    found = law(sampler, ladder, levels * repeats + 2)
+    assert math.sqrt(found.variance) / STD == pytest.approx(documented, abs=1e-3)
+
+
+def corrected(process: Process, steps: int, snr: float) -> Law:
+    """Reverse diffusion, and at the time reached Song's AnnealedLangevinDynamics, α = alphas[timestep]."""
+    state = Recursion(process)
+    times = time_grid(process, steps + 1, "uniform")
+    for index, (t, s) in enumerate(pairwise(times)):
+        a, b, c = reverse_diffusion(process, t, s, "")
+        state.move(a, b)
+        if index < steps - 1:
+            state.add(c)
+            alpha_s, sigma_s, v_s = values(process, s)
+            e = 2 * (values(process, t)[0] / alpha_s) ** 2 * (snr * sigma_s) ** 2
+            state.move(1 - e / v_s, e * alpha_s * MEAN / v_s)
+            state.add(math.sqrt(2 * e))
+    return state.law()
+
+
+@pytest.mark.parametrize("process", [*SDES, *CHAINS], ids=str)
+def test_predictor_corrector_by_sigma_is_the_published_algorithm(process: Process) -> None:
+    sampler = PredictorCorrector(30, snr=0.2, step_size="sigma")
+    assert_same(law(sampler, process, 62), corrected(process, 30, 0.2))
+
+
+@pytest.mark.parametrize("process", [VE(0.01, 50.0), VP()], ids=str)
+@pytest.mark.parametrize(("dimension", "count"), [(1, 4000), (2, 2000), (8, 500), (784, 10)])
+def test_predictor_corrector_keeps_the_data_s_width_in_every_dimension(
+    dimension: int, count: int, process: Process
+) -> None:
+    """N(−3, 4.3²), 1,000 steps: to 2 % and four standard errors. By norms it is thousands on a line."""
+    mean, std = -3.0, 4.3
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = process.alpha(t[:1]), process.sigma(t[:1])
+        k = alpha * std**2 / (alpha**2 * std**2 + sigma**2)
+        return mean + k * (x - alpha * mean)
+
+    x = sample(
+        denoise,
+        PredictorCorrector(1000),
+        count,
+        0,
+        process=process,
+        shape=(dimension,),
+        dtype=torch.float64,
+        mean=mean,
+        batch_size=count,
+    ).x
+    error = std / math.sqrt(x.numel())
+    assert abs(float(x.mean()) - mean) < 4 * error + 0.02
+    assert abs(float(x.std()) - std) < 0.02 * std + 4 * error / math.sqrt(2)
+
+
 def multistep(process: Process, times: list[float], noisy: bool) -> Law:
     """DPM-Solver++(2M) and its SDE form, in λ = ln(alpha / sigma) and the paper's r_i.
 
@@ -338,6 +417,27 @@ def test_adaptive_runge_kutta_is_the_exact_map_to_its_tolerance(process: SDE) ->
     torch.testing.assert_close(out.x, exact, rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize("process", SDES, ids=str)
+@pytest.mark.parametrize("spacing", ["uniform", "log_snr", "edm"])
+def test_euler_maruyama_s_steps_that_diverge_are_refused(process: SDE, spacing: Any) -> None:
+    """What is accepted ends within twice the prior's width of the data; fewer steps are not accepted."""
+    samplers = [EulerMaruyama(steps, grid=spacing) for steps in range(1, 31)]
+    refused = 0
+    with suppress(ValueError):
+        for sampler in reversed(samplers):
+            refused = sampler.steps
+            sampler.plan(process)
+    assert refused >= 4
+    for sampler in samplers[:refused]:
+        with pytest.raises(
+            ValueError, match=r"euler_maruyama with .* diverges on .* the noise grows"
+        ):
+            sampler.plan(process)
+    for sampler in samplers[refused:]:
+        found = law(sampler, process, sampler.steps + 2)
+        assert found.variance < (2 * process.prior_std()) ** 2
+
+
 def test_stochastic_heun_without_churn_is_heun() -> None:
     still = draw(StochasticHeun(20, s_churn=0.0), VP(), 64)
     torch.testing.assert_close(still, draw(Heun(20), VP(), 64), rtol=1e-10, atol=1e-12)
@@ -389,6 +489,9 @@ def test_langevin_of_a_model_stays_at_its_level_s_own_density(process: Process) 
 
 
 def test_langevin_s_steps_that_diverge_are_refused() -> None:
+    """Plain ones, and the corrector's: x ← (1 − 2 snr²) x + … does not converge for snr ≥ 1."""
+    with pytest.raises(ValueError, match=r"predictor_corrector: snr: 1.0 is not allowed"):
+        PredictorCorrector(5, snr=1.0)
     with pytest.raises(ValueError, match=r"diverges unless step_size < 0.0002\d*, got 0.001"):
         Langevin(5, step_size=1e-3).plan(VE(0.01, 50.0))
 
@@ -398,8 +501,9 @@ def test_langevin_chain_i_is_a_function_of_seed_and_i() -> None:
     start = torch.zeros(10, 2)
     whole = langevin(score, start, 0.1, 5, 3)
     assert torch.equal(langevin(score, start[4:], 0.1, 5, 3, start=4), whole[4:])
-    with pytest.raises(ValueError, match="step_size > 0"):
-        langevin(score, start, 0.0, 5, 3)
+    for step_size in (0.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="step_size > 0"):
+            langevin(score, start, step_size, 5, 3)
 
 
 def levels_come_back() -> bool:
@@ -419,9 +523,10 @@ def is_itself_among_outliers() -> bool:
         denoised[1:] *= 100
         return denoised
 
-    alone = draw(PredictorCorrector(5), process, 1)
+    sampler = PredictorCorrector(5, step_size="norm")
+    alone = draw(sampler, process, 1)
     among = sample(
-        skewed, PredictorCorrector(5), 4, 0, process=process, shape=(1,), dtype=torch.float64,
+        skewed, sampler, 4, 0, process=process, shape=(1,), dtype=torch.float64,
         mean=MEAN, batch_size=4,
     ).x  # fmt: skip
     return torch.allclose(among[:1], alone, rtol=1e-12, atol=0)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from scoremodel.data.sources.base import RawData, load_source
-from scoremodel.evaluation.distance import frechet_distance, real_floor
+from scoremodel.evaluation.distance import frechet_distance, most_samples, real_floor
 from scoremodel.evaluation.extractors.base import image_hashes, load_extractor, save_extractor
 from scoremodel.evaluation.extractors.classifier import (
     Classifier,
@@ -55,7 +55,7 @@ def too_high(seed: int, share: float | None) -> float:
     fresh = None if share is None else np.flatnonzero(~judge.has_seen(train))
     real = Reference(features(train), features(held_out), 448, 0, fresh=fresh)
     floor = real_floor(real.fresh, real.held_out, 448, 0, 20, labels[real.fresh_rows])
-    assert floor.count == (75 if share is None else 37)
+    assert floor.count == (75 if share is None else 37) == most_samples(150, share or 0.0)
     new = [
         frechet_distance(
             features(blobs(draw.integers(0, 3, floor.count), draw)), real.held_out_moments
@@ -106,6 +106,8 @@ def test_a_part_has_its_share_of_every_class_and_is_the_seed_s() -> None:
     assert np.array_equal(rows, part(157, 0.4, 3, labels))
     assert not np.array_equal(rows, part(157, 0.4, 4, labels))
     assert len(part(60_000, 1 / 6, 0)) == pytest.approx(10_000, abs=1)
+    for count, share in ((157, 0.4), (60_000, 1 / 6), (899, 0.5), (10, 0.3)):
+        assert most_samples(count, share) == (count - len(part(count, share, 0))) // 2
     counts = np.bincount(np.concatenate([part(10, 0.5, seed) for seed in range(400)]))
     assert np.abs(counts - 200).max() < 4 * 10  # each row as often: four standard deviations
     with pytest.raises(ValueError, match=r"share: 0\.1 of 5 rows leaves a side empty"):

@@ -81,6 +81,44 @@ def test_exact_copies_are_where_the_definition_has_them(where: float) -> None:
     assert copies.shares()["density"] == pytest.approx(1)
 
 
+def in_whole_numbers(samples: np.ndarray, real: np.ndarray, k: int) -> Manifold:
+    """Return the same of features that are small whole numbers, whose products and sums are exact."""
+
+    def squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        centre = real[0]
+        a, b = a - centre, b - centre
+        found: np.ndarray = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * a @ b.T
+        assert found.max() < 2**53
+        return found
+
+    own, theirs = (np.partition(squares(x, x), k, axis=1)[:, k] for x in (samples, real))
+    between = squares(real, samples)
+    near = between < theirs[:, None]
+    return Manifold(
+        near.any(axis=0), near.sum(axis=0) / k, (between < own).any(axis=1), near.any(axis=1)
+    )
+
+
+@pytest.mark.parametrize("width", [64, 2048])
+@pytest.mark.parametrize("where", [0, 10**6])
+@pytest.mark.parametrize("doubled", [False, True])
+@pytest.mark.parametrize("outlier", [1, 10**6])
+def test_ties_are_ties_by_whole_numbers(
+    width: int, where: int, doubled: bool, outlier: int
+) -> None:
+    """All copies, half copies and none; also of real data that occur twice, and beside one far away."""
+    draw = np.random.default_rng(3)
+    real, new = draw.poisson(0.05, (2, 300, width)).astype(float)
+    real[-1] *= outlier
+    if doubled:
+        real[150:] = real[:150]
+    real, new = real + where, new + where
+    for samples in (real, np.concatenate([real[:150], new[:150]]), new):
+        found, exact = manifold(samples, real), in_whole_numbers(samples, real, 5)
+        for one, other in zip(astuple(found), astuple(exact), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 def test_too_few_points_are_named() -> None:
     with pytest.raises(ValueError, match=r"the samples' features: 5 rows .* more than k = 5"):
         manifold(np.arange(10.0).reshape(5, 2), np.arange(40.0).reshape(20, 2))

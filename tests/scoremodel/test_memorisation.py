@@ -7,10 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from scoremodel.data.sources.torchvision import load_torchvision
+from scoremodel.evaluation.extractors.base import load_extractor
 from scoremodel.evaluation.extractors.classifier import train_classifier
-from scoremodel.evaluation.memorisation import authenticity, copying, likelihood_gap
+from scoremodel.evaluation.extractors.shipped import shipped_file
+from scoremodel.evaluation.memorisation import (
+    authenticity,
+    copying,
+    likelihood_gap,
+    nearest_training,
+)
 from scoremodel.evaluation.reference import Reference
 from scoremodel.evaluation.scores import score
 
@@ -21,7 +29,11 @@ def test_authenticity_by_hand() -> None:
     ratios = authenticity(np.array([[1.5], [4.0], [5.0], [12.0]]), train)
     assert ratios.tolist() == [0.5, 0.25, 0, 7 / 4]
     twice = authenticity(np.array([[1.5], [0.0]]), np.array([[0.0], [1.0], [1.0]]))
-    assert twice.tolist() == [np.inf, 0]
+    assert twice.tolist() == [0.5, 0]
+    often = authenticity(
+        np.array([[1.25], [5.0]]), np.repeat([[0.0], [1.0], [3.0]], [1, 30, 100], 0)
+    )
+    assert often.tolist() == [0.25, 1]
 
 
 def test_copies_are_seen_whatever_the_rounding() -> None:
@@ -30,6 +42,33 @@ def test_copies_are_seen_whatever_the_rounding() -> None:
     train = (100 + draw.standard_normal((300, 64))).astype(np.float32)
     train[150:] = train[:150]
     assert (authenticity(train[:100], train) == 0).all()
+
+
+def test_a_copy_beside_a_near_copy_is_a_copy() -> None:
+    """Each training point has a neighbour one rounding away, nearer than |x|² + |y|² − 2 x·y can tell."""
+    draw = np.random.default_rng(8)
+    train = (1000 + draw.standard_normal((300, 64))).astype(np.float32)
+    train[150:] = train[:150]
+    train[150:, 0] = np.nextafter(train[150:, 0], np.float32(np.inf))
+    distances, numbers = nearest_training(train, train, 2)
+    assert numbers[:, 0].tolist() == list(range(300))
+    assert (distances[:, 0] == 0).all()
+    assert numbers[:, 1].tolist() == [*range(150, 300), *range(150)]
+    assert (authenticity(train, train) == 0).all()
+
+
+def test_copies_are_copies_in_whatever_batch_their_features_were_computed() -> None:
+    """Of training data that occur twice: beside a distance of 0 a rounding would be infinitely far."""
+    judge = load_extractor(shipped_file("digits", 0))
+    images = torch.from_numpy(load_digits().images).to(torch.uint8)[:, None]
+    train = torch.cat([images[:300], images[:300]])
+    features = judge.features(train).numpy()
+    alone = np.concatenate([judge.features(one[None]).numpy() for one in images[:40]])
+    assert (authenticity(alone, features) == 0).all()
+    # A batch size and one row more are two halves, and no row by itself.
+    assert np.array_equal(
+        judge.features(images[:513]).numpy(), judge.features(images)[:513].numpy()
+    )
 
 
 def test_new_real_data_are_flagged_as_seldom_as_the_test_says() -> None:

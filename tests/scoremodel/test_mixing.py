@@ -134,35 +134,35 @@ def test_the_line_s_denoiser_is_the_mixture_s() -> None:
 # Annealed Langevin's weights freeze where chains stop crossing between the modes: it needs hundreds of
 # steps at each of few levels, and is defined where the prior knows the data's mean (alpha = 1).
 PAIRS = [
-    pytest.param(name, process, marks=[pytest.mark.slow] * slow, id=f"{name}-{process.kind}")
+    pytest.param(name, process, id=f"{name}-{process.kind}")
     for name in EXACT
     for process in ([VE(0.05, 4.0)] if name == "annealed_langevin" else [VE(0.02, 20.0), VP()])
-    for slow in [name == "predictor_corrector"]
 ]
 
 
 @pytest.mark.parametrize(("name", "process"), PAIRS)
 def test_with_the_exact_score_the_weights_come_out(name: str, process: SDE) -> None:
     """Ten thousand samples, three standard errors, no slack for the discretisation."""
-    if name != "predictor_corrector":
-        found = share_on_the_line(EXACT[name], process, 2)
-    else:
-        # The corrector's step rests on norms, which mean something in many dimensions only: the plane
-        # of the mixture is put into 64 of them.
-        oracle = mixture(64)
-        x = sample(
-            lambda x, t: oracle.denoised(x, t, process),
-            EXACT[name],
-            COUNT,
-            2,
-            process=process,
-            shape=(64,),
-            mean=oracle.weights @ oracle.means,
-            dtype=torch.float64,
-            batch_size=COUNT,
-        ).x
-        found = share(x)
-    assert abs(found - WEIGHT) < 3 * ERROR
+    assert abs(share_on_the_line(EXACT[name], process, 2) - WEIGHT) < 3 * ERROR
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process", [VE(0.02, 20.0), VP()], ids=str)
+def test_a_corrector_by_norms_keeps_the_weights_in_many_dimensions(process: SDE) -> None:
+    """The plane of the mixture is put into 64 dimensions: norms mean something in many only."""
+    oracle = mixture(64)
+    x = sample(
+        lambda x, t: oracle.denoised(x, t, process),
+        dataclasses.replace(_CHOSEN["predictor_corrector"], step_size="norm"),  # type: ignore[type-var]
+        COUNT,
+        2,
+        process=process,
+        shape=(64,),
+        mean=oracle.weights @ oracle.means,
+        dtype=torch.float64,
+        batch_size=COUNT,
+    ).x
+    assert abs(share(x) - WEIGHT) < 3 * ERROR
 
 
 @pytest.mark.parametrize("chain", [NCSN(0.02, 20.0, 300), DDPM()], ids=str)

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from tasks.results.two_way import two_way
-from tasks.results.verdict import details, headlines, notes, to_know, together, verdicts
+from tasks.results.verdict import details, headlines, margin_of, notes, to_know, together, verdicts
 
 
 def record(model: str, values: list[float], train_seed: int = 0, **more: Any) -> dict[str, Any]:
@@ -201,6 +201,20 @@ def test_what_cannot_be_compared_is_not() -> None:
         verdicts([], metric="recall")
     with pytest.raises(ValueError, match="FD∞, which is too small for 448 samples of 64 features"):
         verdicts([record("ve", VE), record("vp", VP)], metric="infinity")
+
+
+def test_a_floor_of_fewer_data_than_samples_is_quoted_with_its_number() -> None:
+    """37 real data beside 448 samples: the value is not of as many, and the margin is not of it."""
+    floor = {"value": 0.0277, "std": None, "count": 37, "at_count": 0.009}
+    alone = record("ve", [1.0, 2.0], floor=floor) | {
+        "held_out": {"mean": 1.5, "std": 0.7, "by_seed": [1.0, 2.0]},
+        "gaussian": {"held_out": {"mean": 8.0, "std": None}},
+    }
+    (sentence,) = headlines([], [alone])
+    assert "real data are at 0.0277 (of N = 37, not 448), a Gaussian" in sentence
+    assert margin_of(alone) == pytest.approx(0.0009)
+    (sentence,) = headlines([], [alone | {"floor": floor | {"count": 448}}])
+    assert "real data are at 0.0277, a Gaussian" in sentence
 
 
 def test_copying_is_said_with_what_held_out_data_score_and_one_model_with_its_floor() -> None:

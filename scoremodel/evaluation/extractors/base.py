@@ -7,6 +7,7 @@ features are not those of new data: its file says which images these are.
 
 from __future__ import annotations
 
+import math
 import os
 from hashlib import blake2b
 from typing import Any, ClassVar
@@ -19,7 +20,14 @@ from torch import Tensor, nn
 from scoremodel.io.weights import read_weights, write_weights
 from scoremodel.registry import Registry
 
-__all__ = ["EXTRACTORS", "Extractor", "image_hashes", "load_extractor", "save_extractor"]
+__all__ = [
+    "EXTRACTORS",
+    "Extractor",
+    "equal_batches",
+    "image_hashes",
+    "load_extractor",
+    "save_extractor",
+]
 
 _SEEN = "seen"
 
@@ -35,6 +43,15 @@ def image_hashes(images: NDArray[np.uint8] | Tensor) -> NDArray[np.int64]:
     """
     digests = (blake2b(np.ascontiguousarray(one).data, digest_size=8).digest() for one in images)
     return np.frombuffer(b"".join(digests), dtype="<i8").astype(np.int64)
+
+
+def equal_batches(data: Tensor, batch_size: int) -> tuple[Tensor, ...]:
+    """Return the rows in batches of at most so many, their sizes equal but for one.
+
+    A last batch of a few rows would be rounded otherwise than a large one, and the features of a copy
+    would not be those of what it copies.
+    """
+    return torch.tensor_split(data, max(1, math.ceil(len(data) / batch_size)))
 
 
 class Extractor(nn.Module):

@@ -17,7 +17,12 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from scoremodel.data.scale import to_unit
-from scoremodel.evaluation.extractors.base import EXTRACTORS, Extractor, image_hashes
+from scoremodel.evaluation.extractors.base import (
+    EXTRACTORS,
+    Extractor,
+    equal_batches,
+    image_hashes,
+)
 from scoremodel.rng import generator
 
 __all__ = ["Classifier", "accuracy", "part", "rotations", "train_classifier"]
@@ -76,7 +81,7 @@ class Classifier(Extractor):
         with torch.inference_mode():
             parts = [
                 self(to_unit(part.to(device), self.levels)).cpu()
-                for part in torch.split(data, batch_size)
+                for part in equal_batches(data, batch_size)
             ]
         return torch.cat(parts)
 

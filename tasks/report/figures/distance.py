@@ -39,13 +39,14 @@ def distance_figure(rows: pd.DataFrame) -> str:
     models = list(dict.fromkeys(rows["model"]))
     seeds = rows["train_seed"].nunique() > 1
     floor, spread = rows["floor"].iloc[0], rows["floor_std"].fillna(0.0).iloc[0]
+    said = "floor: real against real, ± std"
+    if (rows["floor_count"] != rows["count"]).any():
+        said += f", N = {rows['floor_count'].iloc[0]}"
 
     def draw(axes: Sequence[Axes]) -> None:
         for panel in axes:
             panel.axhspan(max(floor - spread, 0), floor + spread, color="0.92", zorder=0)
-            panel.axhline(
-                floor, color="0.4", linestyle="--", label="floor: real against real, ± std"
-            )
+            panel.axhline(floor, color="0.4", linestyle="--", label=said)
             panel.set(xlabel="NFE", xscale="log")
         for (model, seed, family), points in rows.groupby(
             ["model", "train_seed", families], sort=False
