@@ -83,8 +83,10 @@ def read_arrays(
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files if name != _INFO}
             info = json.loads(str(file[_INFO]))
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         raise
+    except MemoryError as error:  # which a damaged header may ask for too
+        raise DamagedError(path, "larger than memory, or not as it was written") from error
     except Exception as error:  # numpy and zipfile name no one kind for a damaged file
         raise DamagedError(path, "cut off, changed, or not written by this pipeline") from error
     require_shape(info, path, dict[str, Any])
@@ -161,6 +163,8 @@ def read_rows(folder: Path, card: Mapping[str, Any] | None = None) -> dict[str, 
     for path in sorted(folder.glob("[!.]*.npy")):
         try:
             arrays[path.stem] = np.load(path, mmap_mode="c", allow_pickle=False)
+        except PermissionError:
+            raise
         except Exception as error:  # numpy names no one kind for a damaged file
             raise DamagedError(path, "cut off, or no array") from error
     if "train" not in arrays:

@@ -116,6 +116,7 @@ def read_yaml(source: Path | str, name: Path | str, shape: Any, remedy: str) -> 
         which = f"take one side of it (git checkout --ours {name}), and run dvc repro"
         raise DamagedError(name, "a merge has left conflict marks in it", which)
     try:
+        # The reader in C is faster and does not survive many brackets in each other.
         content = YAML(typ="safe", pure=True).load(text)
     except Exception as error:  # ruamel names no one kind for what is not YAML
         mark = getattr(error, "problem_mark", None)

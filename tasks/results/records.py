@@ -25,6 +25,7 @@ class Spread(TypedDict):
 class _Floor(TypedDict):
     value: FiniteFloat
     std: FiniteFloat | None
+    count: int
 
 
 class _Record(TypedDict):

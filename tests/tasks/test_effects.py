@@ -45,7 +45,7 @@ def record(model: str, sampler: str, seed: int, **more: Any) -> dict[str, Any]:
         "sampling_seeds": [0, 1, 2],
         "held_out": {"mean": value, "std": 0.5, "by_seed": [value - 0.5, value, value + 0.5]},
         "train": {"mean": value, "std": 0.5, "by_seed": [value - 0.5, value, value + 0.5]},
-        "floor": {"value": 0.5, "std": None},
+        "floor": {"value": 0.5, "std": None, "count": 448},
         "ratio_to_floor": value / 0.5,
         "nfe": 35,
         "environment": {},
