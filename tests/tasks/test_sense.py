@@ -28,7 +28,7 @@ from tasks.params.fits import Doubtful, misfits, require_fit, said_of
 from tasks.params.load import checked, read_yaml
 from tasks.params.sense import senseless_process
 from tasks.params.survey import Survey
-from tests.workspace import ROOT
+from tests.workspace import ROOT, Workspace
 
 IMAGES: dict[str, Any] = {
     "name": "mine", "shape": [1, 8, 8], "count": {"train": 898, "held_out": 899}, "levels": 17,
@@ -336,6 +336,16 @@ def test_the_hash_of_a_folder_is_dvc_s() -> None:
     assert same_folder(ROOT / "data/raw/digits", dependency)
     assert not same_folder(ROOT / "data/raw/digits", dependency | {"md5": "0.dir"})
     assert not same_folder(ROOT / "data/raw/digits", dependency | {"nfiles": 2})
+
+
+def test_after_a_run_the_source_is_not_read_again(
+    finished: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the lock that DVC itself has written, of what `check` itself has resolved."""
+    monkeypatch.chdir(finished.root)
+    monkeypatch.setattr(prepare, "read_source", lambda _: pytest.fail("it was read"))
+    params = checked(finished.params(), Path("params.yaml"))
+    assert Survey(params).cards == {"digits": json.loads(Configuration("digits").card.read_text())}
 
 
 def test_prepare_refuses_by_the_card_that_it_has_made(raw: Any) -> None:
