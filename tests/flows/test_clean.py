@@ -294,3 +294,12 @@ def test_elsewhere_it_is_refused(
         clean(monkeypatch)
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith(f"error: {tmp_path}/params.yaml: no such file")
+
+
+@pytest.mark.parametrize(
+    "text", ["checkpoints: {folder: /}", "checkpoints: {folder: results}", "- 1"]
+)
+def test_a_folder_that_is_not_the_states_own_is_not_emptied(tmp_path: Path, text: str) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ParamsError, match=r"params\.yaml: checkpoints\.folder: is missing or not"):
+        clean(tmp_path, 0.0, True)
