@@ -29,7 +29,7 @@ from scoremodel.training.times.base import TIMES
 from tasks.files.layout import RECORDS, REPORT, Configuration
 from tasks.params.library import Items, Strict, Within, block, kinds
 
-__all__ = ["Inception", "Model", "Name", "Params", "Seed"]
+__all__ = ["Inception", "Model", "Name", "Params", "Seed", "StateFolder"]
 
 _MOST_RUNS = 10_000
 _KEPT = (".git", ".dvc", *{Path(Configuration("x").card).parts[0], Configuration("x").raw.parts[0],
@@ -87,6 +87,9 @@ def _apart(value: str) -> str:
             "absolute one elsewhere"
         )
     return value
+
+
+StateFolder = Annotated[_Path, AfterValidator(_apart)]
 
 
 class Active(Strict):
@@ -383,7 +386,7 @@ class Studies(Strict):
 class Checkpoints(Strict):
     """Where, how often and how long work keeps its state, `scoremodel.io.checkpoint`."""
 
-    folder: Annotated[_Path, AfterValidator(_apart)]
+    folder: StateFolder
     every_steps: Annotated[int, Within(Bounds(ge=0, le=10**9), whole=True)] = Field(
         description="0: never for this reason"
     )

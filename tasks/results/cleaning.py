@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from filelock import FileLock, Timeout
+from pydantic import TypeAdapter, ValidationError
 
 from tasks.files.cache import unneeded
 from tasks.files.git import git
 from tasks.files.worktree import workspaces
-from tasks.params.load import read_yaml
+from tasks.params.errors import ParamsError
+from tasks.params.read import read_yaml
+from tasks.params.schema import StateFolder
 from tasks.results.branch import KEPT, LENT
 
 __all__ = ["clean"]
@@ -47,7 +50,14 @@ class _Thing(NamedTuple):
 
 
 def _homes(root: Path) -> Iterator[_Home]:
-    states = root / read_yaml(root / "params.yaml")["checkpoints"]["folder"]
+    params = root / "params.yaml"
+    content = read_yaml(params)
+    try:  # a folder that is not the states' own would be emptied
+        states = root / TypeAdapter(StateFolder).validate_python(content["checkpoints"]["folder"])
+    except (KeyError, TypeError, ValidationError):
+        raise ParamsError(
+            f"{params}: checkpoints.folder: is missing or not allowed; python -m tasks.check says what is"
+        ) from None
     yield _Home((root / ".scoremodel").resolve(), states, root, root / ".dvc/cache")
     for mirror in sorted(workspaces().glob("*/mirror.git")):
         home = mirror.parent

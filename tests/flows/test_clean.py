@@ -13,6 +13,8 @@ from dvc.repo import Repo
 from filelock import FileLock
 
 from flows.clean import main
+from tasks.params.errors import ParamsError
+from tasks.results import cleaning
 
 OLD = time.time() - 40 * 86400
 STAMP = f"{int(OLD)} +0000"  # git's
@@ -294,3 +296,12 @@ def test_elsewhere_it_is_refused(
         clean(monkeypatch)
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith(f"error: {tmp_path}/params.yaml: no such file")
+
+
+@pytest.mark.parametrize(
+    "text", ["checkpoints: {folder: /}", "checkpoints: {folder: results}", "- 1"]
+)
+def test_a_folder_that_is_not_the_states_own_is_not_emptied(tmp_path: Path, text: str) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ParamsError, match=r"params\.yaml: checkpoints\.folder: is missing or not"):
+        cleaning.clean(tmp_path, 0.0, True)
