@@ -60,7 +60,6 @@ class Bounds:
         lt: it must be less than this.
         le: it must be at most this.
         above: name of another field, than which it must be greater.
-        upto: name of another field, than which it must not be greater.
     """
 
     gt: float | None = None
@@ -68,7 +67,6 @@ class Bounds:
     lt: float | None = None
     le: float | None = None
     above: str | None = None
-    upto: str | None = None
 
     def words(self, whole: bool) -> str:
         """Return the bounds that need no other field in words; `whole` is for integers."""
@@ -104,11 +102,9 @@ class Bounds:
         if not held:
             return self.words(whole)
         what = "an integer" if whole else "a number"
-        low, high = others.get(self.above or ""), others.get(self.upto or "")
+        low = others.get(self.above or "")
         if low is not None and value <= low:
             return f"{what} greater than {self.above} ({_said_as(low)})"
-        if high is not None and value > high:
-            return f"{what} of at most {self.upto} ({_said_as(high)})"
         return None
 
 

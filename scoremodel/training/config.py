@@ -58,7 +58,7 @@ class TrainingConfig:
     accumulate: Annotated[int, Bounds(ge=1, le=2**20)] = 1
     learning_rate: Annotated[float, Bounds(ge=1e-12, le=100)] = 2e-4
     schedule: Schedule = "constant"
-    warmup_steps: Annotated[int, Bounds(ge=0, le=10**9, upto="steps")] = 0
+    warmup_steps: Annotated[int, Bounds(ge=0, le=10**9)] = 0
     clip_norm: Annotated[float, Bounds(ge=1e-6, le=1e12)] = 1.0
     ema_half_lives: Annotated[
         tuple[Annotated[float, Bounds(ge=1, le=1e12)], ...], Length(1, 16, distinct=True)

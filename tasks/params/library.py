@@ -79,7 +79,7 @@ class Within:
         else:
             allowed = self.bounds.refused(number, self.whole, info.data or {})
         if allowed is not None:
-            other = self.bounds.above or self.bounds.upto or ""
+            other = self.bounds.above or ""
             raise PydanticCustomError("bounds", "{allowed}", {"allowed": allowed, "other": other})
         return number
 

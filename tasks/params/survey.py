@@ -65,7 +65,7 @@ class Survey:
 
     @cached_property
     def _findings(self) -> list[Finding]:
-        found = [*self._of_data(), *self._of_processes(), *self._of_ladders()]
+        found = [*self._of_data(), *self._of_warm_ups(), *self._of_processes(), *self._of_ladders()]
         if not any(isinstance(one, Located) for one in found):
             found += [*self._of_networks(), *self._of_gaussians(), *self._of_device()]
         return found
@@ -93,6 +93,17 @@ class Survey:
                 yield from misfits(card, self.said, share_of(extractor))
                 if self.said["evaluation"]["extractor"]["kind"] == extractor["kind"] == "shipped":
                     yield from _of_shipped(card, extractor["name"])
+
+    def _of_warm_ups(self) -> Iterator[Finding]:
+        for name in self.params.active.models:
+            training = self.resolved["models"][name]["training"]
+            steps, warmup = training["steps"], training["warmup_steps"]
+            if warmup > steps:
+                why = (
+                    f"the training ends after {steps} steps, when its learning rate has risen to "
+                    f"{steps / warmup:.2g} of what was meant"
+                )
+                yield Doubtful(f"models.{name}.training.warmup_steps", warmup, why)
 
     def _of_processes(self) -> Iterator[Finding]:
         active = self.params.active

@@ -32,7 +32,7 @@ from tests.workspace import ROOT, Workspace
 
 IMAGES: dict[str, Any] = {
     "name": "mine", "shape": [1, 8, 8], "count": {"train": 898, "held_out": 899}, "levels": 17,
-    "mean": [0.0], "std": 0.75, "class_counts": {"a": 448, "b": 450}, "mixture": None,
+    "mean": [0.0], "std": 0.75, "class_counts": {"a": 448, "b": 450}, "mixture": None, "sha256": "",
 }  # fmt: skip
 POINTS = IMAGES | {"name": "plane", "shape": [2], "levels": None, "mean": [0.0, 0.0], "std": 0.6}
 
@@ -427,7 +427,7 @@ def test_a_training_refuses_before_it_takes_the_memory(
         "resolved": lambda name: told[name],
         "set_up_device": lambda _: torch.device("cpu"),
         "read_card": lambda _: IMAGES,
-        "read_rows": lambda _: {"train": np.zeros((4, 1, 8, 8), np.uint8)},
+        "read_rows": lambda *_: {"train": np.zeros((4, 1, 8, 8), np.uint8)},
         "build_denoiser": lambda *_: pytest.fail("it was made"),
     }.items():
         monkeypatch.setattr(train, name, given)
@@ -442,11 +442,19 @@ def test_a_training_refuses_before_it_takes_the_memory(
 def test_the_curves_of_rare_points_take_memory_too(
     raw: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a batch of a million, every millionth step: 8 bytes each."""
+    """Of a batch of a million, every 100,000th step: 8 bytes each."""
     monkeypatch.setattr(survey, "machine_memory", lambda *_: 2**34)
-    raw["models"]["ve"]["training"] = {"log_every": 1_000_000, "batch_size": 1_000_000}
+    raw["models"]["ve"]["training"] = {"log_every": 100_000, "batch_size": 1_000_000}
     (one,) = Survey(checked(raw, Path("params.yaml"))).findings(refused=True)
-    assert "estimated to need at least 7,450 GiB" in said_of(one)  # 8e12 / 2^30
+    assert "estimated to need at least 745 GiB" in said_of(one)  # 8e11 / 2^30
+
+
+def test_a_training_that_ends_before_its_warm_up_is_said(raw: Any) -> None:
+    raw["models"]["ve"]["training"] = {"steps": 50}  # of the 100 that params.yaml has for all
+    assert found_by_check(raw).warnings == [
+        "params.yaml: models.ve.training.warmup_steps: 100: the training ends after 50 steps, when its "
+        "learning rate has risen to 0.5 of what was meant"
+    ]
 
 
 def test_a_covariance_that_does_not_fit_is_said(raw: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -469,12 +469,6 @@ def test_a_folder_for_states_is_no_folder_of_others(
 @pytest.mark.parametrize(
     ("place", "value", "said"),
     [
-        (("defaults", "model", "training", "warmup_steps"), 10_000,
-         "defaults.model.training.warmup_steps: 10000 is not allowed, allowed: an integer of at most "
-         "steps (2,400)"),
-        (("models", "ve", "training"), {"steps": 50},
-         "defaults.model.training.warmup_steps: 100 is not allowed, allowed: an integer of at most "
-         "models.ve.training.steps (50)"),
         (("defaults", "model", "training", "ema_half_lives"), [50000.0, 50000.00000000001],
          "defaults.model.training.ema_half_lives: [50000.0, 50000.00000000001] is not allowed, allowed: "
          "a list without repetitions"),
