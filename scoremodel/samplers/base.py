@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -74,6 +75,19 @@ class Sampler(ABC):
         """
         return len(plan)
 
+    def growth(self, plan: Sequence[Any], process: Process) -> float:
+        """Return by what factor a plan's steps amplify the prior's noise, around data at one point.
+
+        Args:
+            plan: what `plan` returned.
+            process: the process that is reversed.
+
+        Returns:
+            The standard deviation before the last step over the prior's; above 1 the steps are too few.
+            0 of a sampler that cannot say.
+        """
+        return 0.0
+
     @abstractmethod
     def states(self, plan: Sequence[Any], x: Tensor, denoise: Call, draw: Draw) -> Iterator[Tensor]:
         """Yield the state after each step of the plan.
@@ -123,6 +137,13 @@ def advance(step: Linear, x: Tensor, denoise: Call, draw: Draw) -> Tensor:
 
 class LinearSampler(GridSampler):
     """A sampler whose every step is x ← a x + b D(x, t) + c z."""
+
+    def growth(self, plan: Sequence[Linear], process: Process) -> float:
+        """Return sqrt(v_N) / prior_std, v ← a² v + c²: around one point D is that point."""
+        first = left = process.prior_std() ** 2
+        for step in plan[:-1] or plan:
+            left = step.a**2 * left + step.c**2
+        return math.sqrt(left / first)
 
     def states(
         self, plan: Sequence[Linear], x: Tensor, denoise: Call, draw: Draw

@@ -46,24 +46,14 @@ class EulerMaruyama(LinearSampler):
 
         x_s = x_t − Δ (f x_t − g² s(x_t, t)) + g sqrt(Δ) z
 
-    The last step, to t_min, leaves the noise out. NFE = steps. For SDEs only. Steps so large that
-    they raise the noise around a data point above the prior's are refused.
+    The last step, to t_min, leaves the noise out. NFE = steps. For SDEs only. Few steps
+    amplify the noise (`growth`): on VE, 5 of them to 42 times the prior's.
 
     Song et al. 2021, arXiv:2011.13456, appendix D.
     """
 
     def plan(self, process: Process) -> Sequence[Linear]:
-        """Return x_s = (1 − Δ f − Δ g²/sigma²) x + (Δ g² alpha/sigma²) D + g sqrt(Δ) z as floats.
-
-        Args:
-            process: the SDE to be reversed.
-
-        Returns:
-            One step for each interval of the grid.
-
-        Raises:
-            ValueError: if the process has only levels, or the steps diverge on it.
-        """
+        """Return x_s = (1 − Δ f − Δ g²/sigma²) x + (Δ g² alpha/sigma²) D + g sqrt(Δ) z as floats."""
         sde = as_sde(process, self.kind)
         times = time_grid(sde, self.steps + 1, self.grid)
         t = torch.tensor(times[:-1], dtype=torch.float64)
@@ -73,17 +63,7 @@ class EulerMaruyama(LinearSampler):
         noise[-1] = 0.0
         a, b = 1 - delta * sde.f(t) - pull, pull * sde.alpha(t)
         columns = (times[:-1], a.tolist(), b.tolist(), noise.tolist())
-        plan = [Linear(*row) for row in zip(*columns, strict=True)]
-        first = left = sde.prior_std() ** 2
-        for step in plan[:-1] or plan:  # of data at one point, where D is that point
-            left = step.a**2 * left + step.c**2
-        if left > first:
-            raise ValueError(
-                f"{self.kind} with {self.steps} steps diverges on {process.kind}: the noise grows from "
-                f"{math.sqrt(first):g} to {math.sqrt(left):.4g}; allowed: more steps, or "
-                "reverse_diffusion, which does not"
-            )
-        return plan
+        return [Linear(*row) for row in zip(*columns, strict=True)]
 
 
 @SAMPLERS.register("reverse_diffusion")

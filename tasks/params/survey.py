@@ -65,7 +65,13 @@ class Survey:
 
     @cached_property
     def _findings(self) -> list[Finding]:
-        found = [*self._of_data(), *self._of_warm_ups(), *self._of_processes(), *self._of_ladders()]
+        found = [
+            *self._of_data(),
+            *self._of_warm_ups(),
+            *self._of_processes(),
+            *self._of_ladders(),
+            *self._of_steps(),
+        ]
         if not any(isinstance(one, Located) for one in found):
             found += [*self._of_networks(), *self._of_gaussians(), *self._of_device()]
         return found
@@ -141,6 +147,20 @@ class Survey:
                         f"{levels} levels on {card['name']!r}"
                     )
                     yield Located(f"active.samplers[{index}]", name, allowed)
+
+    def _of_steps(self) -> Iterator[Finding]:
+        """Yield which samplers amplify the noise instead of taking it away."""
+        active = self.params.active
+        for model, name in product(active.models, active.samplers):
+            chosen = self.resolved["samplers"][name]
+            config = chosen["path"] or self.resolved["models"][model]["sde"]
+            if None in config.values():  # its ladder follows from the data
+                continue
+            process, sampler = process_from_config(config), build_sampler(chosen)
+            growth = sampler.growth(sampler.plan(process), process)
+            if growth > 1:
+                why = f"so few steps amplify the noise of the active model {model!r} {growth:.3g} times"
+                yield Doubtful(f"samplers.{name}.steps", chosen["steps"], why)
 
     def _network(self, dataset: str, model: str) -> tuple[str, dict[str, Any]]:
         kind = network_of(self.sources[dataset][1])

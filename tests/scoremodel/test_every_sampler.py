@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -419,23 +418,29 @@ def test_adaptive_runge_kutta_is_the_exact_map_to_its_tolerance(process: SDE) ->
 
 @pytest.mark.parametrize("process", SDES, ids=str)
 @pytest.mark.parametrize("spacing", ["uniform", "log_snr", "edm"])
-def test_euler_maruyama_s_steps_that_diverge_are_refused(process: SDE, spacing: Any) -> None:
-    """What is accepted ends within twice the prior's width of the data; fewer steps are not accepted."""
+def test_steps_that_amplify_the_noise_are_known(process: SDE, spacing: Any) -> None:
+    """Below 1 the samples end within twice the prior's width of the data; a few steps are above."""
     samplers = [EulerMaruyama(steps, grid=spacing) for steps in range(1, 31)]
-    refused = 0
-    with suppress(ValueError):
-        for sampler in reversed(samplers):
-            refused = sampler.steps
-            sampler.plan(process)
-    assert refused >= 4
-    for sampler in samplers[:refused]:
-        with pytest.raises(
-            ValueError, match=r"euler_maruyama with .* diverges on .* the noise grows"
-        ):
-            sampler.plan(process)
-    for sampler in samplers[refused:]:
-        found = law(sampler, process, sampler.steps + 2)
-        assert found.variance < (2 * process.prior_std()) ** 2
+    growths = [sampler.growth(sampler.plan(process), process) for sampler in samplers]
+    assert all(growth > 1 for growth in growths[:4])
+    for sampler, growth in zip(samplers, growths, strict=True):
+        if growth <= 1:
+            found = law(sampler, process, sampler.steps + 2)
+            assert found.variance < (2 * process.prior_std()) ** 2
+
+
+def test_five_steps_of_euler_maruyama_widen_ve_s_noise_42_times() -> None:
+    process, sampler = VE(), EulerMaruyama(5)
+    plan = sampler.plan(process)
+    draw = torch.Generator().manual_seed(0)
+    x = process.prior_std() * torch.randn(100_000, generator=draw, dtype=torch.float64)
+    for step in plan[:-1]:  # data at 0
+        x = step.a * x + step.c * torch.randn(len(x), generator=draw, dtype=torch.float64)
+    growth = sampler.growth(plan, process)
+    assert growth == pytest.approx(42, abs=0.5)
+    # the standard error of a standard deviation is std / sqrt(2 N)
+    assert float(x.std()) / process.prior_std() == pytest.approx(growth, rel=4 / math.sqrt(200_000))
+    assert Heun(5).growth([], process) == 0.0
 
 
 def test_stochastic_heun_without_churn_is_heun() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -455,6 +456,15 @@ def test_a_training_that_ends_before_its_warm_up_is_said(raw: Any) -> None:
         "params.yaml: models.ve.training.warmup_steps: 100: the training ends after 50 steps, when its "
         "learning rate has risen to 0.5 of what was meant"
     ]
+
+
+def test_a_sampler_that_amplifies_the_noise_is_said(raw: Any) -> None:
+    raw["active"]["samplers"] = ["euler_maruyama_5"]
+    raw["active"]["models"] = ["ve"]
+    (line,) = found_by_check(raw).warnings
+    assert re.search(
+        r"samplers\.euler_maruyama_5\.steps: 5: so few steps amplify .* 've' \d+", line
+    )
 
 
 def test_a_covariance_that_does_not_fit_is_said(raw: Any, monkeypatch: pytest.MonkeyPatch) -> None:
