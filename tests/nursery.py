@@ -39,7 +39,8 @@ def run(stage, arguments, before, folder, log):
 for line in sys.stdin:
     job = json.loads(line)
     if "shell" in job:
-        child = subprocess.Popen(job["shell"], shell=True).pid
+        held = subprocess.Popen(job["shell"], shell=True)  # one that is let go reaps its child itself
+        child = held.pid
     elif not (child := os.fork()):
         status = run(**job)
         sys.stdout.flush()
