@@ -10,13 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
-from tasks.params.errors import Located, ParamsError
+from tasks.params.errors import Located, ParamsError, shown
 from tasks.params.filled import filled
+from tasks.params.read import read_yaml
 
-__all__ = ["Doubtful", "Finding", "misfits", "refusals", "require_fit", "said_of", "share_of"]
+__all__ = ["Doubtful", "Finding", "misfits", "require_fit", "said_of", "share_of"]
 
 Card = Mapping[str, Any]
 
@@ -34,6 +32,9 @@ class Doubtful(NamedTuple):
     value: Any
     why: str
 
+    def __str__(self) -> str:
+        return f"{self.key}: {shown(self.value)}: {self.why}"
+
 
 Finding = Located | Doubtful
 
@@ -43,16 +44,7 @@ _EXTRAPOLATED = 4
 
 def said_of(finding: Finding, path: str = "params.yaml") -> str:
     """Return a finding's line: file, key, value, and what is allowed or what follows from it."""
-    value = repr(finding.value)
-    shown = value if len(value) <= 80 else f"{value[:77]}..."
-    if isinstance(finding, Doubtful):
-        return f"{path}: {finding.key}: {shown}: {finding.why}"
-    return f"{path}: {finding.key}: {shown} is not allowed, allowed: {finding.allowed}"
-
-
-def refusals(findings: Sequence[Finding]) -> str:
-    """Return the lines of those that are never right, none if there are none."""
-    return "\n".join(said_of(one) for one in findings if isinstance(one, Located))
+    return f"{path}: {finding}"
 
 
 def share_of(extractor: Mapping[str, Any]) -> float | None:
@@ -84,17 +76,17 @@ def require_fit(card: Card, has_own: bool) -> list[str]:
         ParamsError: one line for each thing that is not to be had.
     """
     try:
-        said, _ = filled(YAML(typ="safe", pure=True).load(Path("params.yaml")))
+        said, _ = filled(read_yaml(Path("params.yaml")))
         extractor = dict(said["evaluation"]["extractor"])
         if len(card["shape"]) == 1:
             extractor["kind"] = "identity"
         elif extractor["kind"] == "auto" and not has_own:
             extractor["kind"] = "classifier"
         found = list(misfits(card, said, share_of(extractor)))
-    except (OSError, YAMLError, Located, KeyError, TypeError, AttributeError):
+    except (ParamsError, Located, KeyError, TypeError, AttributeError):
         return []
-    if lines := refusals(found):
-        raise ParamsError(lines)
+    if refused := [said_of(one) for one in found if isinstance(one, Located)]:
+        raise ParamsError("\n".join(refused))
     return [said_of(one) for one in found]
 
 

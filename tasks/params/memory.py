@@ -83,7 +83,7 @@ def size_of(
         with torch.device(where), torch.no_grad():
             labels = None if classes is None else torch.zeros(1, dtype=torch.int64)
             made(torch.zeros(1, *shape), torch.zeros(1), labels)
-    except (NotImplementedError, RuntimeError):
+    except (NotImplementedError, RuntimeError):  # torch's own, of what has no meta kernel
         return None
     return Size(parameters, found["activations"], found["products"])
 

@@ -18,6 +18,7 @@ from scoremodel.evaluation.extractors.base import load_extractor
 from scoremodel.evaluation.extractors.shipped import shipped_file
 from scoremodel.processes.base import process_from_config
 from scoremodel.processes.ncsn import NCSN
+from scoremodel.samplers.base import Sampler
 from tasks.files.device import device_name, devices
 from tasks.files.known import known_card
 from tasks.files.layout import Configuration
@@ -131,36 +132,42 @@ class Survey:
 
         The number is guessed, so twice as many are allowed.
         """
-        active = self.params.active
-        for model, (index, name) in product(active.models, enumerate(active.samplers)):
-            chosen = self.resolved["samplers"][name]
-            config = chosen["path"] or self.resolved["models"][model]["sde"]
-            for card in self.cards.values():
-                if None not in config.values() or card is None:
-                    continue
-                levels = guessed_levels(config, card)
-                try:
-                    build_sampler(chosen).plan(NCSN(config["sigma_min"], levels=2 * levels))
-                except ValueError:
-                    allowed = (
-                        f"samplers of fewer steps with the active model {model!r}, whose ladder has about "
-                        f"{levels} levels on {card['name']!r}"
-                    )
-                    yield Located(f"active.samplers[{index}]", name, allowed)
+        cards = [card for card in self.cards.values() if card is not None]
+        for (model, name, config), card in product(self._pairs(), cards):
+            if None not in config.values():
+                continue
+            levels = guessed_levels(config, card)
+            try:
+                self._sampler(name).plan(NCSN(config["sigma_min"], levels=2 * levels))
+            except ValueError:
+                allowed = (
+                    f"samplers of fewer steps with the active model {model!r}, whose ladder has about "
+                    f"{levels} levels on {card['name']!r}"
+                )
+                index = self.params.active.samplers.index(name)
+                yield Located(f"active.samplers[{index}]", name, allowed)
 
     def _of_steps(self) -> Iterator[Finding]:
         """Yield which samplers amplify the noise instead of taking it away."""
-        active = self.params.active
-        for model, name in product(active.models, active.samplers):
-            chosen = self.resolved["samplers"][name]
-            config = chosen["path"] or self.resolved["models"][model]["sde"]
+        for model, name, config in self._pairs():
             if None in config.values():  # its ladder follows from the data
                 continue
-            process, sampler = process_from_config(config), build_sampler(chosen)
+            process, sampler = process_from_config(config), self._sampler(name)
             growth = sampler.growth(sampler.plan(process), process)
             if growth > 1:
+                steps = self.resolved["samplers"][name]["steps"]
                 why = f"so few steps amplify the noise of the active model {model!r} {growth:.3g} times"
-                yield Doubtful(f"samplers.{name}.steps", chosen["steps"], why)
+                yield Doubtful(f"samplers.{name}.steps", steps, why)
+
+    def _pairs(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """Yield each active model and sampler, and the process that is sampled along."""
+        active = self.params.active
+        for model, name in product(active.models, active.samplers):
+            path = self.resolved["samplers"][name]["path"]
+            yield model, name, path or self.resolved["models"][model]["sde"]
+
+    def _sampler(self, name: str) -> Sampler:
+        return build_sampler(self.resolved["samplers"][name])
 
     def _network(self, dataset: str, model: str) -> tuple[str, dict[str, Any]]:
         kind = network_of(self.sources[dataset][1])
@@ -243,10 +250,8 @@ class Survey:
             * len(params.evaluation.sampling_seeds)
             * len(params.active.train_seeds)
         )
-        for dataset, model, name in product(
-            params.active.datasets, params.active.models, params.active.samplers
-        ):
-            each, about = self._calls(dataset, model, self.resolved["samplers"][name])
+        for dataset, (model, name, config) in product(params.active.datasets, self._pairs()):
+            each, about = self._calls(dataset, model, name, config)
             rate = rate_of((dataset, model, name), rates, self._products)
             costs.append(Cost(dataset, model, name, each, samples, rate, about))
         return list(lines(costs))
@@ -256,11 +261,9 @@ class Survey:
         return None if size is None else size.products
 
     def _calls(
-        self, dataset: str, model: str, chosen: Mapping[str, Any]
+        self, dataset: str, model: str, name: str, config: Mapping[str, Any]
     ) -> tuple[int | None, bool]:
         """Return a sampler's network calls for a sample, and whether they are guessed."""
-        block = self.resolved["models"][model]
-        config = chosen["path"] or block["sde"]
         about = None in config.values()
         if about:
             card = self.cards[dataset]
@@ -269,12 +272,14 @@ class Survey:
             process: Any = NCSN(config["sigma_min"], levels=guessed_levels(config, card))
         else:
             process = process_from_config(config)
-        sampler = build_sampler(chosen)
+        sampler = self._sampler(name)
         try:
             each = sampler.calls(sampler.plan(process))
         except ValueError:  # a ladder guessed too short
             return None, about
-        doubled = chosen["guidance"] not in (0.0, 1.0) and block["training"]["label_dropout"]
+        training = self.resolved["models"][model]["training"]
+        guided = self.resolved["samplers"][name]["guidance"] not in (0.0, 1.0)
+        doubled = guided and training["label_dropout"]
         return (each if each is None or not doubled else 2 * each), about
 
 

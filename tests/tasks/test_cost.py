@@ -29,11 +29,6 @@ def _here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
 
 
-@pytest.fixture
-def raw() -> Any:
-    return read_yaml(ROOT / "params.yaml")
-
-
 BLOCKS: dict[str, Any] = checked(read_yaml(ROOT / "params.yaml"), Path("params.yaml")).model_dump(
     exclude_unset=True
 )["samplers"]

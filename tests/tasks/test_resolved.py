@@ -15,7 +15,7 @@ from tasks.files.resolved import resolved, resolved_path
 from tasks.params import resolve as resolving
 from tasks.params import schema
 from tasks.params.errors import ParamsError
-from tasks.params.load import checked, read_yaml
+from tasks.params.load import checked
 from tasks.params.resolve import resolve, source_of, stages, write
 from tests.workspace import ROOT, Workspace
 
@@ -23,11 +23,6 @@ from tests.workspace import ROOT, Workspace
 @pytest.fixture(autouse=True)
 def _here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-
-
-@pytest.fixture
-def raw() -> Any:
-    return read_yaml(ROOT / "params.yaml")
 
 
 def found(raw: Any) -> dict[str, Any]:

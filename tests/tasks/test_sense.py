@@ -26,7 +26,7 @@ from tasks.files.layout import Configuration
 from tasks.params import memory, presets, survey
 from tasks.params.errors import Located, ParamsError
 from tasks.params.fits import Doubtful, misfits, require_fit, said_of
-from tasks.params.load import checked, read_yaml
+from tasks.params.load import checked
 from tasks.params.sense import senseless_process
 from tasks.params.survey import Survey
 from tests.workspace import ROOT, Workspace
@@ -45,11 +45,6 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(
         ROOT / "data/raw", tmp_path / "data/raw", ignore=shutil.ignore_patterns("torchvision")
     )
-
-
-@pytest.fixture
-def raw() -> Any:
-    return read_yaml(ROOT / "params.yaml")
 
 
 def said(raw: Any) -> dict[str, Any]:
