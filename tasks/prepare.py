@@ -44,7 +44,7 @@ def read_source(folder: Path) -> RawData:
         return load_folder(folder)
     path = folder / "source.yaml"
     try:
-        return load_source(description)
+        return load_source(description, folder=folder)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
     except MemoryError as error:

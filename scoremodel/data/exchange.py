@@ -16,6 +16,7 @@ import io
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,11 +29,12 @@ from numpy.typing import NDArray
 
 from scoremodel.bounds import shown
 from scoremodel.data.sources.folder import (
+    IMAGE_ENDINGS,
     first_image,
     image_files,
     load_folder,
-    opened_image,
     said_path,
+    stacked,
 )
 from scoremodel.io.files import atomic_folder, atomic_path
 
@@ -54,7 +56,8 @@ Quantiser = Literal["rounded", "truncated"]
 """How a writer made grey levels of real values; by truncation they are half a level too dark."""
 Resize = Literal["box", "bilinear", "bicubic", "lanczos"]
 """Pillow's filters, which take all pixels of the larger image into account."""
-Form = Literal["npz", "folder", "zip"]
+Form = Literal["npz", "folder", "flat", "zip"]
+"""A `flat` folder has no sub-folders, which some readers do not look into."""
 
 _FILES = (".npz", ".npy", ".zip")
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt")
@@ -310,42 +313,68 @@ def _of_zip(path: Path, scale: Scale | None) -> ImageSet:
     said = said_path(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {
-                one.filename: one
-                for one in archive.infolist()
-                if Path(one.filename).suffix.lower() in (".png", ".npy")
-                and not any(part.startswith((".", "__MACOSX")) for part in Path(one.filename).parts)
-            }
-            if not members:
-                raise _Refused("no images, allowed: PNG or NPY")
-            for one in members.values():
-                if one.file_size > _LARGEST or one.flag_bits & 1:
-                    what = "encrypted" if one.flag_bits & 1 else f"{one.file_size:,} bytes"
-                    raise _Refused(
-                        f"{shown(one.filename)}: {what}, allowed: plain, {_LARGEST:,} bytes"
-                    )
+            members = _members(archive)
             names = sorted(members)
-            parts = [_of_member(path, name, archive.read(name)) for name in names]
+            endings = {Path(name).suffix.lower() for name in names}
+            if endings == {".npy"}:
+                parts = [_of_member(path, name, archive.read(name)) for name in names]
+                found = _of_parts(said, names, parts, scale)
+            elif ".npy" in endings:
+                raise _Refused("images beside NPY, allowed: the one or the other")
+            else:
+                found = ImageSet(
+                    stacked(path, lambda: ((path / n, io.BytesIO(archive.read(n))) for n in names))
+                )
             listing = archive.read(_LABELS) if _LABELS in archive.namelist() else None
     except _Refused as error:
         raise ValueError(f"{said}: {error}") from None
     except ValueError:
         raise
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except (
+        OSError,
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+        RuntimeError,
+        EOFError,
+    ) as error:
         if isinstance(error, PermissionError):
             raise
         raise ValueError(f"{said}: not a readable zip (cut off or damaged)") from error
-    shapes = {(part.shape, part.dtype.kind) for part in parts}
-    if len(shapes) > 1:
-        odd = next(n for n, part in zip(names, parts, strict=True) if part.shape != parts[0].shape)
-        raise ValueError(
-            f"{said}: {shown(odd)} has another shape than {shown(names[0])}, {parts[0].shape}; all "
-            "images must have one size and number of channels"
-        )
-    found = _of_array(said, np.stack(parts), scale)
-    if parts[0].ndim == 3 and parts[0].shape[0] in _CHANNELS:
-        found = replace(found, said=())  # its order is the format's
     return found if listing is None else _with_json(found, path / _LABELS, listing, names)
+
+
+def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """Return an archive's images by name; none is read."""
+    found = {
+        one.filename: one
+        for one in archive.infolist()
+        if Path(one.filename).suffix.lower() in (*IMAGE_ENDINGS, ".npy")
+        and not any(part.startswith((".", "__MACOSX")) for part in Path(one.filename).parts)
+    }
+    if not found:
+        raise _Refused("no images, allowed: PNG or NPY")
+    for name, one in found.items():
+        if one.file_size > _LARGEST or one.flag_bits & 1:
+            what = "encrypted" if one.flag_bits & 1 else f"{one.file_size:,} bytes"
+            raise _Refused(f"{shown(name)}: {what}, allowed: plain, {_LARGEST:,} bytes")
+    return found
+
+
+def _of_parts(
+    said: str, names: Sequence[str], parts: Sequence[NDArray[Any]], scale: Scale | None
+) -> ImageSet:
+    first = parts[0]
+    for name, part in zip(names, parts, strict=True):
+        if part.shape != first.shape or part.dtype != first.dtype:
+            raise ValueError(
+                f"{said}: {shown(name)} is {part.dtype} of shape {part.shape} and {shown(names[0])} "
+                f"{first.dtype} of {first.shape}; all images must have one type and size"
+            )
+    found = _of_array(said, np.stack(parts), scale)
+    if first.ndim == 3 and first.shape[0] in _CHANNELS:
+        found = replace(found, said=found.said[1:])  # its order is the format's
+    return found
 
 
 class _Refused(Exception):
@@ -354,15 +383,10 @@ class _Refused(Exception):
 
 def _of_member(path: Path, name: str, content: bytes) -> NDArray[Any]:
     """Return an image (C, H, W) or (H, W)."""
-    if name.lower().endswith(".npy"):
-        array = _loaded(io.BytesIO(content), f"{said_path(path)}: {shown(name)}")
-        if not isinstance(array, np.ndarray) or array.ndim not in (2, 3):
-            raise ValueError(f"{said_path(path)}: {shown(name)}: no image, allowed: (C, H, W)")
-        return array
-    with opened_image(path / name, io.BytesIO(content)) as image:
-        grey = image.mode in ("1", "L")
-        pixels = np.asarray(image.convert("L" if grey else "RGB"))
-    return np.atleast_3d(pixels).transpose(2, 0, 1)
+    array = _loaded(io.BytesIO(content), f"{said_path(path)}: {shown(name)}")
+    if not isinstance(array, np.ndarray) or array.ndim not in (2, 3):
+        raise ValueError(f"{said_path(path)}: {shown(name)}: no image, allowed: (C, H, W)")
+    return array
 
 
 def _with_json(images: ImageSet, path: Path, content: bytes, names: Sequence[str]) -> ImageSet:
@@ -537,8 +561,9 @@ def write_images(
             np.savez(file, **arrays)  # type: ignore[arg-type]
         return
     numbers = range(len(pixels))
-    if form == "folder":
-        names = [f"{number // 1000 * 1000:06}/{number:06}.png" for number in numbers]
+    if form in ("folder", "flat"):
+        place = "{0:06}/{1:06}.png" if form == "folder" else "{1:06}.png"
+        names = [place.format(number // 1000 * 1000, number) for number in numbers]
         with atomic_folder(path) as folder:
             for name, content in _contents(pixels, names, labels).items():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ from typing import Any
 
 from configobj import ConfigObj
 from filelock import FileLock, Timeout
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, YAMLError
 
 from tasks.files.dvc import StoppedError
 from tasks.files.git import GitError, git
@@ -98,6 +98,7 @@ def link_sources(root: Path, folder: Path) -> None:
     params = YAML(typ="safe", pure=True).load(folder / "params.yaml")
     extractor = params.get("evaluation", {}).get("extractor", {}).get("path")
     raw = [path for path in (root / "data/raw").glob("*") if path.is_dir()]  # not another's .dvc
+    raw += _files_of_sources(root, folder)
     sources = [root / "data/torchvision", *raw]
     sources += [root / extractor] if extractor and not Path(extractor).is_absolute() else []
     for source in sources:
@@ -105,6 +106,19 @@ def link_sources(root: Path, folder: Path) -> None:
         if source.exists() and not there.exists() and not Path(f"{there}.dvc").exists():
             there.parent.mkdir(parents=True, exist_ok=True)
             there.symlink_to(source.resolve())
+
+
+def _files_of_sources(root: Path, folder: Path) -> list[Path]:
+    """Return what a worktree's `source.yaml` files name as `path`, in the workspace."""
+    found = []
+    for file in (folder / "data/raw").glob("*/source.yaml"):
+        with suppress(YAMLError, UnicodeDecodeError):  # which check will say
+            said = YAML(typ="safe", pure=True).load(file)
+            path = said.get("path") if isinstance(said, dict) else None
+            if isinstance(path, str) and "\0" not in path:
+                there = root / file.parent.relative_to(folder) / path
+                found.append(Path(os.path.normpath(there)))
+    return [path for path in found if path.is_relative_to(root)]
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from filelock import FileLock
 from flows.run import REFUSED, carry_out
 from tasks.files.dvc import StoppedError
 from tasks.files.git import GitError, git, head
-from tasks.files.worktree import beside, default_remote, of_repository
+from tasks.files.worktree import beside, default_remote, link_sources, of_repository
 from tasks.results.branch import commit_results, require_results_branch
 
 IDENTITY = ("-c", "user.name=a", "-c", "user.email=a@example.com")
@@ -216,3 +216,25 @@ def test_a_worktree_that_has_a_name_is_made_again_after_a_kill(tmp_path: Path) -
         assert root == left
         assert (root / "code").read_text() == "one\n"
     assert git(origin, "worktree", "list").count("\n") == 1
+
+
+def test_what_a_source_s_path_names_is_there_too(tmp_path: Path) -> None:
+    """It lies beside a `source.yaml` that git has, where nobody but the source names it."""
+    origin = origin_at(tmp_path / "origin")
+    raw = origin / "data/raw/mine"
+    raw.mkdir(parents=True)
+    (origin / "params.yaml").write_text("{}\n")
+    (raw / "source.yaml").write_text("kind: arrays\npath: set.npz\n")
+    git(origin, "add", "--all")
+    git(origin, *IDENTITY, "commit", "--quiet", "--message", "source")
+    (raw / "set.npz").write_text("numbers")
+    (raw / "other.npz").write_text("not named")
+    folder = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", str(origin), str(folder))
+    link_sources(origin, folder)
+    assert (folder / "data/raw/mine/set.npz").read_text() == "numbers"
+    assert not (folder / "data/raw/mine/other.npz").exists()
+    (folder / "data/raw/mine/set.npz").unlink()
+    (folder / "data/raw/mine/set.npz.dvc").touch()  # DVC brings it
+    link_sources(origin, folder)
+    assert not (folder / "data/raw/mine/set.npz").exists()

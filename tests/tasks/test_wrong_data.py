@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -242,8 +243,8 @@ DESCRIPTIONS: dict[str, tuple[str | bytes, str]] = {
     "deep": ("kind: " + "[" * 1200, "source.yaml"),
     "huge": ("# " + "x" * 2_000_000 + "\nkind: digits", "source.yaml"),
     "tag": ("kind: !!python/object/apply:os.getcwd []", "source.yaml"),
-    "no kind": ("count: 3", "kind: None is unknown, allowed: digits, gaussian_mixture"),
-    "unknown kind": ("kind: digit", "kind: 'digit' is unknown, allowed: digits, gaussian_mixture"),
+    "no kind": ("count: 3", "kind: None is unknown, allowed: archive, arrays, digits"),
+    "unknown kind": ("kind: digit", "kind: 'digit' is unknown, allowed: archive, arrays, digits"),
     "long kind": (f"kind: {'x' * 5000}", "kind: 'x{78}… is unknown"),
     "kind of a list": ("kind: [digits]", r"kind: \['digits'\] is unknown"),
     "kind of a block": ("kind: {a: digits}", "kind: {'a': 'digits'} is unknown"),
@@ -300,6 +301,16 @@ DESCRIPTIONS: dict[str, tuple[str | bytes, str]] = {
     "download": ("kind: torchvision\nname: MNIST\nroot: .\ndownload: 'no'", "download: 'no' .*: true or"),
     "no files": ("kind: torchvision\nname: MNIST\nroot: nowhere\ndownload: false", "no usable MNIST"),
     "NUL in root": ('kind: torchvision\nname: MNIST\nroot: "a\\0b"', r"root: 'a\\x00b' is not allowed"),
+    "no path": ("kind: arrays", "path: missing, kind 'arrays' needs it"),
+    "path of a number": ("kind: archive\npath: 3", "archive: path: 3 is not allowed, allowed: text"),
+    "path to nowhere": ("kind: arrays\npath: a.npz", r"path: 'a\.npz': no such file or folder in data/raw/d"),
+    "path out of it": ("kind: huggingface\npath: ../other", r"path: '\.\./other' leads out of data/raw/data"),
+    "long path": (f"kind: arrays\npath: {'x' * 5000}", "path: 'x{78}…: no such file"),
+    "folder itself": ("kind: huggingface\npath: .", "path: data/raw/data holds no image set"),
+    "a file of another kind": ("kind: arrays\npath: source.yaml", r"path: .*source\.yaml is of another kind"),
+    "scale": ("kind: arrays\npath: source.yaml\nscale: wide", "arrays: scale: 'wide' .*: unit, symmetric"),
+    "levels": ("kind: archive\npath: source.yaml\nlevels: 1", "levels: 1 is not allowed, .* from 2 to 256"),
+    "hash": ("kind: arrays\npath: source.yaml\nsha256: abc", "sha256: 'abc' is not allowed, allowed: 64 hex"),
     "no images": ("kind: torchvision\nname: Kitti\nroot: nowhere\ndownload: false", "no usable Kitti"),
 }  # fmt: skip
 
@@ -350,6 +361,11 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "two_moons": {"count": 9, "noise": 0.1, "seed": 0},
     "torchvision": {"name": "Nope", "root": "nowhere", "download": False},
     "digits": {},
+    "arrays": {"path": "nowhere", "scale": None, "levels": 256, "licence": "", "sha256": None},
+    "vectors": {"path": "nowhere", "licence": "", "sha256": None},
+    "archive": {"path": "nowhere", "scale": None, "levels": 256, "licence": "", "sha256": None},
+    "huggingface": {"path": "nowhere", "image": "image", "label": None, "split": None, "licence": "",
+                    "sha256": None},
 }  # fmt: skip
 NASTY: list[Any] = [
     None, True, False, 0, -1, 1, 2**32, -(2**63), 10**40, 0.5, -0.0, 1e-320, 1e300, np.inf, -np.inf,
@@ -364,6 +380,10 @@ ACCEPTED: dict[str, set[str]] = {
     "two_moons": SEEDS | {f"noise={one}" for one in (0, 1, 2**32, 0.5, -0.0, 1e-320)},
     "torchvision": set(),
     "digits": {"kind=digits"},
+    "arrays": set(),
+    "vectors": set(),
+    "archive": set(),
+    "huggingface": set(),
 }
 
 
@@ -389,6 +409,7 @@ def test_whatever_an_argument_is_it_is_data_or_one_line(kind: str) -> None:
                 "'Nope'",
                 "have the same length",
                 "unknown key for kind 'digits'",
+                "path: nowhere",
             )
             assert any(words in line for words in said), (key, value, line)
     assert accepted == ACCEPTED[kind]
@@ -490,6 +511,36 @@ def test_a_source_of_one_s_own_has_its_arguments_held_to_its_annotations(
     png(folder / "a.png")  # what a source reads from its own folder
     with pytest.raises(AssertionError, match="called"):
         read_source(folder)
+
+
+@pytest.mark.parametrize(
+    ("path", "more"), [("set.npz", ""), ("link.npz", ""), ("../../set.npz", "sha256")]
+)
+def test_a_path_is_relative_to_its_source_yaml_and_what_it_leads_to_is_known_to_dvc(
+    path: str, more: str, folder: Path
+) -> None:
+    x = np.arange(5 * 24, dtype=np.uint8).reshape(5, 6, 4, 1)
+    np.savez(folder / "set.npz", arr_0=x)
+    np.savez("data/set.npz", arr_0=x)
+    (folder / "link.npz").symlink_to(Path("data/set.npz").resolve())
+    digest = hashlib.sha256(Path("data/set.npz").read_bytes()).hexdigest()
+    said = f"kind: arrays\npath: {path}\n" + (f"sha256: {digest}\n" if more else "")
+    (folder / "source.yaml").write_text(said)
+    assert source_of(folder)[1] == "images"
+    np.testing.assert_array_equal(read_source(folder).x, x.transpose(0, 3, 1, 2))
+
+
+def test_images_beside_a_path_are_refused_and_what_dvc_has_not_fetched_is_awaited(
+    folder: Path,
+) -> None:
+    (folder / "source.yaml").write_text("kind: archive\npath: set.zip")
+    with pytest.raises(ParamsError, match=r"path: 'set\.zip': no such file or folder in data/raw"):
+        source_of(folder)
+    (folder / "set.zip.dvc").touch()
+    assert source_of(folder)[1] == "images"
+    png(folder / "a.png")
+    with pytest.raises(ParamsError, match="stands beside images"):
+        source_of(folder)
 
 
 def class_of(folder: Path) -> dict[int, str]:

@@ -1,4 +1,4 @@
-"""Where data come from: bundled, generated, torchvision's, or a folder of images.
+"""Where data come from: bundled, generated, torchvision's, a file's, or a folder of images.
 
 Every source gives the same thing, a `RawData`, or raises `ValueError` with one line that names what
 is wrong and where. A new one is one file beside this one, with a registered function:
@@ -222,7 +222,7 @@ class Source(Protocol):
         """Return the data.
 
         Args:
-            **arguments: its own; a relative `root` is relative to the `source.yaml`'s folder.
+            **arguments: its own, `root` and `path` as `load_source` has them.
 
         Returns:
             The data.
@@ -266,12 +266,17 @@ def checked_description(description: Mapping[Any, Any]) -> tuple[str, dict[str, 
     return kind, arguments
 
 
-def load_source(description: Mapping[Any, Any], base: str | os.PathLike[str] = ".") -> RawData:
+def load_source(
+    description: Mapping[Any, Any],
+    base: str | os.PathLike[str] = ".",
+    folder: str | os.PathLike[str] | None = None,
+) -> RawData:
     """Return the data that a description names: {"kind": one of SOURCES, argument: value, …}.
 
     Args:
         description: the content of a `source.yaml`.
         base: folder that a relative `root` is relative to.
+        folder: folder that a relative `path` is relative to, the `source.yaml`'s; None for `base`.
 
     Returns:
         The data.
@@ -280,8 +285,9 @@ def load_source(description: Mapping[Any, Any], base: str | os.PathLike[str] = "
         ValueError: if the kind is unknown, an argument is, or the source cannot be read.
     """
     kind, arguments = checked_description(description)
-    if "root" in arguments:
-        arguments["root"] = str(Path(base, arguments["root"]))
+    for key, place in (("root", base), ("path", base if folder is None else folder)):
+        if key in arguments:
+            arguments[key] = str(Path(place, arguments[key]))
     return SOURCES[kind](**arguments)
 
 

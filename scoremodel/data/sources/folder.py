@@ -8,12 +8,13 @@ import shutil
 import stat
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scoremodel.data.sources.base import RawData
 
@@ -27,6 +28,7 @@ __all__ = [
     "load_folder",
     "opened_image",
     "said_path",
+    "stacked",
 ]
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
@@ -210,6 +212,53 @@ def _require_room(folder: Path, count: int, size: tuple[int, int], channels: int
         )
 
 
+def stacked(
+    place: Path, images: Callable[[], Iterable[tuple[Path, IO[bytes] | None]]]
+) -> NDArray[np.uint8]:
+    """Return images as one array, which is a map of a file: they may be more than fits into memory.
+
+    Args:
+        place: where they come from, for the error.
+        images: yields each one's file, or what it is called and its content; called twice.
+
+    Returns:
+        Grey levels with shape (N, 1, H, W) if every image is greyscale, else (N, 3, H, W); images are
+        turned as their EXIF data say.
+
+    Raises:
+        ValueError: if one cannot be read or would lose something (transparency, further frames, 16
+            bits), sizes differ, or there is no room for them; the image is named.
+    """
+    from PIL import ImageOps
+
+    grey, count = True, 0
+    first: tuple[Path, tuple[int, int]] | None = None
+    for path, content in images():  # before any image takes memory
+        with opened_image(path, content) as image:
+            size, mode = image.size, image.mode
+            if image.format == "PNG":
+                image.verify()  # its checksums; the other formats have none
+        grey, count = grey and mode in ("1", "L"), count + 1
+        first = first or (path, size)
+        _require_size(path, size, *first, turned=True)
+    assert first is not None
+    channels = 1 if grey else 3
+    _require_room(place, count, first[1], channels)
+    upright = None
+    with tempfile.TemporaryFile() as decoded:
+        for path, content in images():
+            with opened_image(path, content) as image:
+                pixels = np.asarray(ImageOps.exif_transpose(image).convert("L" if grey else "RGB"))
+            size = pixels.shape[1], pixels.shape[0]
+            upright = upright or size
+            _require_size(path, size, first[0], upright)
+            decoded.write(np.ascontiguousarray(np.atleast_3d(pixels).transpose(2, 0, 1)).data)
+        decoded.flush()
+        assert upright is not None
+        shape = (count, channels, upright[1], upright[0])
+        return np.memmap(decoded, dtype=np.uint8, mode="c", shape=shape)
+
+
 def load_folder(folder: Path) -> RawData:
     """Return the images of a folder, labelled by sub-folder if they lie in sub-folders.
 
@@ -226,36 +275,8 @@ def load_folder(folder: Path) -> RawData:
             further frames, 16 bits), sizes differ, or folders are not one for each class; the file is
             named.
     """
-    from PIL import ImageOps
-
     files, names, others = image_files(folder)
-    grey = True
-    first = None
-    for path in files:  # before any image takes memory
-        with opened_image(path) as image:
-            size, mode = image.size, image.mode
-            if image.format == "PNG":
-                image.verify()  # its checksums; the other formats have none
-        grey = grey and mode in ("1", "L")
-        first = first or size
-        _require_size(path, size, files[0], first, turned=True)
-    assert first is not None
-    channels = 1 if grey else 3
-    _require_room(folder, len(files), first, channels)
-    # To a file and back as a map of it: the images may be more than fits into memory.
-    upright = None
-    with tempfile.TemporaryFile() as decoded:
-        for path in files:
-            with opened_image(path) as image:
-                pixels = np.asarray(ImageOps.exif_transpose(image).convert("L" if grey else "RGB"))
-            size = pixels.shape[1], pixels.shape[0]
-            upright = upright or size
-            _require_size(path, size, files[0], upright)
-            decoded.write(np.ascontiguousarray(np.atleast_3d(pixels).transpose(2, 0, 1)).data)
-        decoded.flush()
-        assert upright is not None
-        shape = (len(files), channels, upright[1], upright[0])
-        x = np.memmap(decoded, dtype=np.uint8, mode="c", shape=shape)
+    x = stacked(folder, lambda: ((path, None) for path in files))
     classes = sorted(set(names))
     number = {name: index for index, name in enumerate(classes)}
     left = f"; left aside: {len(others)} other, such as {said_path(others[0])}" if others else ""
