@@ -22,7 +22,8 @@ from typing import Any
 
 from configobj import ConfigObj
 from filelock import FileLock, Timeout
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from tasks.files.dvc import StoppedError
 from tasks.files.git import GitError, git

@@ -57,7 +57,7 @@ def load_huggingface(
     here = checked_path(path, sha256, [".parquet"], folders=True)
     try:
         import pyarrow
-        import pyarrow.parquet  # noqa: F401
+        import pyarrow.parquet
     except ImportError as error:
         raise ValueError(
             "kind 'huggingface' needs the library pyarrow, which is not installed; allowed: pip install "
@@ -90,7 +90,7 @@ def _splits(path: Path) -> dict[str, list[Path]]:
         return {_split_of(path): [path]}
     if (path / "dataset_dict.json").is_file():
         names = _json(path / "dataset_dict.json", "splits")
-        return {str(name): _saved(path / str(name)) for name in names}
+        return {name: _saved(path / name) for name in (Path(str(one)).name for one in names)}
     if (path / "state.json").is_file():
         return {str(_json(path / "state.json", "_split") or path.name): _saved(path)}
     found: dict[str, list[Path]] = {}
@@ -255,7 +255,7 @@ def _names(file: Path, column: str) -> list[str] | None:
     """Return the classes' names as the table has them."""
     said = (_schema(file).metadata or {}).get(b"huggingface")
     try:
-        names = json.loads(said)["info"]["features"][column]["names"]
+        names = json.loads(said or b"")["info"]["features"][column]["names"]
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     right = isinstance(names, list) and all(isinstance(n, str) and n.isprintable() for n in names)
