@@ -32,15 +32,15 @@ from scoremodel.data.moments import mean_and_std
 from scoremodel.data.scale import as_data
 from scoremodel.networks.base import build_network, taking_labels
 from scoremodel.networks.energy import Energy
-from scoremodel.parametrisation import Preconditioning, convert, preconditioning
+from scoremodel.parametrisation import Denoise, Preconditioning, convert, preconditioning
 from scoremodel.processes.base import Process, column, has_config
 
-__all__ = ["Denoiser", "Labels", "Times", "as_channels_last", "kernel_of"]
+__all__ = ["Denoiser", "LabelsLike", "TimesLike", "as_channels_last", "kernel_of"]
 
-Times = Tensor | Sequence[float] | float
+TimesLike = Tensor | Sequence[float] | float
 """Times in [0, 1], one for each data point, or one for all."""
 
-Labels = Tensor | NDArray[np.integer] | Sequence[int] | int
+LabelsLike = Tensor | NDArray[np.integer] | Sequence[int] | int
 """Class numbers, −1 for no class: one for each data point, or one for all."""
 
 
@@ -110,7 +110,7 @@ class Denoiser(nn.Module):
         self.info: dict[str, Any] = {}
         self.ema_half_life: float | None = None
         if isinstance(network, nn.Module):
-            self.network_config: dict[str, Any] = {"module": type(network).__qualname__}
+            self.network_config: dict[str, Any] = {"module": type(network).__name__}
             inner = taking_labels(network, classes)
         else:
             self.network_config = dict(network)
@@ -163,18 +163,18 @@ class Denoiser(nn.Module):
         """The data's mean with shape (C, 1, 1) or (D,)."""
         return self.get_buffer("mean")
 
-    def forward(self, x_t: Tensor, t: Times, labels: Labels | None = None) -> Tensor:
+    def forward(self, x_t: Tensor, t: TimesLike, labels: LabelsLike | None = None) -> Tensor:
         """Return the denoised mean E[x_0 | x_t], or E[x_0 | x_t, class], with the shape of x_t.
 
         Data x_t have shape (B, *shape), times shape (B,), and labels, class numbers 0 … classes − 1 or
         −1 for no class, shape (B,); None is no class for all. One time or label alone is that of all.
         It is computed in the model's own floating-point type. What does not fit gets a ValueError.
         """
-        return self.along(self.process, labels)(x_t, t)
+        return self.along(self.process, labels)(*self._fitting(x_t, t))
 
     def along(
-        self, process: Process, labels: Labels | None = None, guidance: float = 1.0
-    ) -> Callable[[Tensor, Times], Tensor]:
+        self, process: Process, labels: LabelsLike | None = None, guidance: float = 1.0
+    ) -> Denoise:
         """Return this denoiser as a function (x_t, t) → E[x_0 | x_t] of any process.
 
         At time t the data of any process, divided by alpha_t, are data with noise of standard
@@ -197,9 +197,10 @@ class Denoiser(nn.Module):
             ValueError: if the model knows no classes, or the labels are wrong.
         """
         # Labels on another device have been checked by who put them there: looking at them would wait.
-        known = labels if _on_another_device(labels) else self.checked(labels, guidance)
+        elsewhere = isinstance(labels, Tensor) and labels.device.type != "cpu"
+        known: Any = labels if elsewhere else self.checked(labels, guidance)
 
-        def denoise(x_t: Tensor, t: Times) -> Tensor:
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             x_t, t = self._fitting(x_t, t)
             shown = None if known is None else self._of_all(known, x_t)
             y = x_t / column(process.alpha(t), x_t)
@@ -209,7 +210,7 @@ class Denoiser(nn.Module):
 
         return denoise
 
-    def _fitting(self, x_t: Tensor, t: Times) -> tuple[Tensor, Tensor]:
+    def _fitting(self, x_t: Tensor, t: TimesLike) -> tuple[Tensor, Tensor]:
         """Return data and their times (B,) in this model's floating-point type, if they fit it."""
         if not isinstance(x_t, Tensor) or not x_t.is_floating_point():
             what = f"{x_t.dtype}" if isinstance(x_t, Tensor) else shown(x_t)
@@ -261,7 +262,7 @@ class Denoiser(nn.Module):
 
         return denoise
 
-    def checked(self, labels: Labels | None, guidance: float) -> Tensor | None:
+    def checked(self, labels: LabelsLike | None, guidance: float) -> Tensor | None:
         """Return the labels (int64) on this model's device, None for no class at all.
 
         Their shape stays: of one label alone it is (). Raises ValueError if the model knows no classes,
@@ -335,12 +336,12 @@ class Denoiser(nn.Module):
             )
         return f
 
-    def score(self, x_t: Tensor, t: Times, labels: Labels | None = None) -> Tensor:
+    def score(self, x_t: Tensor, t: TimesLike, labels: LabelsLike | None = None) -> Tensor:
         """Return the score ∇ log p_t(x_t) = (alpha_t D − x_t) / sigma_t², arguments as `forward`."""
         x_t, t = self._fitting(x_t, t)
         return convert(self(x_t, t, labels), x_t, t, self.process, "denoised", "score")
 
-    def energy(self, x_t: Tensor, t: Times, labels: Labels | None = None) -> Tensor:
+    def energy(self, x_t: Tensor, t: TimesLike, labels: LabelsLike | None = None) -> Tensor:
         """Return the energy f(x_t, t) = −ln p_t(x_t) up to a constant of t (B,); the score is −∇ f.
 
         With y = x_t / alpha_t − m, r = sigma_t / alpha_t and the network's scalar ψ:
@@ -373,7 +374,7 @@ class Denoiser(nn.Module):
         its kernel: whoever makes the denoiser has to give them.
         """
         process = self.process
-        named = {"class": type(process).__qualname__, "kernel": kernel_of(process)}
+        named = {"class": type(process).__name__, "kernel": kernel_of(process)}
         return {
             "network": self.network_config,
             "sde": process.config() if has_config(process) else named,
@@ -391,10 +392,6 @@ def kernel_of(process: Process) -> list[list[float]]:
     """Return t, alpha_t and sigma_t at some times, by which one process is told from others."""
     t = torch.tensor([process.t_min, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
     return torch.stack([t, process.alpha(t), process.sigma(t)], dim=1).tolist()
-
-
-def _on_another_device(labels: Labels | None) -> bool:
-    return isinstance(labels, Tensor) and labels.device.type != "cpu"
 
 
 def _whole(shape: Sequence[int]) -> tuple[int, ...]:

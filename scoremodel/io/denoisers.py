@@ -108,7 +108,7 @@ def load(
         )
     try:
         denoiser = Denoiser(process=made, **config | ({"network": network} if network else {}))
-        denoiser.load_state_dict(tensors)
+        denoiser.to(tensors["mean"].dtype).load_state_dict(tensors)
     except (TypeError, RuntimeError) as error:
         if network is not None:
             said = " ".join(str(error).split("\n\t", 1)[-1].split())
@@ -120,7 +120,6 @@ def load(
             f"{os.fspath(path)}: holds the weights of a network that this version does not have; train "
             "the model again"
         ) from error
-    denoiser.to(tensors["mean"].dtype)
     denoiser.info = stored["info"]
     denoiser.ema_half_life = float(chosen) if chosen else None
     denoiser = denoiser.to(device).eval().requires_grad_(False)

@@ -27,4 +27,4 @@ if TYPE_CHECKING:
 
 __all__ = ["MLP", "NETWORKS", "Energy", "UNet", "allow_second_derivatives", "build_network"]
 
-__getattr__ = lazy(__name__)
+__getattr__, __dir__ = lazy(__name__)

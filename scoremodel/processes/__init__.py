@@ -76,4 +76,4 @@ __all__ = [
     "process_from_config",
 ]
 
-__getattr__ = lazy(__name__)
+__getattr__, __dir__ = lazy(__name__)

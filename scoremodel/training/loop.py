@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from scoremodel.bounds import shown
 from scoremodel.data.scale import as_data, bin_width, to_unit
-from scoremodel.denoiser import Denoiser, Labels, as_channels_last
+from scoremodel.denoiser import Denoiser, LabelsLike, as_channels_last
 from scoremodel.io.checkpoint import Checkpoints, Stopped
 from scoremodel.networks.base import allow_second_derivatives
 from scoremodel.networks.energy import Energy
@@ -108,7 +108,7 @@ def train(
     config: TrainingConfig,
     seed: int,
     progress: bool = False,
-    labels: Labels | None = None,
+    labels: LabelsLike | None = None,
     checkpoints: Checkpoints | None = None,
     observer: Observer | None = None,
     true_score: Denoise | None = None,
@@ -203,7 +203,7 @@ class _Run:
         self,
         denoiser: Denoiser,
         data: Tensor | NDArray[Any],
-        labels: Labels | None,
+        labels: LabelsLike | None,
         config: TrainingConfig,
         seed: int,
         true_score: Denoise | None,
@@ -248,6 +248,11 @@ class _Run:
         self.means = {
             half: list(compress(mean.parameters(), trained)) for half, mean in self.averaged.items()
         }
+        if not self.parameters:
+            raise ValueError(
+                "train: all weights of the model are frozen, as a loaded one's are, allowed: "
+                "model.requires_grad_(True)"
+            )
         # Of a network of one's own: what batch normalisation counts, say. It is not averaged.
         self.buffers = list(denoiser.buffers())
         self.optimiser = torch.optim.Adam(self.parameters, lr=config.learning_rate, fused=True)

@@ -21,7 +21,7 @@ from scoremodel.processes.vp import VP, SubVP
 from scoremodel.samplers import langevin_dynamics
 from scoremodel.samplers.base import SAMPLERS, Call, Sampler
 from scoremodel.samplers.heun import Heun, StochasticHeun
-from scoremodel.samplers.langevin_dynamics import AnnealedLangevin, langevin
+from scoremodel.samplers.langevin_dynamics import AnnealedLangevin, unadjusted_langevin
 from scoremodel.samplers.multistep import DPMSolver, SDEDPMSolver
 from scoremodel.samplers.probability_flow import Euler, RungeKutta
 from scoremodel.samplers.reverse_sde import (
@@ -194,7 +194,7 @@ def test_plain_langevin_splits_by_the_basins_whatever_the_weights(
         "randn_rows",
         lambda rows, shape, dtype: torch.randn(COUNT, *shape, dtype=dtype, generator=draw),
     )
-    x = langevin(lambda x: oracle.score(x, t, process), start, 1e-3, 60, 1)
+    x = unadjusted_langevin(lambda x: oracle.score(x, t, process), start, 1e-3, 60, 1)
     line = 0.1**2 * math.log(weight / (1 - weight)) / 1.2
     predicted = (1.2 + line) / 2.4
     found = float((x[:, 0] < line).double().mean())
