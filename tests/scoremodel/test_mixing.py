@@ -34,6 +34,7 @@ from scoremodel.samplers.reverse_sde import (
 from scoremodel.samplers.sampling import sample
 from scoremodel.training.config import TrainingConfig
 from scoremodel.training.loop import train
+from scoremodel.training.times.uniform import Stratified
 
 WEIGHT, COUNT = 0.8, 10_000
 ERROR = math.sqrt(WEIGHT * (1 - WEIGHT) / COUNT)
@@ -231,6 +232,7 @@ def test_trained_networks_keep_the_weights(process: Process, sampler: Sampler) -
         warmup_steps=50,
         schedule="cosine",
         weighting="edm",
+        times=Stratified(),
     )
     averaged = train(denoiser, data, config, 0).denoiser
     x = sample(averaged, sampler, COUNT, 0, batch_size=COUNT).x
