@@ -38,5 +38,5 @@ def test_the_page_runs_from_top_to_bottom_and_prints_what_it_says(
             numbers = [[float(one) for one in NUMBER.findall(text)] for text in (output, block)]
             assert numbers[0] == pytest.approx(numbers[1], rel=0.15, abs=0.02), output
             said += 1
-    assert said == 7
+    assert said == 6
     assert (tmp_path / "drawn.png").is_file()
