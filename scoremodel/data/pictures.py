@@ -1,4 +1,4 @@
-"""Images beside each other in one picture."""
+"""Pictures of images: what a notebook shows, what a script writes."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import math
 import os
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from scoremodel.data.scale import quantise
+from scoremodel.data.tiles import tiles
 from scoremodel.io.files import atomic_path
 
 if TYPE_CHECKING:
     from PIL import Image
-    from torch import Tensor
 
-__all__ = ["PIXELS", "save_grid", "show", "tiles"]
-
-PIXELS = 480
+__all__ = ["save_grid", "show"]
 
 
 def show(x: Tensor | NDArray[Any], columns: int | None = None, *, levels: int = 256) -> Image.Image:
@@ -35,10 +35,6 @@ def show(x: Tensor | NDArray[Any], columns: int | None = None, *, levels: int = 
     Raises:
         ValueError: if x is no such images, or a number is out of range.
     """
-    import torch  # here: a report's pictures do without
-
-    from scoremodel.data.scale import quantise
-
     images = torch.as_tensor(x).detach().cpu()
     if images.ndim == 3:
         images = images[None]
@@ -87,18 +83,3 @@ def save_grid(
         )
     with atomic_path(path) as temporary:
         picture.save(temporary, format=formats[ending])
-
-
-def tiles(data: NDArray[Any], levels: int, down: int, across: int) -> Image.Image:
-    """Return images with shape (N, C, H, W), N <= down · across, in so many rows and columns."""
-    from PIL import Image
-
-    channels, height, width = data.shape[1:]
-    cells = np.zeros((down * across, channels, height + 1, width + 1), np.uint8)
-    shown = data.astype(np.float64) * (255 / (levels - 1))
-    cells[: len(shown), :, :height, :width] = shown.round().astype(np.uint8)
-    rows = cells.reshape(down, across, channels, height + 1, width + 1).transpose(0, 3, 1, 4, 2)
-    flat = rows.reshape(down * (height + 1), across * (width + 1), channels)
-    image = Image.fromarray(flat[:, :, 0] if channels == 1 else flat)
-    scale = max(1, PIXELS // image.width)
-    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)

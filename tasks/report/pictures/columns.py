@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 from PIL import Image
 
-from scoremodel.data.pictures import tiles
+from scoremodel.data.tiles import tiles
 from tasks.report.pictures.base import PICTURES
 
 __all__ = ["columns"]

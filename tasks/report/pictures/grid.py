@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from scoremodel.data.pictures import PIXELS, tiles
+from scoremodel.data.tiles import PIXELS, tiles
 from tasks.report.pictures.base import PICTURES
 
 __all__ = ["grid", "picture"]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from scoremodel.data.pictures import tiles
+from scoremodel.data.tiles import tiles
 from tasks.report.pictures.base import PICTURES
 from tasks.report.svg import svg
 
