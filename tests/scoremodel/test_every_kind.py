@@ -201,7 +201,7 @@ def test_a_model_of_a_process_of_one_s_own_is_saved_and_loaded(
 
 
 @pytest.mark.usefixtures("own")
-def test_a_model_of_a_process_that_could_not_be_saved_is_refused() -> None:
+def test_a_model_of_a_process_that_no_configuration_makes_is_loaded_with_it(tmp_path: Path) -> None:
     class Unregistered(VE):
         """VE with another name."""
 
@@ -224,12 +224,20 @@ def test_a_model_of_a_process_that_could_not_be_saved_is_refused() -> None:
         def g(self, t: Tensor) -> Tensor:
             return torch.ones_like(t)
 
+    path = tmp_path / "own.safetensors"
     for process in (Unregistered(), Changed(), Plain(2.0)):
         name = type(process).__name__
-        line = rf'{name} could not be saved: write @PROCESSES.register\("name"\) and @dataclass'
-        with pytest.raises(ValueError, match=line):
-            Denoiser(MLP, process, (2,), [0.0, 0.0], 1.0)
-        assert time_grid(process, 3, "uniform")[0] == 1  # it can be sampled along all the same
+        model = Denoiser(MLP, process, (2,), [0.0, 0.0], 1.0).eval()
+        save(model, path)
+        with pytest.raises(ValueError, match=rf"{name}', which is registered nowhere, .*process=…"):
+            load(path)
+        with pytest.raises(ValueError, match=r"holds a model of another process than VE"):
+            load(path, process=VE(0.02, 99.0))
+        again = load(path, process=process)
+        assert again.process is process
+        x = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(again(x, 0.3), model(x, 0.3))
+        assert time_grid(process, 3, "uniform")[0] == 1
 
 
 def test_weights_that_were_saved_without_t_min_still_load(tmp_path: Path) -> None:

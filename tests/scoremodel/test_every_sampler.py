@@ -32,7 +32,7 @@ from scoremodel.samplers import grid, langevin_dynamics, reverse_sde
 from scoremodel.samplers.base import SAMPLERS, GridSampler, Sampler
 from scoremodel.samplers.grid import time_grid
 from scoremodel.samplers.heun import Heun, StochasticHeun
-from scoremodel.samplers.langevin_dynamics import AnnealedLangevin, Langevin, langevin
+from scoremodel.samplers.langevin_dynamics import AnnealedLangevin, Langevin, unadjusted_langevin
 from scoremodel.samplers.multistep import DPMSolver, SDEDPMSolver
 from scoremodel.samplers.probability_flow import Euler, RungeKutta
 from scoremodel.samplers.reverse_sde import (
@@ -472,7 +472,7 @@ def test_langevin_has_its_exact_stationary_variance(
 
     monkeypatch.setattr(langevin_dynamics, "randn_rows", units)
     start = torch.full((steps, 1), MEAN, dtype=torch.float64)
-    x = langevin(lambda x: -(x - MEAN) / v, start, e, steps, 0, temperature=temperature)
+    x = unadjusted_langevin(lambda x: -(x - MEAN) / v, start, e, steps, 0, temperature=temperature)
     coefficients = x[:, 0].numpy() - MEAN
     expected = math.sqrt(2 * e * temperature) * (1 - e / v) ** np.arange(steps - 1, -1, -1)
     np.testing.assert_allclose(coefficients, expected, rtol=1e-9, atol=1e-14)
@@ -504,11 +504,11 @@ def test_langevin_s_steps_that_diverge_are_refused() -> None:
 def test_langevin_chain_i_is_a_function_of_seed_and_i() -> None:
     score = lambda x: -x  # noqa: E731
     start = torch.zeros(10, 2)
-    whole = langevin(score, start, 0.1, 5, 3)
-    assert torch.equal(langevin(score, start[4:], 0.1, 5, 3, start=4), whole[4:])
+    whole = unadjusted_langevin(score, start, 0.1, 5, 3)
+    assert torch.equal(unadjusted_langevin(score, start[4:], 0.1, 5, 3, start=4), whole[4:])
     for step_size in (0.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="step_size > 0"):
-            langevin(score, start, step_size, 5, 3)
+            unadjusted_langevin(score, start, step_size, 5, 3)
 
 
 def levels_come_back() -> bool:
