@@ -168,7 +168,7 @@ _WORDS: dict[Any, str] = {
 
 
 def _refused(annotation: Any, value: Any, others: Mapping[str, Any]) -> str | None:
-    """Return in words what an annotation allows if `value` is not of that type and in its bounds, else None."""
+    """Return in words what an annotation allows if `value` is not of it, else None."""
     origin, inside = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         inner, *notes = inside
