@@ -176,7 +176,8 @@ def _refused(annotation: Any, value: Any, others: Mapping[str, Any]) -> str | No
         allowed = _refused(inner, value, others)
         if allowed is not None:
             numeric = [one for one in ours if isinstance(one, Bounds)]
-            return numeric[0].words(inner is int) if numeric else allowed
+            examples = [f"such as {note}" for note in notes if isinstance(note, str)]
+            return numeric[0].words(inner is int) if numeric else ", ".join([allowed, *examples])
         refusals = (
             one.refused(value, inner is int, others)
             if isinstance(one, Bounds)
@@ -200,7 +201,7 @@ def _refused(annotation: Any, value: Any, others: Mapping[str, Any]) -> str | No
     fits = isinstance(value, int | float if wanted is float else wanted)
     if fits and not (isinstance(value, bool) and wanted in (int, float)):
         return None
-    return _WORDS.get(wanted) or f"{wanted.__name__}, one made already"
+    return _WORDS.get(wanted) or f"an instance of {wanted.__name__}"
 
 
 def _plain(value: Any) -> Any:
