@@ -234,17 +234,25 @@ def test_annealed_langevin_widens_by_what_its_docstring_says(
     assert math.sqrt(found.variance) / STD == pytest.approx(documented, abs=1e-3)
 
 
-def corrected(process: Process, steps: int, snr: float) -> Law:
-    """Reverse diffusion, and at the time reached Song's AnnealedLangevinDynamics, α = alphas[timestep]."""
+def corrected(
+    process: Process,
+    steps: int,
+    snr: float,
+    step: Callable[..., Affine] = reverse_diffusion,
+    option: Any = "",
+    to_zero: bool = False,
+) -> Law:
+    """A predictor, and at the time reached Song's AnnealedLangevinDynamics, α = alphas[timestep]."""
     state = Recursion(process)
-    times = time_grid(process, steps + 1, "uniform")
-    for index, (t, s) in enumerate(pairwise(times)):
-        a, b, c = reverse_diffusion(process, t, s, "")
+    times: list[float | None] = list(time_grid(process, steps + (not to_zero), "uniform"))
+    for index, (t, s) in enumerate(pairwise(times + [None] * to_zero)):
+        a, b, c = step(process, t, s, option)
         state.move(a, b)
         if index < steps - 1:
             state.add(c)
+            assert s is not None
             alpha_s, sigma_s, v_s = values(process, s)
-            e = 2 * (values(process, t)[0] / alpha_s) ** 2 * (snr * sigma_s) ** 2
+            e = 2 * (values(process, t)[0] / alpha_s) ** 2 * (snr * sigma_s) ** 2  # type: ignore[arg-type]
             state.move(1 - e / v_s, e * alpha_s * MEAN / v_s)
             state.add(math.sqrt(2 * e))
     return state.law()
@@ -254,6 +262,29 @@ def corrected(process: Process, steps: int, snr: float) -> Law:
 def test_predictor_corrector_by_sigma_is_the_published_algorithm(process: Process) -> None:
     sampler = PredictorCorrector(30, snr=0.2, step_size="sigma")
     assert_same(law(sampler, process, 62), corrected(process, 30, 0.2))
+
+
+@pytest.mark.parametrize(
+    ("predictor", "step", "option", "to_zero"),
+    [
+        ("euler_maruyama", euler_maruyama, "", False),
+        ("ancestral", ancestral, "posterior", True),
+        (Ancestral(1, grid="edm", variance="kernel"), ancestral, "kernel", True),
+        (DDIM(1, eta=0.5), ddim, 0.5, True),
+    ],
+    ids=str,
+)
+def test_a_corrector_follows_any_linear_sampler_s_step(
+    predictor: Any, step: Callable[..., Affine], option: Any, to_zero: bool
+) -> None:
+    sampler = PredictorCorrector(20, snr=0.2, step_size="sigma", predictor=predictor)
+    for process in SDES:
+        expected = corrected(process, 20, 0.2, step, option, to_zero)
+        assert_same(law(sampler, process, 42), expected)
+    with pytest.raises(
+        ValueError, match=r"predictor: Heun.* is not allowed, allowed: reverse_diff"
+    ):
+        PredictorCorrector(5, predictor=Heun(3))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("process", [VE(0.01, 50.0), VP()], ids=str)
