@@ -229,8 +229,8 @@ def _state(path: Path) -> dict[str, Any]:
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError) as error:
-        why = " ".join(str(error).split())
-        raise ValueError(f"{path}: damaged, or of another network ({why[:200]})") from error
+        why = shown(" ".join(str(error).split()))
+        raise ValueError(f"{path}: damaged, or of another network than config.json says: {why}") from error
     wrong = [*found["missing_keys"], *found["unexpected_keys"], *found["mismatched_keys"]]
     if wrong:
         raise ValueError(

@@ -111,7 +111,8 @@ def wrapping(scheduler: Configuration) -> Wrapping:
         return Wrapping("sigma", "noise", 1.0, VE(*ends))
     if kind in ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"):
         one_of("prediction_type", "epsilon", "epsilon", "v_prediction")
-        process = VE(number("sigma_min", 0.002), number("sigma_max", 80.0))
+        # Its samplers go to sigma_min itself.
+        process = VE(number("sigma_min", 0.002), number("sigma_max", 80.0), t_min=1e-9)
         return Wrapping("c_noise", "edm", float(number("sigma_data", 0.5)), process)
     raise ValueError(
         f"scheduler {shown(kind)} is not allowed, allowed: {', '.join(PIPELINES)}: it says what the "

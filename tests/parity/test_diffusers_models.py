@@ -48,6 +48,7 @@ SMALL = {
     "norm_num_groups": 4,
 }
 FOURIER = {**SMALL, "time_embedding_type": "fourier"}
+CHAIN = tuple((1000 - 50 * index) / 1000 for index in range(20))
 TRAILING = {"timestep_spacing": "trailing", "clip_sample": False}
 
 
@@ -134,6 +135,14 @@ def ours(
         return [state.clone() for state in states]
 
 
+def karras(process: Process) -> tuple[float, ...]:
+    """Return the times of EDM's 18 levels from 80 to 0.002 itself, where our own grid stops 1e-8 above."""
+    ramp = torch.linspace(0, 1, 18, dtype=torch.float64)
+    sigma = (80 ** (1 / 7) + ramp * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+    inner = process.t_of_ratio(sigma).tolist()[1:-1]
+    return (1.0, *inner, 1e-14)
+
+
 def assert_same(mine: list[Tensor], other: list[Tensor]) -> None:
     """Compare states to nine digits."""
     assert len(mine) == len(other)
@@ -153,10 +162,7 @@ def test_ddpm_s_chain_step_by_step(
     folder, _ = published(tmp_path, scheduler, **TRAILING, prediction_type=predicts)
     other = theirs(pipeline_of(pipeline, folder), noise(), num_inference_steps=20)
     given = noise()
-    grid = tuple(round(1000 - 50 * index) / 1000 for index in range(20))
-    mine = ours(
-        read_folder(folder).double(), sampler(20, grid=grid), DDPM(), next(given), given
-    )
+    mine = ours(read_folder(folder).double(), sampler(20, grid=CHAIN), DDPM(), next(given), given)
     assert torch.equal(other[0], next(noise()))
     # On their last step they add noise of size 1e-10.
     assert_same(mine, other[1:])
@@ -169,7 +175,7 @@ def test_edm_step_by_step(predicts: str, tmp_path: Path) -> None:
     denoiser = read_folder(folder).double()
     pipeline = pipeline_of("ConsistencyModelPipeline", folder)
     other = theirs(pipeline, noise(), num_inference_steps=18)
-    mine = ours(denoiser, Euler(18), denoiser.process, other[0], noise())
+    mine = ours(denoiser, Euler(18, grid=karras(denoiser.process)), denoiser.process, other[0], noise())
     assert denoiser.std == 0.7
     assert_same(mine, other[1:])
 
@@ -199,6 +205,8 @@ def test_our_score_under_song_s_predictor_and_corrector(tmp_path: Path) -> None:
 
     class Score(torch.nn.Module):
         """The score of images in [0, 1], as their scheduler asks for it."""
+
+        device, dtype = torch.device("cpu"), torch.float64
 
         def __init__(self) -> None:
             super().__init__()
@@ -239,7 +247,7 @@ def test_a_likelihood_is_the_ode_s_of_the_network_itself(tmp_path: Path) -> None
     unet = diffusers.UNet2DModel.from_pretrained(folder / "unet", low_cpu_mem_usage=False).double()
     draw = torch.Generator().manual_seed(1)
     x = torch.randn(1, 1, 4, 4, generator=draw, dtype=torch.float64) / 2
-    found = log_likelihood(denoiser, x, probes=2, seed=3, rtol=1e-7, atol=1e-7)
+    found = log_likelihood(denoiser, x, probes=2, seed=3, rtol=1e-5, atol=1e-5)
 
     (stream,) = generators(3, "probe", range(1))
     signs = 2.0 * torch.randint(2, (2, 16), generator=stream).double() - 1
@@ -265,11 +273,11 @@ def test_a_likelihood_is_the_ode_s_of_the_network_itself(tmp_path: Path) -> None
     ends = math.log(ratio(1e-3)), math.log(ratio(1.0))
     alpha = math.exp(-0.5 * (0.1e-3 + 0.5 * 19.9e-6))
     start = np.concatenate([x.flatten().numpy() / alpha, [0.0, 0.0]])
-    end = solve_ivp(rate, ends, start, rtol=1e-7, atol=1e-7).y[:, -1]
+    end = solve_ivp(rate, ends, start, rtol=1e-5, atol=1e-5).y[:, -1]
     std = math.sqrt(1 + ratio(1.0) ** 2)  # of y at t = 1, where x has the standard deviation 1
     prior = -0.5 * np.sum((end[:16] / std) ** 2) - 16 * math.log(std * math.sqrt(2 * math.pi))
     expected = prior + end[16:].mean() - 16 * math.log(alpha)
-    assert float(found.log_prob) == pytest.approx(expected, abs=1e-3)
+    assert float(found.log_prob) == pytest.approx(expected, abs=0.01)
 
 
 def random_images(count: int = 64) -> Tensor:
@@ -293,23 +301,20 @@ def trained(unet: dict[str, Any], scheduler: dict[str, Any]) -> Denoiser:
 
 
 @pytest.mark.parametrize(
-    ("scheduler", "pipeline", "unet", "call", "sampler"),
+    ("scheduler", "pipeline", "steps"),
     [
-        ({"_class_name": "DDPMScheduler", "timestep_spacing": "trailing"}, "DDPMPipeline", SMALL,
-         {}, Ancestral(20, grid=tuple((1000 - 50 * k) / 1000 for k in range(20)))),
-        ({"_class_name": "EDMEulerScheduler"}, "ConsistencyModelPipeline", SMALL, {}, Euler(20)),
+        ({"_class_name": "DDPMScheduler", "timestep_spacing": "trailing"}, "DDPMPipeline", 20),
+        ({"_class_name": "EDMEulerScheduler"}, "ConsistencyModelPipeline", 18),
     ],
-)  # fmt: skip
+)
 def test_a_model_trained_here_gives_the_same_samples_there(
     scheduler: dict[str, Any],
     pipeline: str,
-    unet: dict[str, Any],
-    call: dict[str, Any],
-    sampler: Sampler,
+    steps: int,
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> None:
-    denoiser = trained(unet, scheduler)
+    denoiser = trained(SMALL, scheduler)
     save(denoiser, tmp_path / "model.safetensors")
     again = load(tmp_path / "model.safetensors")
     write_folder(again, tmp_path / "folder")
@@ -319,11 +324,15 @@ def test_a_model_trained_here_gives_the_same_samples_there(
     )
     there.set_progress_bar_config(disable=True)
     assert type(there).__name__ == pipeline
-    other = theirs(there, noise(), num_inference_steps=20, **call)
+    other = theirs(there, noise(), num_inference_steps=steps)
     given = noise()
     next(given)
-    process: Process = DDPM() if "DDPM" in pipeline else again.process
-    assert_same(ours(again.double(), sampler, process, other[0], given), other[1:])
+    if pipeline == "DDPMPipeline":
+        mine = ours(again.double(), Ancestral(steps, grid=CHAIN), DDPM(), other[0], given)
+    else:
+        along = again.process
+        mine = ours(again.double(), Euler(steps, grid=karras(along)), along, other[0], given)
+    assert_same(mine, other[1:])
 
 
 def test_a_folder_that_is_read_and_written_has_the_same_weights(tmp_path: Path) -> None:
@@ -395,6 +404,10 @@ def _wider(folder: Path) -> None:
     change(folder, "unet/config.json", layers_per_block=2)
 
 
+def _without_middle(folder: Path) -> None:
+    change(folder, "unet/config.json", add_attention=False)
+
+
 def _fourier(folder: Path) -> None:
     change(folder, "unet/config.json", time_embedding_type="fourier")
 
@@ -415,7 +428,8 @@ def _unknown(folder: Path) -> None:
         (_cosine, "beta_schedule: 'squaredcos_cap_v2' is not allowed, allowed: linear"),
         (_pickle, "no such file; allowed: weights as one safetensors file"),
         (_cut_off, "damaged, or of another network"),
-        (_wider, "weights do not fit unet/config.json, such as"),
+        (_wider, "damaged, or of another network than config.json says"),
+        (_without_middle, "weights do not fit unet/config.json, such as"),
         (_fourier, "time_embedding_type: 'fourier' is not allowed, allowed: positional"),
         (_no_json, "config.json: damaged (not JSON)"),
         (_unknown, "colour: unknown key, allowed: sample_size"),
@@ -426,7 +440,7 @@ def test_what_is_no_such_folder_gets_one_line(
 ) -> None:
     folder, _ = published(tmp_path, "DDPMScheduler")
     damage(folder)
-    with pytest.raises(ValueError, match="") as caught:
+    with pytest.raises(ValueError) as caught:
         read_folder(folder)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
