@@ -9,7 +9,6 @@ Older ones have the files of `unet/` and `scheduler/` beside `model_index.json`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -19,12 +18,17 @@ from typing import Any
 from scoremodel.bounds import shown
 from scoremodel.denoiser import Denoiser
 from scoremodel.io.files import atomic_folder
-from scoremodel.networks.diffusers_unet2d import PIPELINES, DiffusersUNet2D, wrapping
+from scoremodel.networks.diffusers_unet2d import (
+    PIPELINES,
+    DiffusersUNet2D,
+    check_sides,
+    part_of,
+    weights_of,
+    wrapping,
+)
 from scoremodel.processes.base import Process
 
-__all__ = ["check_sides", "network_of", "read_folder", "weights_of", "write_folder"]
-
-_WEIGHTS = "diffusion_pytorch_model.safetensors"
+__all__ = ["network_of", "read_folder", "write_folder"]
 
 
 def network_of(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -41,8 +45,8 @@ def network_of(folder: str | os.PathLike[str]) -> dict[str, Any]:
         ValueError: if a file is missing or damaged, or it is another network or scheduler than those
             that are known.
     """
-    unet_path = _inside(folder, "unet") / "config.json"
-    unet, scheduler_path = _json(unet_path), _inside(folder, "scheduler") / "scheduler_config.json"
+    unet_path = part_of(folder, "unet") / "config.json"
+    unet, scheduler_path = _json(unet_path), part_of(folder, "scheduler") / "scheduler_config.json"
     scheduler = _json(scheduler_path)
     if unet.get("_class_name") != "UNet2DModel":
         raise ValueError(
@@ -55,59 +59,6 @@ def network_of(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{scheduler_path}: {error}") from None
     own = {key: value for key, value in unet.items() if not key.startswith("_")}
     return {"kind": "diffusers_unet2d", **own, "scheduler": scheduler}
-
-
-def weights_of(folder: str | os.PathLike[str], sha256: str | None = None) -> Path:
-    """Return the path of a folder's weights.
-
-    Args:
-        folder: the folder.
-        sha256: the checksum that the file must have; None for any.
-
-    Returns:
-        The safetensors file.
-
-    Raises:
-        ValueError: if there is none, or it has another checksum.
-    """
-    path = _inside(folder, "unet") / _WEIGHTS
-    if not path.is_file():
-        raise ValueError(
-            f"{path}: no such file; allowed: weights as one safetensors file, pickles (.bin) are not read"
-        )
-    if sha256 is not None:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != sha256:
-            raise ValueError(f"{path}: sha256 is {found}, not {sha256}: broken, or another file")
-    return path
-
-
-def check_sides(network: dict[str, Any], shape: Sequence[int], who: str) -> None:
-    """Refuse data that do not fit a network.
-
-    Args:
-        network: as `network_of` returns it.
-        shape: shape of one data point.
-        who: what is refused, for the message.
-
-    Raises:
-        ValueError: if they are no images, or of another size or number of channels.
-    """
-    size, channels = network.get("sample_size"), network.get("in_channels", 3)
-    sides = [size, size] if isinstance(size, int) else size
-    halvings = len(network.get("block_out_channels", range(4))) - 1
-    if len(shape) != 3 or shape[0] != channels or (sides and list(shape[1:]) != list(sides)):
-        allowed = [channels, *(sides or ("H", "W"))]
-        raise ValueError(
-            f"{who}: data of shape {tuple(shape)} do not fit this network, allowed: "
-            f"({', '.join(map(str, allowed))})"
-        )
-    if any(side % 2**halvings for side in shape[1:]):
-        raise ValueError(
-            f"{who}: images of {shape[1]}×{shape[2]} pixels do not fit this network, which halves them "
-            f"{halvings} times, allowed: sides that are multiples of {2**halvings}"
-        )
 
 
 def read_folder(
@@ -136,26 +87,25 @@ def read_folder(
             a kind that is not known.
     """
     network = network_of(folder)
-    path = weights_of(folder, sha256)
+    weights_of(folder)
     size, channels = network.get("sample_size"), int(network.get("in_channels", 3))
     if shape is None:
         if size is None:
-            raise ValueError(f"{path.parent / 'config.json'}: sample_size: None, give the shape")
+            raise ValueError(
+                f"{os.fspath(folder)}: its network says no sample_size, give the shape"
+            )
         shape = (channels, size, size) if isinstance(size, int) else (channels, *size)
     check_sides(network, shape, os.fspath(folder))
-    said = wrapping(network["scheduler"])
     denoiser = Denoiser(
         network=network,
-        process=process or said.process,
+        process=process or wrapping(network["scheduler"]).process,
         shape=shape,
-        mean=[0.0] * channels,
-        std=said.std,
         levels=levels,
         classes=network.get("num_class_embeds"),
-        preconditioning=said.preconditioning,
+        **DiffusersUNet2D.data_of(network, channels),
     )
     assert isinstance(denoiser.network, DiffusersUNet2D)
-    denoiser.network.unet.load_state_dict(_state(path))
+    denoiser.network.read(folder, sha256)
     return denoiser.eval().requires_grad_(False)
 
 
@@ -197,12 +147,6 @@ def write_folder(denoiser: Denoiser, folder: str | os.PathLike[str]) -> None:
         pipeline.save_pretrained(new, safe_serialization=True)
 
 
-def _inside(folder: str | os.PathLike[str], name: str) -> Path:
-    """Return where a part of a folder lies: in a folder of its own, or in older ones beside the index."""
-    own = Path(folder) / name
-    return own if own.is_dir() else Path(folder)
-
-
 def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -214,27 +158,3 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path}: damaged (no block of keys)")
     return content
-
-
-def _state(path: Path) -> dict[str, Any]:
-    """Return the weights in a file, older names made new by diffusers itself."""
-    from diffusers import UNet2DModel
-
-    try:
-        unet, found = UNet2DModel.from_pretrained(
-            path.parent,
-            use_safetensors=True,
-            local_files_only=True,
-            low_cpu_mem_usage=False,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        why = shown(" ".join(str(error).split()))
-        raise ValueError(f"{path}: damaged, or of another network than config.json says: {why}") from error
-    wrong = [*found["missing_keys"], *found["unexpected_keys"], *found["mismatched_keys"]]
-    if wrong:
-        raise ValueError(
-            f"{path}: {len(wrong)} weights do not fit unet/config.json, such as {shown(wrong[0])}"
-        )
-    state: dict[str, Any] = unet.state_dict()
-    return state

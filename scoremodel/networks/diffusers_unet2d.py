@@ -14,8 +14,11 @@ diffusers is imported when such a network is made.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
 from inspect import signature
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -29,7 +32,16 @@ from scoremodel.processes.ddpm import DDPM
 from scoremodel.processes.ve import VE
 from scoremodel.processes.vp import VP
 
-__all__ = ["PIPELINES", "DiffusersUNet2D", "Wrapping", "wrapping"]
+__all__ = [
+    "EDM",
+    "PIPELINES",
+    "DiffusersUNet2D",
+    "Wrapping",
+    "check_sides",
+    "part_of",
+    "weights_of",
+    "wrapping",
+]
 
 Configuration: TypeAlias = Mapping[str, Any]
 
@@ -43,7 +55,9 @@ PIPELINES = {
 }
 """Scheduler → the pipeline that samples with it."""
 
-_EDM = {"_class_name": "EDMEulerScheduler"}
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+EDM = {"_class_name": "EDMEulerScheduler"}
+"""The scheduler of a network beside which none is named."""
 
 
 class Wrapping(NamedTuple):
@@ -120,6 +134,65 @@ def wrapping(scheduler: Configuration) -> Wrapping:
     )
 
 
+def part_of(folder: str | os.PathLike[str], name: str) -> Path:
+    """Return where a part of a folder lies: in a folder of its own, or in older ones beside the index."""
+    own = Path(folder) / name
+    return own if own.is_dir() else Path(folder)
+
+
+def weights_of(folder: str | os.PathLike[str], sha256: str | None = None) -> Path:
+    """Return the path of a folder's weights.
+
+    Args:
+        folder: the folder.
+        sha256: the checksum that the file must have; None for any.
+
+    Returns:
+        The safetensors file.
+
+    Raises:
+        ValueError: if there is none, or it has another checksum.
+    """
+    path = part_of(folder, "unet") / _WEIGHTS
+    if not path.is_file():
+        raise ValueError(
+            f"{path}: no such file; allowed: weights as one safetensors file, pickles (.bin) are not read"
+        )
+    if sha256 is not None:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != sha256:
+            raise ValueError(f"{path}: sha256 is {found}, not {sha256}: broken, or another file")
+    return path
+
+
+def check_sides(network: dict[str, Any], shape: Sequence[int], who: str) -> None:
+    """Refuse data that do not fit a network.
+
+    Args:
+        network: as `network_of` returns it.
+        shape: shape of one data point.
+        who: what is refused, for the message.
+
+    Raises:
+        ValueError: if they are no images, or of another size or number of channels.
+    """
+    size, channels = network.get("sample_size"), network.get("in_channels", shape[0])
+    sides = [size, size] if isinstance(size, int) else size
+    halvings = len(network.get("block_out_channels", range(4))) - 1
+    if len(shape) != 3 or shape[0] != channels or (sides and list(shape[1:]) != list(sides)):
+        allowed = [channels, *(sides or ("H", "W"))]
+        raise ValueError(
+            f"{who}: data of shape {tuple(shape)} do not fit this network, allowed: "
+            f"({', '.join(map(str, allowed))})"
+        )
+    if any(side % 2**halvings for side in shape[1:]):
+        raise ValueError(
+            f"{who}: images of {shape[1]}×{shape[2]} pixels do not fit this network, which halves them "
+            f"{halvings} times, allowed: sides that are multiples of {2**halvings}"
+        )
+
+
 @NETWORKS.register("diffusers_unet2d", dimensions=3)
 class DiffusersUNet2D(nn.Module):
     """diffusers' U-Net F(x, c_noise, labels) for images, in a denoiser made as `wrapping` says.
@@ -144,7 +217,7 @@ class DiffusersUNet2D(nn.Module):
         **unet: Any,
     ) -> None:
         super().__init__()
-        self.scheduler = dict(scheduler or _EDM)
+        self.scheduler = dict(scheduler or EDM)
         self.wrapping = wrapping(self.scheduler)
         self.unet = _made(channels, classes, self.wrapping.asked, unet)
         self.classes = classes
@@ -153,6 +226,50 @@ class DiffusersUNet2D(nn.Module):
         if (chain := self.wrapping.chain) is not None:
             times = torch.arange(1, chain.levels + 1, dtype=torch.float64) / chain.levels
             self._levels = chain.ratio(times).log()
+
+    @classmethod
+    def data_of(cls, network: Configuration, channels: int) -> dict[str, Any]:
+        """Return what a denoiser around this network takes for mean, std and preconditioning.
+
+        diffusers' schedulers know no mean, and each has a standard deviation of its own.
+        """
+        said = wrapping(network.get("scheduler") or EDM)
+        mean = [0.0] * channels
+        return {"mean": mean, "std": said.std, "preconditioning": said.preconditioning}
+
+    def read(self, folder: str | os.PathLike[str], sha256: str | None = None) -> None:
+        """Take the weights in a folder of diffusers'.
+
+        Args:
+            folder: the folder.
+            sha256: the checksum of its safetensors file, None for any.
+
+        Raises:
+            ValueError: in one line, if they are missing, damaged, not the ones meant or of another
+                network.
+        """
+        from diffusers import UNet2DModel
+
+        path = weights_of(folder, sha256)
+        try:
+            unet, found = UNet2DModel.from_pretrained(  # which knows older files' names of weights
+                path.parent,
+                use_safetensors=True,
+                local_files_only=True,
+                low_cpu_mem_usage=False,
+                output_loading_info=True,
+            )
+            wrong = [
+                *found["missing_keys"], *found["unexpected_keys"], *found["mismatched_keys"]
+            ]  # fmt: skip
+            if wrong:
+                raise ValueError(f"{len(wrong)} of its weights, such as {wrong[0]}")
+            self.unet.load_state_dict(unet.state_dict())
+        except (OSError, ValueError, RuntimeError) as error:
+            why = shown(" ".join(str(error).split()))
+            raise ValueError(
+                f"{path}: damaged, or of another network than config.json says: {why}"
+            ) from error
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return F, see `scoremodel.networks`."""
@@ -180,7 +297,9 @@ class DiffusersUNet2D(nn.Module):
     def _level(self, log_ratio: Tensor) -> Tensor:
         """Return i in [0, N − 1] with ln r_i = `log_ratio`, linear in between, whole at a level itself."""
         where = (log_ratio.device, log_ratio.dtype)
-        if where not in self._ladder:  # no buffer: a network in half precision needs it all the same
+        if (
+            where not in self._ladder
+        ):  # no buffer: a network in half precision needs it all the same
             self._ladder[where] = self._levels.to(*where)
         ladder = self._ladder[where]
         above = torch.searchsorted(ladder, log_ratio.contiguous()).clamp(1, len(ladder) - 1)

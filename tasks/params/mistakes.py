@@ -38,14 +38,16 @@ def mistakes(params: Params) -> Iterator[Located]:
             if value is None:
                 yield Located(f"samplers.{name}.path.{key}", value, "a number")
     for name, model in params.models.items():
-        yield from _mistakes_of_model(f"models.{name}", model)
+        if model.pretrained is None:
+            yield from _mistakes_of_model(f"models.{name}", model)
     for model_name in params.active.models:
         if model_name in params.models:
             yield from _mistakes_of_pairs(params, model_name, params.models[model_name])
 
 
 def _is_chain(model: Model) -> bool:
-    return issubclass(PROCESSES[model.sde.kind], Chain)
+    # A pretrained model's own process is an SDE.
+    return model.sde is not None and issubclass(PROCESSES[model.sde.kind], Chain)
 
 
 def _mistakes_of_model(key: str, model: Model) -> Iterator[Located]:
@@ -87,7 +89,10 @@ def _mistakes_of_pairs(params: Params, name: str, model: Model) -> Iterator[Loca
                 "does not know what no class is",
             )
         half_life = sampler.ema_half_life
-        if half_life is not None and half_life not in training.ema_half_lives:
+        if half_life is not None and model.pretrained is not None:
+            allowed = f"null for the active model {name!r}, of which there is one set of weights"
+            yield Located(f"samplers.{chosen}.ema_half_life", half_life, allowed)
+        elif half_life is not None and half_life not in training.ema_half_lives:
             kept = ", ".join(f"{one:g}" for one in training.ema_half_lives)
             yield Located(
                 f"samplers.{chosen}.ema_half_life",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from scoremodel.denoiser import Denoiser
 from scoremodel.io.denoisers import load, save
 from scoremodel.io.diffusers import network_of, read_folder, write_folder
 from scoremodel.likelihood import log_likelihood
+from scoremodel.networks.diffusers_unet2d import DiffusersUNet2D, wrapping
 from scoremodel.parametrisation import convert
 from scoremodel.processes.base import Process
 from scoremodel.processes.ddpm import DDPM
@@ -175,7 +177,9 @@ def test_edm_step_by_step(predicts: str, tmp_path: Path) -> None:
     denoiser = read_folder(folder).double()
     pipeline = pipeline_of("ConsistencyModelPipeline", folder)
     other = theirs(pipeline, noise(), num_inference_steps=18)
-    mine = ours(denoiser, Euler(18, grid=karras(denoiser.process)), denoiser.process, other[0], noise())
+    mine = ours(
+        denoiser, Euler(18, grid=karras(denoiser.process)), denoiser.process, other[0], noise()
+    )
     assert denoiser.std == 0.7
     assert_same(mine, other[1:])
 
@@ -234,7 +238,9 @@ def test_between_levels_the_time_is_linear_in_the_logarithm_of_the_noise(tmp_pat
         asked = network._level(4 * (ladder / 4).to(dtype))
         assert torch.equal(asked, torch.arange(1000, dtype=dtype))
     middle = (ladder[1:] + ladder[:-1]) / 2
-    torch.testing.assert_close(network._level(middle), torch.arange(999) + 0.5, rtol=0, atol=1e-6, check_dtype=False)
+    torch.testing.assert_close(
+        network._level(middle), torch.arange(999) + 0.5, rtol=0, atol=1e-6, check_dtype=False
+    )
     assert network._level(torch.tensor([-20.0, 20.0])).tolist() == [0.0, 999.0]
 
 
@@ -287,15 +293,12 @@ def random_images(count: int = 64) -> Tensor:
 
 def trained(unet: dict[str, Any], scheduler: dict[str, Any]) -> Denoiser:
     """Return a model of this kind after a few steps of our own training."""
-    from scoremodel.networks.diffusers_unet2d import wrapping
-
-    said = wrapping(scheduler)
     network = {"kind": "diffusers_unet2d", **unet, "scheduler": scheduler}
+    process = wrapping(scheduler).process
     torch.manual_seed(0)
     denoiser = Denoiser(
-        network, said.process, (3, 8, 8), [0.0] * 3, said.std, 256,
-        preconditioning=said.preconditioning,
-    )  # fmt: skip
+        network, process, (3, 8, 8), levels=256, **DiffusersUNet2D.data_of(network, 3)
+    )
     config = TrainingConfig(steps=3, batch_size=8, learning_rate=1e-3, warmup_steps=1, log_every=1)
     return train(denoiser, random_images(), config, seed=0).denoiser
 
@@ -338,7 +341,10 @@ def test_a_model_trained_here_gives_the_same_samples_there(
 def test_a_folder_that_is_read_and_written_has_the_same_weights(tmp_path: Path) -> None:
     folder, digest = published(tmp_path / "a", "ScoreSdeVeScheduler", FOURIER)
     write_folder(read_folder(folder, digest), tmp_path / "b")
-    _, unet = network_of(folder), diffusers.UNet2DModel.from_pretrained(tmp_path / "b/unet", low_cpu_mem_usage=False)
+    _, unet = (
+        network_of(folder),
+        diffusers.UNet2DModel.from_pretrained(tmp_path / "b/unet", low_cpu_mem_usage=False),
+    )
     before = read_folder(folder).network.unet.state_dict()
     assert all(torch.equal(value, before[key]) for key, value in unet.state_dict().items())
     assert network_of(tmp_path / "b") == network_of(folder)
@@ -366,7 +372,12 @@ def test_classes_are_the_network_s_rows(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no row for no class"):
         denoiser(x, torch.tensor([0.5, 0.5]))
     conditional = Denoiser(
-        {"kind": "diffusers_unet2d", **SMALL}, denoiser.process, (3, 8, 8), [0.0] * 3, 0.5, classes=4
+        {"kind": "diffusers_unet2d", **SMALL},
+        denoiser.process,
+        (3, 8, 8),
+        [0.0] * 3,
+        0.5,
+        classes=4,
     )
     with torch.no_grad():
         rows = conditional.network.unet(x, c_noise, class_labels=torch.tensor([4, 1])).sample
@@ -423,13 +434,13 @@ def _unknown(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (_another_class, "config.json: _class_name: 'UNet2DConditionModel' is not allowed, allowed: UNet2DModel"),
-        (_another_scheduler, "scheduler 'PNDMScheduler' is not allowed, allowed: DDPMScheduler, DDIMScheduler"),
+        (_another_class, "config.json: _class_name: 'UNet2DConditionModel' is not allowed, allowed: UNet2D"),
+        (_another_scheduler, "scheduler 'PNDMScheduler' is not allowed, allowed: DDPMScheduler, DDIM"),
         (_cosine, "beta_schedule: 'squaredcos_cap_v2' is not allowed, allowed: linear"),
         (_pickle, "no such file; allowed: weights as one safetensors file"),
         (_cut_off, "damaged, or of another network"),
         (_wider, "damaged, or of another network than config.json says"),
-        (_without_middle, "weights do not fit unet/config.json, such as"),
+        (_without_middle, "weights, such as"),
         (_fourier, "time_embedding_type: 'fourier' is not allowed, allowed: positional"),
         (_no_json, "config.json: damaged (not JSON)"),
         (_unknown, "colour: unknown key, allowed: sample_size"),
@@ -440,9 +451,8 @@ def test_what_is_no_such_folder_gets_one_line(
 ) -> None:
     folder, _ = published(tmp_path, "DDPMScheduler")
     damage(folder)
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=re.escape(said)) as caught:
         read_folder(folder)
-    assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -451,7 +461,9 @@ def test_another_file_or_size_is_refused(tmp_path: Path) -> None:
     assert read_folder(folder, digest).shape == (3, 8, 8)
     with pytest.raises(ValueError, match=f"sha256 is {digest}, not 0000"):
         read_folder(folder, "0" * 64)
-    with pytest.raises(ValueError, match=r"shape \(1, 8, 8\) do not fit this network, allowed: \(3, 8, 8\)"):
+    with pytest.raises(
+        ValueError, match=r"shape \(1, 8, 8\) do not fit this network, allowed: \(3, 8, 8\)"
+    ):
         read_folder(folder, shape=(1, 8, 8))
 
 
@@ -461,6 +473,8 @@ def test_what_no_scheduler_says_is_not_written(tmp_path: Path) -> None:
         write_folder(ours_alone, tmp_path / "folder")
     network = {"kind": "diffusers_unet2d", **SMALL}
     shifted = Denoiser(network, DDPM(), (3, 8, 8), [0.1] * 3, 0.5)
-    with pytest.raises(ValueError, match="a mean of up to 0.1 is not allowed for EDMEulerScheduler"):
+    with pytest.raises(
+        ValueError, match=r"a mean of up to 0\.1 is not allowed for EDMEulerScheduler"
+    ):
         write_folder(shifted, tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
