@@ -5,6 +5,7 @@ Of a pretrained model the weights are read in place of it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -174,7 +175,7 @@ def _labels(
 def _convert(
     model: Mapping[str, Any], card: Mapping[str, Any], process: Process, files: Configuration
 ) -> None:
-    """Write a published model's weights as a training's are written, and curves without a point."""
+    """Write a published model's weights as a training's are written, and curves without a loss."""
     given = model["pretrained"]
     denoiser = build_denoiser(model, card, process, files.train_seed)
     network: Any = denoiser.network
@@ -193,8 +194,8 @@ def _convert(
     }
     print(f"{files.model_name}: {given['path']}, {process}", flush=True)
     save(denoiser, files.weights, info)
-    columns = ["step", "loss", *(f"loss_band_{n + 1}" for n in range(BANDS))]
-    write_curves(pd.DataFrame(columns=columns), files)
+    losses = ["loss", *(f"loss_band_{n + 1}" for n in range(BANDS))]
+    write_curves(pd.DataFrame([{"step": 0, **dict.fromkeys(losses, math.nan)}]), files)
 
 
 def main(files: Configuration) -> None:

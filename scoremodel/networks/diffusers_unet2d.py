@@ -219,7 +219,7 @@ class DiffusersUNet2D(nn.Module):
         super().__init__()
         self.scheduler = dict(scheduler or EDM)
         self.wrapping = wrapping(self.scheduler)
-        self.unet = _made(channels, classes, self.wrapping.asked, unet)
+        self.unet: Any = _made(channels, classes, self.wrapping.asked, unet)
         self.classes = classes
         self._ladder: dict[tuple[torch.device, torch.dtype], Tensor] = {}
         self._levels = torch.empty(0)
@@ -252,7 +252,8 @@ class DiffusersUNet2D(nn.Module):
 
         path = weights_of(folder, sha256)
         try:
-            unet, found = UNet2DModel.from_pretrained(  # which knows older files' names of weights
+            # diffusers' own reader, which knows the names that older files give their weights.
+            unet, found = UNet2DModel.from_pretrained(  # type: ignore[no-untyped-call]
                 path.parent,
                 use_safetensors=True,
                 local_files_only=True,
@@ -315,7 +316,7 @@ class DiffusersUNet2D(nn.Module):
             return None
         if labels is None:
             labels = torch.full((count,), -1, device=device)
-        rows = self.unet.config.num_class_embeds
+        rows: int = self.unet.config.num_class_embeds
         if rows == self.classes and bool((labels < 0).any()):
             raise ValueError(
                 f"this network was trained with a class for each image: labels must be from 0 to "
@@ -324,7 +325,7 @@ class DiffusersUNet2D(nn.Module):
         return labels % rows
 
 
-def _made(channels: int, classes: int | None, asked: str, unet: Configuration) -> nn.Module:
+def _made(channels: int, classes: int | None, asked: str, unet: Configuration) -> Any:
     """Return the network, or refuse its configuration in one line."""
     try:
         from diffusers import UNet2DModel
@@ -357,8 +358,7 @@ def _made(channels: int, classes: int | None, asked: str, unet: Configuration) -
                 f"diffusers_unet2d: {key}: {shown(value)} is not allowed, allowed: {said}"
             )
     try:
-        made: nn.Module = UNet2DModel(**config)
+        return UNet2DModel(**config)  # type: ignore[no-untyped-call]
     except (ValueError, TypeError, KeyError, RuntimeError, ZeroDivisionError) as error:
         why = " ".join(str(error).split())
         raise ValueError(f"diffusers_unet2d: {shown(dict(unet))}: {why[:200]}") from error
-    return made

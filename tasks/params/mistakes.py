@@ -46,14 +46,15 @@ def mistakes(params: Params) -> Iterator[Located]:
 
 
 def _is_chain(model: Model) -> bool:
-    # A pretrained model's own process is an SDE.
-    return model.sde is not None and issubclass(PROCESSES[model.sde.kind], Chain)
+    sde: Any = model.sde  # None is a pretrained model's own, an SDE
+    return sde is not None and issubclass(PROCESSES[sde.kind], Chain)
 
 
 def _mistakes_of_model(key: str, model: Model) -> Iterator[Located]:
     training: Any = model.training
+    sde: Any = model.sde
     if _is_chain(model):
-        why = f"has no g(t) for a chain ({model.sde.kind})"
+        why = f"has no g(t) for a chain ({sde.kind})"
         if training.weighting == "likelihood":
             yield Located(f"{key}.training.weighting", "likelihood", f"sigma2, edm; it {why}")
         if training.times.kind == "importance":
@@ -68,12 +69,13 @@ def _mistakes_of_model(key: str, model: Model) -> Iterator[Located]:
 
 def _mistakes_of_pairs(params: Params, name: str, model: Model) -> Iterator[Located]:
     training: Any = model.training
+    sde: Any = model.sde
     for index, application in enumerate(params.active.applications):
         if application in ("likelihood", "latents") and _is_chain(model):
             yield Located(
                 f"active.applications[{index}]",
                 application,
-                f"inverse, field with the active model {name!r}: a chain ({model.sde.kind}) has no "
+                f"inverse, field with the active model {name!r}: a chain ({sde.kind}) has no "
                 "probability flow",
             )
     for chosen in params.active.samplers:
