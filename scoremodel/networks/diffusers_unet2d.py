@@ -340,7 +340,9 @@ def _made(channels: int, classes: int | None, asked: str, unet: Configuration) -
     config |= {key: value for key, value in unet.items() if not key.startswith("_")}
     for key in config:
         if key not in known:
-            raise ValueError(f"diffusers_unet2d: {key}: unknown key, allowed: {', '.join(known)}")
+            raise ValueError(
+                f"diffusers_unet2d: unexpected keyword argument {key!r}, allowed: {', '.join(known)}"
+            )
     may: dict[str, tuple[Any, ...]] = {
         "in_channels": (channels,),
         "out_channels": (channels,),

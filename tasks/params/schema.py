@@ -215,7 +215,8 @@ class Model(Strict):
     @field_validator("sde")
     @classmethod
     def _known(cls, value: Any, info: ValidationInfo) -> Any:
-        if value is None and not info.data.get("pretrained"):
+        # A pretrained block with a mistake in it is none here, and gets its own line.
+        if value is None and info.data.get("pretrained", "wrong") is None:
             raise PydanticCustomError("missing", "missing")
         return value
 
