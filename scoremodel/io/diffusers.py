@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from scoremodel.bounds import shown
 from scoremodel.denoiser import Denoiser
 from scoremodel.io.files import atomic_folder
@@ -136,10 +138,14 @@ def write_folder(denoiser: Denoiser, folder: str | os.PathLike[str]) -> None:
     import diffusers
 
     name = network.scheduler["_class_name"]
-    # Ours does not clip: where nobody said that theirs should, it does not either.
-    settings = {"clip_sample": False} if said.asked == "level" else {}
-    settings |= {key: value for key, value in network.scheduler.items() if key[0] != "_"}
-    scheduler = getattr(diffusers, name)(**settings)
+    # What nobody said is as it is here: from where to where the noise goes, and that nothing is clipped.
+    unit = 0.5 if said.asked == "sigma" else 1.0
+    last = torch.ones((), dtype=torch.float64)
+    ends = denoiser.process.smallest_ratio(), float(denoiser.process.ratio(last))
+    settings: dict[str, Any] = {"sigma_min": unit * ends[0], "sigma_max": unit * ends[1]}
+    if said.asked == "level":
+        settings = {"clip_sample": False}
+    scheduler = getattr(diffusers, name).from_config({**settings, **network.scheduler})
     sides = list(denoiser.shape[1:])
     network.unet.register_to_config(sample_size=sides[0] if len({*sides}) == 1 else sides)
     with atomic_folder(folder) as new:
