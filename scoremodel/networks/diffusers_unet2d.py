@@ -287,9 +287,11 @@ class DiffusersUNet2D(nn.Module):
 
     def allow_second_derivatives(self) -> None:
         """Do without the fast attention, whose derivative has none; results differ by rounding."""
-        from diffusers.models.attention_processor import AttnProcessor
+        from diffusers.models.attention_processor import Attention, AttnProcessor
 
-        self.unet.set_attn_processor(AttnProcessor())
+        for layer in self.unet.modules():
+            if isinstance(layer, Attention):
+                layer.set_processor(AttnProcessor())
 
     def _said(self, x: Tensor, timestep: Tensor, rows: Tensor | None) -> Tensor:
         out: Tensor = self.unet(x, timestep, class_labels=rows, return_dict=False)[0]

@@ -377,6 +377,20 @@ def test_older_files_name_the_same_weights_otherwise(tmp_path: Path) -> None:
     assert all(torch.equal(value, found[name]) for name, value in before.items())
 
 
+def test_as_an_energy_its_score_is_a_gradient_with_a_derivative() -> None:
+    network = {"kind": "diffusers_unet2d", **SMALL}
+    torch.manual_seed(0)
+    data = DiffusersUNet2D.data_of(network, 3)
+    denoiser = Denoiser(network, VE(0.01, 50.0), (3, 8, 8), energy=True, **data).double()
+    x, t = next(noise()).requires_grad_(True), torch.tensor([0.4, 0.6], dtype=torch.float64)
+    (slope,) = torch.autograd.grad(denoiser.energy(x, t).sum(), x, create_graph=True)
+    # Attention without its fast kernel rounds its softmax.
+    torch.testing.assert_close(denoiser.score(x, t), -slope, rtol=1e-5, atol=1e-6)
+    (second,) = torch.autograd.grad((slope * next(noise(1))).sum(), x)
+    assert bool(second.isfinite().all())
+    assert bool((second != 0).any())
+
+
 def test_samples_do_not_depend_on_the_batch(tmp_path: Path) -> None:
     folder, _ = published(tmp_path, "EDMEulerScheduler")
     denoiser = read_folder(folder)
