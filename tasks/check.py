@@ -21,6 +21,7 @@ from tasks.params import presets
 from tasks.params.errors import ParamsError
 from tasks.params.fits import said_of
 from tasks.params.load import load_params
+from tasks.params.pretrained import require_pretrained
 from tasks.params.resolve import resolve, write
 from tasks.params.schema import Params
 from tasks.params.survey import Survey
@@ -66,6 +67,7 @@ def check() -> Checked:
     extractor: Any = params.evaluation.extractor
     if getattr(extractor, "path", None) and extractor.sha256:
         require_file("params.yaml: evaluation.extractor", extractor.path, extractor.sha256)
+    require_pretrained(params)
     said = params.model_dump(exclude_unset=True)
     for model, sampler in product(params.active.models, params.active.samplers):
         chosen = said["samplers"][sampler]

@@ -91,6 +91,8 @@ def beside(
 def link_sources(root: Path, folder: Path) -> None:
     """Link what stages read beside git and DVC: downloads, data nobody tracks, an extractor's file.
 
+    And published models, whose checksums `params.yaml` has: no stage checks them out.
+
     Args:
         root: the workspace.
         folder: its worktree, whose `params.yaml` says which extractor.
@@ -100,9 +102,11 @@ def link_sources(root: Path, folder: Path) -> None:
     raw = [path for path in (root / "data/raw").glob("*") if path.is_dir()]  # not another's .dvc
     sources = [root / "data/torchvision", *raw]
     sources += [root / extractor] if extractor and not Path(extractor).is_absolute() else []
-    for source in sources:
+    published = [path for path in (root / "data/pretrained").glob("*") if path.is_dir()]
+    for source in (*sources, *published):
         there = folder / source.relative_to(root)
-        if source.exists() and not there.exists() and not Path(f"{there}.dvc").exists():
+        tracked = Path(f"{there}.dvc").exists() and source not in published
+        if source.exists() and not there.exists() and not tracked:
             there.parent.mkdir(parents=True, exist_ok=True)
             there.symlink_to(source.resolve())
 

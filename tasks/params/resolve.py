@@ -108,7 +108,10 @@ def _kinds(
     if files.model:
         model: Any = params.models[files.model]
         found["scoremodel.processes"] = [model.sde.kind]
-        found["scoremodel.training.times"] = [model.training.times.kind]
+        if source is not None:
+            found["scoremodel.networks"] = [network_of(source[1], model.network.model_dump())]
+        if model.pretrained is None:
+            found["scoremodel.training.times"] = [model.training.times.kind]
     if files.sampler:
         sampler: Any = params.samplers[files.sampler]
         found["scoremodel.samplers"] = [sampler.kind]
@@ -118,8 +121,10 @@ def _kinds(
     return found
 
 
-def network_of(gives: str) -> str:
-    """Return which of a model's networks images or vectors take."""
+def network_of(gives: str, network: Mapping[str, Any] | None = None) -> str:
+    """Return which network images or vectors take, of those in a model's block if that is given."""
+    if gives == "images" and (network or {}).get("diffusers_unet2d") is not None:
+        return "diffusers_unet2d"
     dimensions = {"images": 3, "vectors": 1}[gives]
     return next(kind for kind in Network.model_fields if NETWORKS[kind].dimensions == dimensions)
 
@@ -169,11 +174,14 @@ def resolve(params: Params) -> dict[str, Any]:
     for name, (source, gives) in sources.items():
         found[f"datasets/{name}"] = said["datasets"][name] | seed | {"gives": gives}
         found[f"extractors/{name}"] = extractor_of(evaluation["extractor"], source, gives)
-        network = network_of(gives)
         for model in active.models:
             whole = said["models"][model]
-            taken = {network: whole["network"][network]}
-            found[f"models/{name}-{model}"] = whole | {"network": taken}
+            network = network_of(gives, whole["network"])
+            taken = {"network": {network: whole["network"][network]}}
+            # Of a published model nothing depends on how others are trained.
+            left_out = ("training", "energy") if whole.get("pretrained") else ()
+            kept = {key: value for key, value in whole.items() if key not in left_out}
+            found[f"models/{name}-{model}"] = kept | taken
     for name in active.samplers:
         found[f"samplers/{name}"] = said["samplers"][name]
     for name in active.applications:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -29,7 +29,7 @@ from scoremodel.training.times.base import TIMES
 from tasks.files.layout import RECORDS, REPORT, Configuration
 from tasks.params.library import Items, Strict, Within, block, kinds
 
-__all__ = ["Inception", "Model", "Name", "Params", "Seed", "StateFolder"]
+__all__ = ["Inception", "Model", "Name", "Params", "Process", "Seed", "StateFolder"]
 
 _MOST_RUNS = 10_000
 _KEPT = (".git", ".dvc", *{Path(Configuration("x").card).parts[0], Configuration("x").raw.parts[0],
@@ -157,10 +157,15 @@ _MLP = block(MLP, leave_out=("features", "classes"), check=False)
 
 
 class Network(Strict):
-    """Which of the two is used follows from the shape of the data."""
+    """Which one is used follows from the shape of the data."""
 
     unet: _Levels
     mlp: _MLP  # type: ignore[valid-type]
+    diffusers_unet2d: dict[str, Any] | None = Field(
+        None,
+        description="images: diffusers' UNet2DModel in place of unet: the keys of its config.json, and "
+        "as scheduler those of scheduler_config.json",
+    )
 
 
 _Training = block(
@@ -182,14 +187,38 @@ class Training(_Training):  # type: ignore[valid-type,misc]
         return value
 
 
-class Model(Strict):
-    """A process, a network and how it is trained."""
+class Pretrained(Strict):
+    """A folder as diffusers writes it, `scoremodel.io.diffusers`."""
 
-    sde: Process = Field(description="the forward process")
+    path: _Path = Field(description="the folder, with unet and scheduler")
+    sha256: _Sha256 = Field(description="the checksum of its diffusion_pytorch_model.safetensors")
+
+
+class Model(Strict):
+    """A process, a network and how it is trained; or where it is, if it was trained elsewhere."""
+
+    pretrained: Pretrained | None = Field(
+        None,
+        description="a published model, which is converted in place of a training: it says its process, "
+        "network and preconditioning itself",
+    )
+    sde: Process | None = Field(
+        None,
+        validate_default=True,
+        description="the forward process; of a pretrained model its own, unless another one is said",
+    )
     preconditioning: Preconditioning = Field(description="what the network predicts")
     energy: bool = Field(description="whether that is the gradient of a scalar")
     network: Network
     training: Training
+
+    @field_validator("sde")
+    @classmethod
+    def _known(cls, value: Any, info: ValidationInfo) -> Any:
+        # A pretrained block with a mistake in it is none here, and gets its own line.
+        if value is None and info.data.get("pretrained", "wrong") is None:
+            raise PydanticCustomError("missing", "missing")
+        return value
 
 
 class _AnySampler(Strict):
