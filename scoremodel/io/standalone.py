@@ -18,7 +18,7 @@ from functools import cache
 from itertools import accumulate
 from pathlib import Path
 from string import Template
-from typing import Annotated, Any, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import torch
 
@@ -343,4 +343,4 @@ class _Unbounded(ast.NodeTransformer):
     def visit_Name(self, node: ast.Name) -> ast.AST:
         home, original = self.imports.get(node.id, ("", None))
         bounded = getattr(bounds, str(original), None) if home == bounds.__name__ else None
-        return ast.Name(bounded.__origin__.__name__) if get_origin(bounded) is Annotated else node
+        return ast.Name(get_args(bounded)[0].__name__) if get_origin(bounded) is Annotated else node

@@ -169,7 +169,9 @@ def _file(path: Path, out: Path) -> dict[str, Any]:
 
 def _record_set(name: str, array: Any) -> dict[str, Any]:
     """Return the record set of one array: one record, the whole of it; rows of two go together."""
-    values = _field(f"{name}/values", f"cr:{_TYPES.get(array.dtype.name, array.dtype.name)}", _SAID[name])
+    values = _field(
+        f"{name}/values", f"cr:{_TYPES.get(array.dtype.name, array.dtype.name)}", _SAID[name]
+    )
     values |= {
         "isArray": True,
         "arrayShape": ",".join(map(str, array.shape)),

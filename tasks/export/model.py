@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,15 @@ from scoremodel.io.standalone import CODE, WEIGHTS, write_standalone
 from tasks.export.croissant import licence_address
 from tasks.files.arrays import read_card
 from tasks.files.documents import read_text
-from tasks.files.hashes import content_hash, file_hash
+from tasks.files.hashes import file_hash
 from tasks.files.layout import VERDICT, Configuration
 from tasks.files.lock import read_lock
 from tasks.files.out import require_free
 from tasks.results.ledger import inputs, read_rows
+from tasks.results.records import read_record
+from tasks.results.rows import is_of, when
 
-__all__ = ["FORMS", "export_model", "rows_of"]
+__all__ = ["FORMS", "Measured", "export_model", "records_of"]
 
 _LICENCE = Path("LICENSE")
 _HUB = {  # what sources call their licences → the Hub's identifiers
@@ -44,7 +47,7 @@ from net import SIGMA_MAX, SIGMA_MIN, load
 
 net = load()
 sigmas = torch.logspace(*torch.tensor([SIGMA_MAX, SIGMA_MIN]).log10().tolist(), steps=64)
-x = SIGMA_MAX * torch.randn(16{shape}{generator})
+x = SIGMA_MAX * torch.randn(16{shape})
 for here, there in zip(sigmas, [*sigmas[1:], 0]):
     denoised = net(x, here{labels})
     x = denoised + there / here * (x - denoised)
@@ -61,6 +64,8 @@ from diffusers import DiffusionPipeline
 images = DiffusionPipeline.from_pretrained(".")(batch_size=16).images
 ```
 """
+Measured = tuple[dict[str, Any], str | None]
+"""A record, and the name of its row in the ledger if there is one."""
 FORMS = {"net": CODE, "diffusers": "model_index.json"}
 """What a model can be exported as → the file by which such a folder is known."""
 
@@ -88,7 +93,7 @@ def export_model(
     require_free(out, force, FORMS[form])
     denoiser = load(files.weights, ema_half_life=ema_half_life)
     card = read_card(files.card)
-    rows = rows_of(files, denoiser)
+    records = records_of(files, denoiser)
     with atomic_folder(out) as folder:
         if form == "net":
             write_standalone(denoiser, folder, files.model_name)
@@ -98,44 +103,43 @@ def export_model(
             from scoremodel.io.diffusers import write_folder
 
             write_folder(denoiser, folder)
-        text = "\n".join(_card(files, denoiser, card, rows, form, folder))
+        text = "\n".join(_card(files, denoiser, card, records, form, folder))
         write_text(folder / "README.md", text + "\n")
 
 
-def rows_of(files: Configuration, denoiser: Denoiser) -> list[dict[str, Any]]:
-    """Return the ledger's rows of these very weights, one for each sampler.
+def records_of(files: Configuration, denoiser: Denoiser) -> list[Measured]:
+    """Return what was found of these very weights: records, and the names of their rows in the ledger.
 
     Args:
         files: the model.
         denoiser: the model, which says which averaged weights it is.
 
     Returns:
-        The rows; none if `dvc.lock` is of other weights, or what was measured is of another average.
+        A record for each sampler, by the name of the sampler; none if, by `dvc.lock`, other weights
+        were measured, and no name if the ledger has no row of its values and environment.
     """
     lock = read_lock()
-    made = lock["stages"].get(f"train@{files.model_name}", {}).get("outs", [])
-    known = {out["path"]: out["md5"] for out in made}
-    if known.get(str(files.weights)) != file_hash(files.weights):
+    made = {
+        out["path"]: out["md5"] for one in lock["stages"].values() for out in one.get("outs", [])
+    }
+    if made.get(str(files.weights)) != file_hash(files.weights):
         return []
-    first = load(files.weights).ema_half_life
-    by_key: dict[str, dict[str, Any]] = {}
-    for row in read_rows().values():
-        by_key.setdefault(row["key"], row)
+    ledger = sorted(read_rows().items(), key=lambda item: when(item[1]))
     found = []
-    for stage in lock["stages"]:
+    for stage in sorted(lock["stages"]):
         if not stage.startswith(f"evaluate@{files.model_name}-"):
             continue
+        path = replace(files, sampler=stage.rsplit("-", 1)[1]).record
         try:
-            its = inputs(stage, lock)
-        except ValueError:  # it was measured before this training
+            inputs(stage, lock)
+        except ValueError:  # it is of an earlier training
             continue
-        its["data_sha256"] = denoiser.info["data_sha256"]
-        row = by_key.get(content_hash(its))
-        if row is None:
+        if not path.is_file() or file_hash(path) != made.get(str(path)):
             continue
-        block = its["params"]["resolved"][f"samplers.{stage.rsplit('-', 1)[1]}"]
-        if (block.get("ema_half_life") or first) == denoiser.ema_half_life:
-            found.append(row)
+        record = read_record(path)
+        if record["ema_half_life"] == denoiser.ema_half_life:
+            names = [name for name, row in ledger if is_of(row, record)]
+            found.append((record, names[-1] if names else None))
     return found
 
 
@@ -143,7 +147,7 @@ def _card(
     files: Configuration,
     denoiser: Denoiser,
     card: dict[str, Any],
-    rows: list[dict[str, Any]],
+    records: list[Measured],
     form: str,
     folder: Path,
 ) -> Iterator[str]:
@@ -151,16 +155,16 @@ def _card(
     shape = ", ".join(map(str, denoiser.shape))
     what = "images" if len(denoiser.shape) == 3 else "vectors"
     info = denoiser.info
-    yield f"---\n{_front(files, denoiser, card, rows, form)}---\n"
+    yield f"---\n{_front(files, denoiser, card, records, form)}---\n"
     yield f"# {files.model_name}\n"
     average = (
-        f" The weights are averaged with a half-life of {denoiser.ema_half_life:.15g} images."
+        f" The weights are averaged with a half-life of {denoiser.ema_half_life:.15g} of them."
         if denoiser.ema_half_life
         else ""
     )
     yield (
         f"A score-based generative model of {what} with shape ({shape}): {info['parameters']} parameters, "
-        f"trained on {info['train_images']} images drawn from {card['count']['train']}, along the process "
+        f"trained on {info['train_images']} drawn from {card['count']['train']} data points, along the process "
         f"`{denoiser.process.config()['kind']}`, with training seed {info['train_seed']}.{average}\n"
     )
     yield "## Use it\n"
@@ -168,7 +172,6 @@ def _card(
         conditional = denoiser.classes is not None
         yield _ALONE.format(
             shape=f", {shape}",
-            generator="",
             labels=f", torch.arange(16) % {denoiser.classes}" if conditional else "",
             asked=", class_labels" if conditional else "",
             weights=WEIGHTS,
@@ -190,7 +193,7 @@ def _card(
         f"`{card['sha256']}`. Whether these weights are bound by the data's licence is for you to judge; "
         "the code is scoremodel's, under MIT.\n"
     )
-    yield from _measured(files, rows)
+    yield from _measured(files, records)
     yield "## Files\n"
     for path in sorted(folder.rglob("*")):
         if path.is_file():
@@ -198,36 +201,39 @@ def _card(
             yield f"- `{path.relative_to(folder).as_posix()}`: SHA-256 `{digest}`"
 
 
-def _measured(files: Configuration, rows: list[dict[str, Any]]) -> Iterator[str]:
+def _measured(files: Configuration, records: list[Measured]) -> Iterator[str]:
     """Yield what was found of the model: a table, and the verdicts that it took part in."""
     yield "## How good it is\n"
-    if not rows:
+    if not records:
         yield "These weights were not measured by the pipeline that exported them.\n"
         return
-    first = rows[0]
     yield "| sampler | NFE | to held-out | × floor | precision | recall | coverage | row of the ledger |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
-    for row in rows:
-        values = row["values"]
+    for record, name in records:
         cells = [
-            row["configuration"].rsplit("-", 1)[1],
-            str(values["nfe"]),
-            _spread(values["held_out"]),
-            f"{values['ratio_to_floor']:.2f}",
-            *(_spread(values.get(name)) for name in ("precision", "recall", "coverage")),
-            f"`{row['key'][:16]}`",
+            record["sampler"],
+            str(record["nfe"]),
+            _spread(record["held_out"]),
+            f"{record['ratio_to_floor']:.2f}",
+            *(_spread(record.get(metric)) for metric in ("precision", "recall", "coverage")),
+            f"`{name}`" if name else "",
         ]
         yield f"| {' | '.join(cells)} |"
-    seeds = len(first["values"]["held_out"]["by_seed"])
+    first = records[0][0]
     yield (
-        f"\n*{first['metric']} between {first.get('count', 'as many')} samples and the held-out data, "
-        f"mean and spread over {seeds} sampling seeds; the floor is what real data score.*\n"
+        f"\n*{first['metric']} between {first['count']} samples and the held-out data, mean and spread "
+        f"over {len(first['sampling_seeds'])} sampling seeds; the floor is what real data score.*\n"
     )
-    samplers = {row["configuration"].rsplit("-", 1)[1] for row in rows}
+    samplers = {record["sampler"] for record, _ in records}
     for line in read_text(VERDICT).splitlines() if VERDICT.is_file() else ():
         said = re.match(rf"- {re.escape(files.dataset)}, (\w+), ", line)
         if said and said[1] in samplers and re.search(rf"\b{re.escape(files.model)} \(", line):
             yield f"> {line.removeprefix('- ')}\n"
+
+
+def _said(metric: str, record: dict[str, Any]) -> str:
+    distances = {"held_out": "to held-out data", "train": "to training data"}
+    return f"{record['metric']} {distances[metric]}" if metric in distances else metric
 
 
 def _spread(value: dict[str, Any] | None) -> str:
@@ -240,7 +246,7 @@ def _front(
     files: Configuration,
     denoiser: Denoiser,
     card: dict[str, Any],
-    rows: list[dict[str, Any]],
+    records: list[Measured],
     form: str,
 ) -> str:
     """Return what the Hub reads of a card, as YAML."""
@@ -254,24 +260,23 @@ def _front(
     if len(denoiser.shape) == 3:
         front |= {"pipeline_tag": "unconditional-image-generation"}
     front |= {"tags": ["score-based", "diffusion", "scoremodel"]}
-    if rows:
-        task = {"type": "unconditional-image-generation"}
+    if records:
         results = [
             {
-                "task": task,
+                "task": {"type": "unconditional-image-generation"},
                 "dataset": {"type": card["name"], "name": card["name"]},
                 "metrics": [
                     {
-                        "type": name,
-                        "name": f"{row['metric'] if name == 'held_out' else name}, "
-                        f"{row['configuration'].rsplit('-', 1)[1]}, {row['values']['nfe']} NFE",
-                        "value": row["values"][name]["mean"],
+                        "type": metric,
+                        "name": f"{_said(metric, record)}, "
+                        f"{record['sampler']}, {record['nfe']} NFE",
+                        "value": record[metric]["mean"],
                     }
-                    for name in ordered_metrics()
-                    if row["values"].get(name)
+                    for metric in ordered_metrics()
+                    if record.get(metric)
                 ],
             }
-            for row in rows
+            for record, _ in records
         ]
         front |= {"model-index": [{"name": files.model_name, "results": results}]}
     yaml, text = YAML(typ="safe", pure=True), StringIO()

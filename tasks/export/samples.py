@@ -9,8 +9,8 @@ import numpy as np
 
 from scoremodel.bounds import shown
 from scoremodel.data.exchange import write_images
-from tasks.export.names import samples_named
 from tasks.files.arrays import read_arrays, read_card
+from tasks.files.layout import Configuration
 from tasks.files.out import require_free
 from tasks.sample import array_name
 
@@ -44,10 +44,12 @@ def export_samples(
     arrays, info = read_arrays(files.samples, ["labels", "nfe"])
     card = read_card(files.card)
     if len(card["shape"]) != 3:
-        raise ValueError(f"{files.name}: vectors, allowed: images; {files.samples} holds them as arrays")
+        raise ValueError(
+            f"{files.name}: vectors, allowed: images; {files.samples} holds them as arrays"
+        )
     name = next(iter(arrays)) if seed is None else array_name(seed)
     if name not in arrays:
-        seeds = ", ".join(one.removeprefix(array_name("")) for one in arrays)
+        seeds = ", ".join(one.rpartition("_")[2] for one in arrays)
         raise ValueError(f"--seed: {shown(seed)} is not allowed, allowed: {seeds}")
     labels = None if info["labels"] is None else np.array(info["labels"][name], np.int64)
     write_images(out, arrays[name], labels, list(card["class_counts"] or ()), form, card["levels"])

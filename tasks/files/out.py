@@ -26,6 +26,4 @@ def require_free(out: Path, force: bool, mark: str | None = None) -> None:
     if mark is None and not out.is_file():
         raise ValueError(f"{out}: is no file, allowed: a new name, or a file to replace")
     if mark is not None and not (out.is_dir() and not out.is_symlink() and (out / mark).is_file()):
-        raise ValueError(
-            f"{out}: is no earlier export, which holds {mark}, allowed: a new name"
-        )
+        raise ValueError(f"{out}: is no earlier export, which holds {mark}, allowed: a new name")
