@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -95,13 +96,13 @@ class _Crate:
             if path.endswith((".py", ".j2")) == code:
                 yield path, digest
 
-    def _put(self, path: str, text: str, said: str, kind: str = "File", **more: Any) -> str:
+    def _put(self, path: str, text: str, said: str, **more: Any) -> str:
         """Put a file into the crate, and return its name."""
         content = text.encode()
         self.texts[path] = text
         self._add(
             path,
-            kind,
+            "File",
             said,
             encodingFormat=_KINDS.get(Path(path).suffix, "text/plain"),
             contentSize=str(len(content)),
@@ -110,7 +111,7 @@ class _Crate:
         )
         return path
 
-    def _add(self, name: str, kind: str | list[str], said: str, **more: Any) -> str:
+    def _add(self, name: str, kind: str, said: str, **more: Any) -> str:
         """Add an entity, and return its name."""
         self._entities[name] = {"@id": name, "@type": kind, "name": said, **more}
         return name
@@ -134,7 +135,8 @@ class _Crate:
             outs = lock.get(f"evaluate@{self.files.name}", {}).get("outs", [])
             digest = hashlib.md5(text.encode()).hexdigest()
             if digest in {one["md5"] for one in outs if one["path"] == str(self.files.record)}:
-                self.lock = {name: lock[name] for name in self._stages() if name in lock}
+                needed = self.row["inputs"]["params"]
+                self.lock = {name: one for name, one in lock.items() if name in needed}
                 self._put(
                     "dvc.lock.json", _json(self.lock), "the row's entries of dvc.lock: files by MD5"
                 )
@@ -146,17 +148,27 @@ class _Crate:
                 )
 
     def _stages(self) -> list[str]:
-        """Return the row's stages, those first that others need, as far as the lock says."""
-        return [name for name in self.row["inputs"]["params"] if name != "resolved"]
+        """Return the row's stages, each after those that it needs."""
+        names = [name for name in self.row["inputs"]["params"] if name != "resolved"]
+        maker = {
+            out["path"]: name for name in names for out in self.lock.get(name, {}).get("outs", [])
+        }
+        needs = {
+            name: [
+                maker[one["path"]]
+                for one in self.lock.get(name, {}).get("deps", [])
+                if one["path"] in maker
+            ]
+            for name in names
+        }
+        return list(TopologicalSorter(needs).static_order())
 
     def _module(self, path: str, digest: str) -> str:
         """Add one module of code: its text where it is found unchanged, its hash in any case."""
         for place in self.places:
             text = _text_at(place, Path(path))
             if text is not None and _hash(path, text, digest) == digest:
-                return self._put(
-                    f"code/{path}", text, path, ["File", "SoftwareSourceCode"], identifier=digest
-                )
+                return self._put(f"code/{path}", text, path, identifier=digest)
         return self._add(f"#{path}", "SoftwareSourceCode", path, identifier=digest)
 
     def _source(self, path: str, digest: str) -> str:
@@ -200,6 +212,7 @@ class _Crate:
             "datePublished": when(row) or "unknown",
             "identifier": row["key"],
             "license": {"@id": "LICENSE"} if "LICENSE" in self.texts else "MIT",
+            "author": {"@id": "#authors"},
             "conformsTo": {"@id": _PROFILE},
             "hasPart": _all(self.texts),
             "mentions": _all(actions),
@@ -211,8 +224,9 @@ class _Crate:
             "conformsTo": {"@id": _CRATE},
         }
         self._add(_PROFILE, "CreativeWork", "Process Run Crate", version="0.5")
+        self._add("#authors", "Organization", "The scoremodel developers")
         return {
-            "@context": f"{_CRATE}/context",
+            "@context": [f"{_CRATE}/context", {"sha256": "https://schema.org/sha256"}],
             "@graph": [descriptor, root, *self._entities.values()],
         }
 
@@ -254,15 +268,19 @@ class _Crate:
         )
 
     def _file(self, said: Mapping[str, Any]) -> str:
-        """Add a file of the pipeline that is not in the crate, by its hash, and return its name."""
+        """Add a file of the pipeline, by its hash if it is not in the crate, and return its name."""
+        if (inside := f"code/{said['path']}") in self.texts:
+            return inside
         name = f"#{said['path']}"
         if name not in self._entities:
             self._add(name, "CreativeWork", said["path"], identifier=f"md5:{said['md5']}")
         return name
 
 
-def _all(names: Any) -> list[dict[str, str]]:
-    return [{"@id": name} for name in names]
+def _all(names: Iterable[str]) -> Any:
+    """Return references, one of them alone as itself."""
+    found = [{"@id": name} for name in names]
+    return found if len(found) != 1 else found[0]
 
 
 def _json(content: Any) -> str:
