@@ -27,7 +27,7 @@ def dataset_named(name: str) -> Configuration:
     """
     there = _stems(Configuration("*").card.parent.parent.glob("*/card.json"), parent=True)
     if name not in there:
-        raise ValueError(_missing(name, "data set", f"dvc repro prepare@{name}", there))
+        raise ValueError(_missing(name, "data set", "prepare", there))
     return Configuration(name)
 
 
@@ -66,7 +66,7 @@ def samples_named(name: str) -> Configuration:
 def _named(name: str, what: str, parts: int, stage: str, there: list[str]) -> Configuration:
     given = name.split("-")
     if name not in there or len(given) != parts or not given[2].isdecimal():
-        raise ValueError(_missing(name, what, f"dvc repro {stage}@{name}", there))
+        raise ValueError(_missing(name, what, stage, there))
     return Configuration(given[0], given[1], int(given[2]), *given[3:])
 
 
@@ -74,7 +74,7 @@ def _stems(paths: Iterable[Path], parent: bool = False) -> list[str]:
     return sorted(path.parent.name if parent else path.stem for path in paths)
 
 
-def _missing(name: str, what: str, command: str, there: list[str]) -> str:
+def _missing(name: str, what: str, stage: str, there: list[str]) -> str:
     few = ", ".join(there[:_MOST]) + (f" and {len(there) - _MOST} more" if there[_MOST:] else "")
-    made = f"allowed: {few}, or what is active, after {command}" if there else f"run {command}"
-    return f"{shown(name)}: no such {what} here, {made}"
+    made = f"what is active in params.yaml, after dvc repro {stage}"
+    return f"{shown(name)}: no such {what} here, allowed: {f'{few}, or ' if there else ''}{made}"
