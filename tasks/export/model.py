@@ -158,14 +158,15 @@ def _card(
     yield f"---\n{_front(files, denoiser, card, records, form)}---\n"
     yield f"# {files.model_name}\n"
     average = (
-        f" The weights are averaged with a half-life of {denoiser.ema_half_life:.15g} of them."
+        f" The weights are averaged, with a half-life of {denoiser.ema_half_life:.15g} data points."
         if denoiser.ema_half_life
         else ""
     )
+    process = denoiser.process.config().get("kind", type(denoiser.process).__name__)
     yield (
-        f"A score-based generative model of {what} with shape ({shape}): {info['parameters']} parameters, "
-        f"trained on {info['train_images']} drawn from {card['count']['train']} data points, along the process "
-        f"`{denoiser.process.config()['kind']}`, with training seed {info['train_seed']}.{average}\n"
+        f"A score-based generative model of {what} with shape ({shape}), trained along the process "
+        f"`{process}` on {info['train_images']} data points drawn from {card['count']['train']}; "
+        f"{info['parameters']} parameters, training seed {info['train_seed']}.{average}\n"
     )
     yield "## Use it\n"
     if form == "net":

@@ -138,9 +138,10 @@ def test_weights_of_another_training_are_not_given_the_old_one_s_numbers(
 def test_croissant_s_own_reader_finds_the_classes_and_the_arrays(
     export: Export, finished: Workspace
 ) -> None:
-    mlcroissant = pytest.importorskip("mlcroissant")
+    from mlcroissant import Dataset
+
     path = export("data", "digits", "digits.json")
-    data = mlcroissant.Dataset(str(path))
+    data = Dataset(str(path))
     assert data.metadata.conforms_to == ["http://mlcommons.org/croissant/1.1"]
     assert not data.metadata.issues.errors
     assert data.metadata.license == ["https://creativecommons.org/licenses/by/4.0/"]
@@ -159,8 +160,9 @@ def test_croissant_s_own_reader_finds_the_classes_and_the_arrays(
 def test_rocrate_s_own_reader_finds_every_file_and_step_of_a_row(
     finished: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from rocrate.rocrate import ROCrate
+
     monkeypatch.chdir(finished.root)
-    rocrate = pytest.importorskip("rocrate.rocrate")
     (name,) = (
         name
         for name, row in read_rows(finished.root / "results/ledger").items()
@@ -169,7 +171,7 @@ def test_rocrate_s_own_reader_finds_every_file_and_step_of_a_row(
     folder = tmp_path / "crate"
     results(["export", name[:12], str(folder)])
     row = json.loads((folder / "row.json").read_text())
-    crate = rocrate.ROCrate(folder)
+    crate = ROCrate(folder)
     files = {one.id: one for one in crate.data_entities}
     there = {one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file()}
     assert set(files) == there - {"ro-crate-metadata.json"}
