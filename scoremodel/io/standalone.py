@@ -23,12 +23,13 @@ from typing import Annotated, Any, get_args, get_origin
 import torch
 
 from scoremodel import bounds
-from scoremodel.denoiser import Denoiser
+from scoremodel.denoiser import Denoiser, as_channels_last
 from scoremodel.io.denoisers import save
 from scoremodel.io.files import write_text
 from scoremodel.networks.base import NETWORKS
 from scoremodel.networks.energy import Energy
 from scoremodel.parametrisation import preconditioning
+from scoremodel.processes.ve import VE
 
 __all__ = ["CODE", "WEIGHTS", "write_standalone"]
 
@@ -36,19 +37,17 @@ CODE, WEIGHTS = "net.py", "model.safetensors"
 _HERE = "scoremodel"
 _MARKS = re.compile(r"  # (type: ignore|noqa)[^\n]*")
 _FIRST = "from __future__ import annotations\n"
-_ALWAYS = {
-    ("json", None, "json"),
-    ("math", None, "math"),
-    ("struct", None, "struct"),
-    ("torch", None, "torch"),
-    ("pathlib", "Path", "Path"),
-    ("torch", "Tensor", "Tensor"),
-    ("torch", "nn", "nn"),
+_Imports = dict[str, tuple[str, str | None]]
+"""The name that something goes by → its module, and its name there (None: the module itself)."""
+_ALWAYS: _Imports = {
+    "json": ("json", None),
+    "math": ("math", None),
+    "struct": ("struct", None),
+    "torch": ("torch", None),
+    "Path": ("pathlib", "Path"),
+    "Tensor": ("torch", "Tensor"),
+    "nn": ("torch", "nn"),
 }
-
-_Import = tuple[str, str | None, str]
-"""A module, what is imported from it (None: itself), and the name that it goes by."""
-
 _HEAD = Template('''"""$name: a denoiser D(x, sigma) as a file of its own, which needs torch alone.
 
     from net import load
@@ -66,7 +65,7 @@ CLASSES = $classes  # None: it knows no classes
 SIGMA_MIN, SIGMA_MAX = $sigma_min, $sigma_max  # between which it was trained
 
 
-class Net(nn.Module):
+class Denoiser(nn.Module):
     """D(x, sigma, class_labels) = m + c_skip y + c_out F(c_in y, ln(sigma) / 4) with y = x − m."""
 
     def __init__(self) -> None:
@@ -104,7 +103,7 @@ class Net(nn.Module):
         return self.mean + c_skip * y + c_out * f
 
 
-def load(path: str | Path = Path(__file__).with_name("$weights")) -> Net:
+def load(path: str | Path = Path(__file__).with_name("$weights")) -> Denoiser:
     """Return the trained network, ready to be called; the file is safetensors, read by hand."""
     content = bytearray(Path(path).read_bytes())
     start = 8 + struct.unpack("<Q", content[:8])[0]
@@ -119,7 +118,7 @@ def load(path: str | Path = Path(__file__).with_name("$weights")) -> Net:
         ).reshape(one["shape"])
         for name, one in header.items()
     }
-    net = Net()
+    net = Denoiser()
     net.load_state_dict(state)
     net.eval().requires_grad_(False)
     return net$layout''')
@@ -137,12 +136,31 @@ def write_standalone(denoiser: Denoiser, folder: str | os.PathLike[str], name: s
         name: what the model is called.
 
     Raises:
-        ValueError: if the network is none that is made by its kind's name, or its code needs more than
-            torch.
+        ValueError: if the network is none that is made by its kind's name, its code needs more than
+            torch, or it gives other values alone.
     """
     code = _code(denoiser, name)
     save(denoiser, Path(folder, WEIGHTS), denoiser.info)
     write_text(Path(folder, CODE), code)
+    _check(denoiser, Path(folder, CODE), name)
+
+
+def _check(denoiser: Denoiser, path: Path, name: str) -> None:
+    """Refuse code whose values are others than the model's, as where it needs what is not in its text."""
+    here = as_channels_last(copy.deepcopy(denoiser).cpu().eval())
+    stream = torch.Generator().manual_seed(0)
+    x, t = torch.randn(3, *denoiser.shape, generator=stream), torch.tensor([0.2, 0.5, 0.8])
+    labels = None if denoiser.classes is None else torch.tensor([-1, 0, denoiser.classes - 1])
+    made: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
+    try:
+        exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), made)
+        with torch.no_grad():
+            wanted = here.along(VE(), labels)(x, t)
+            found = made["load"]()(x, VE().ratio(t), labels)
+    except (NameError, AttributeError, RuntimeError, TypeError) as error:
+        raise ValueError(f"{name}: the code of its network does not run alone: {error}") from error
+    if not torch.allclose(found, wanted, rtol=1e-3, atol=1e-3):
+        raise ValueError(f"{name}: the code of its network gives other values alone")
 
 
 def _code(denoiser: Denoiser, name: str) -> str:
@@ -161,7 +179,11 @@ def _code(denoiser: Denoiser, name: str) -> str:
     if isinstance(denoiser.network, Energy):
         network = f"{gathered.add(Energy)}({network})"
     gathered.add(preconditioning)
-    head = _HEAD.substitute(name=name, weights=WEIGHTS, shape=", ".join(map(str, denoiser.shape)))
+    head = _HEAD.substitute(
+        name=re.sub(r"[^\w.-]", "_", name),
+        weights=WEIGHTS,
+        shape=", ".join(map(str, denoiser.shape)),
+    )
     tail = _TAIL.substitute(
         shape=denoiser.shape,
         classes=denoiser.classes,
@@ -175,14 +197,14 @@ def _code(denoiser: Denoiser, name: str) -> str:
         # As `as_channels_last` has it: another layout rounds otherwise.
         layout=".to(memory_format=torch.channels_last)" if len(denoiser.shape) == 3 else "",
     )
-    first = f"{head}\n\n{_FIRST}\n{_import_lines(gathered.imports | _ALWAYS)}"
+    first = f"{head}\n\n{_FIRST}\n{_import_lines(gathered.imports)}"
     return "\n\n\n".join([first, *gathered.definitions, tail]) + "\n"
 
 
-def _import_lines(imports: set[_Import]) -> str:
+def _import_lines(imports: _Imports) -> str:
     """Return imports as lines: Python's own before torch's, modules before what comes from them."""
     lines: dict[tuple[bool, bool, str], list[str]] = {}
-    for module, original, used in sorted(imports, key=str):
+    for used, (module, original) in sorted(imports.items()):
         last = original or module
         said = last if used == last else f"{last} as {used}"
         place = (module.split(".")[0] == "torch", original is not None, module)
@@ -198,6 +220,10 @@ def _import_lines(imports: set[_Import]) -> str:
     return f"{own}\n\n{torchs}"
 
 
+def _place(module: str, original: str | None) -> str:
+    return f"{module}.{original}" if original else module
+
+
 class _Gathered:
     """Definitions of this library and all that they use of it, each after those that it uses.
 
@@ -207,9 +233,13 @@ class _Gathered:
 
     def __init__(self, whose: str) -> None:
         self.whose = whose
-        self.imports: set[_Import] = set()
+        self.imports = dict(_ALWAYS)
         self.definitions: list[str] = []
-        self._homes: dict[str, str] = {}
+        # What the module has anyway: a network may be called Denoiser too, but not here.
+        self._homes = dict.fromkeys(
+            ["SHAPE", "CLASSES", "SIGMA_MIN", "SIGMA_MAX", "Denoiser", "load"], CODE
+        )
+        self._homes |= {used: _place(*one) for used, one in _ALWAYS.items()}
 
     def add(self, one: Any) -> str:
         """Add a class or function, and return the name by which it goes."""
@@ -217,11 +247,8 @@ class _Gathered:
         return str(one.__name__)
 
     def _add(self, module: str, name: str) -> None:
-        if (home := self._homes.get(name)) is not None:
-            if home != module:
-                raise ValueError(f"{self.whose} has two definitions of {name}: {home}, {module}")
+        if not self._note(name, module):
             return
-        self._homes[name] = module
         source = _source(module)
         text = source.text(name)
         for node in ast.walk(ast.parse(text)):
@@ -246,7 +273,17 @@ class _Gathered:
             self._add(module, original)
             return
         self._require(module)
-        self.imports.add((module, original, used))
+        self._note(used, _place(module, original))
+        self.imports[used] = (module, original)
+
+    def _note(self, name: str, home: str) -> bool:
+        """Note where a name comes from, and return whether it is new; refuse a second place."""
+        new = name not in self._homes
+        if (before := self._homes.setdefault(name, home)) != home:
+            raise ValueError(
+                f"{self.whose} has two things called {name}, of {before} and of {home}"
+            )
+        return new
 
     def _require(self, module: str) -> None:
         """Refuse what whoever has torch alone does not have."""
@@ -271,7 +308,7 @@ class _Source:
             raise ValueError(f"{module}: has no source that could be exported") from error
         tree = ast.parse(self.content)
         self.definitions: dict[str, ast.stmt] = {}
-        self.imports: dict[str, tuple[str, str | None]] = {}
+        self.imports: _Imports = {}
         for node in tree.body:
             match node:
                 case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
@@ -331,7 +368,7 @@ class _Unbounded(ast.NodeTransformer):
         imports: name → module and name there, of the module in which the types stand.
     """
 
-    def __init__(self, imports: dict[str, tuple[str, str | None]]) -> None:
+    def __init__(self, imports: _Imports) -> None:
         self.imports = imports
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.AST:

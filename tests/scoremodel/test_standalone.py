@@ -5,11 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import scoremodel
 from scoremodel.denoiser import as_channels_last
@@ -40,19 +40,6 @@ for name, (x, sigma, labels) in given.items():
     sys.path.pop(0)
 torch.save(found, "found.pt")
 """
-
-
-class AtRatios:
-    """What `Denoiser.along` asks of a process: data that are not scaled, at these noise levels."""
-
-    def __init__(self, ratios: Tensor) -> None:
-        self.ratios = ratios
-
-    def alpha(self, t: Tensor) -> Tensor:
-        return torch.ones_like(t)
-
-    def ratio(self, t: Tensor) -> Tensor:
-        return self.ratios
 
 
 def model(
@@ -87,13 +74,12 @@ def test_alone_it_gives_the_library_s_numbers_to_the_bit(tmp_path: Path) -> None
         denoiser = make()
         (tmp_path / name).mkdir()
         write_standalone(denoiser, tmp_path / name, name)
-        times = torch.tensor([denoiser.process.t_min, 0.2, 0.7, 1.0])
-        sigma = denoiser.process.ratio(times)
+        t = torch.tensor([0.0, 0.2, 0.7, 1.0])
         labels = None if denoiser.classes is None else torch.tensor([0, 1, -1, 2])
         y = torch.randn(4, *denoiser.shape)
-        given[name] = (y, sigma, labels)
+        given[name] = (y, scoremodel.VE().ratio(t), labels)
         with torch.inference_mode():
-            wanted[name] = denoiser.along(cast(Any, AtRatios(sigma)), labels)(y, times)
+            wanted[name] = denoiser.along(scoremodel.VE(), labels)(y, t)
     torch.save(given, tmp_path / "given.pt")
     subprocess.run([sys.executable, "-I", "-c", _ALONE], cwd=tmp_path, check=True)
     found = torch.load(tmp_path / "found.pt", weights_only=True)
@@ -120,25 +106,47 @@ def test_the_weights_are_the_library_s_own_and_wrong_calls_are_one_line(tmp_path
             net(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "import numpy as np\ndef scale(x):\n    return np.sqrt(2) * x\n",
+            "imports numpy, allowed: torch",
+        ),
+        (
+            "def scale(x):\n    import diffusers\n    return x\n",
+            "imports diffusers, allowed: torch",
+        ),
+        ("from math import *\ndef scale(x):\n    return sqrt(2) * x\n", "'sqrt' is not defined"),
+        (
+            "from json import dumps as math\ndef scale(x):\n    return math\n",
+            "two things called math, of math and of json.dumps",
+        ),
+        (
+            "n = [1]\nn.append(1)\ndef scale(x):\n    return len(n) * x\n",
+            "other values",
+        ),
+    ],
+    ids=["imports", "imports-inside", "star", "names", "state"],
+)
 def test_what_needs_more_than_torch_is_refused_by_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
 ) -> None:
-    """As a network of one's own that imports what only this machine has, at its top or inside."""
-    denoiser = MODELS["mlp"]()
-    for text, needs in (
-        ("import numpy as np\ndef scale(x):\n    return np.sqrt(2) * x\n", "numpy"),
-        ("def scale(x):\n    import diffusers\n    return x\n", "diffusers"),
-    ):
-        (tmp_path / f"of_{needs}.py").write_text(
-            "from torch import nn\nfrom scoremodel.networks.base import NETWORKS\n"
-            f"{text}@NETWORKS.register('of_{needs}', dimensions=1)\n"
-            "class Mine(nn.Module):\n    def forward(self, x, c, labels=None):\n"
-            "        return scale(x)\n"
-        )
-        monkeypatch.syspath_prepend(tmp_path)
-        __import__(f"of_{needs}")
-        monkeypatch.setattr(denoiser, "network_config", {"kind": f"of_{needs}"})
-        with pytest.raises(ValueError, match=f"of_{needs}' imports {needs}, allowed: torch and"):
+    """Networks of one's own, which do their work in a function beside them."""
+    name = f"mine_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(
+        "from torch import nn\nfrom scoremodel.networks.base import NETWORKS\n"
+        f"{text}@NETWORKS.register({name!r}, dimensions=1)\n"
+        "class Mine(nn.Module):\n    def __init__(self, features, classes=None):\n"
+        "        super().__init__()\n    def forward(self, x, c_noise, labels=None):\n"
+        "        return scale(x)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    __import__(name)
+    try:
+        denoiser = scoremodel.Denoiser({"kind": name}, scoremodel.VE(), (3,), [0.0] * 3, 1.0)
+        with pytest.raises(ValueError, match=said) as error:
             write_standalone(denoiser, tmp_path, "mine")
-        monkeypatch.delitem(NETWORKS._known, f"of_{needs}")
-    assert not (tmp_path / "net.py").exists()
+        assert "\n" not in str(error.value)
+    finally:
+        del NETWORKS._known[name]
