@@ -191,8 +191,8 @@ def _card(
     yield (
         f"{card['name']}: {card['source']}. Licence: {card['licence']}. {card['count']['train']} training "
         f"and {card['count']['held_out']} held-out data points; SHA-256 of the arrays "
-        f"`{card['sha256']}`. Whether these weights are bound by the data's licence is for you to judge; "
-        "the code is scoremodel's, under MIT.\n"
+        f"`{card['sha256']}`. Whether these weights are bound by the data's licence is for you to judge"
+        f"{'; `net.py` is under the licence in `LICENSE-CODE`' if form == 'net' else ''}.\n"
     )
     yield from _measured(files, records)
     yield "## Files\n"
