@@ -186,8 +186,8 @@ def _refused(annotation: Any, value: Any, others: Mapping[str, Any]) -> str | No
         )
         return next((one for one in refusals if one is not None), None)
     if origin in (Union, UnionType):
-        refusals = [_refused(one, value, others) for one in inside]
-        return None if None in refusals else " or ".join(map(str, refusals))
+        found = [_refused(one, value, others) for one in inside]
+        return None if None in found else " or ".join(map(str, found))
     if origin is Literal:
         return None if value in inside else ", ".join(map(str, inside))
     if origin in (tuple, Sequence):
@@ -236,7 +236,7 @@ def check_bounds(instance: Any) -> None:
     Raises:
         ValueError: with the class's kind or name, the field, its value and what is allowed.
     """
-    said = _said(type(instance))
+    said = _said(type(instance))  # type: ignore[arg-type]
     who = getattr(instance, "kind", type(instance).__name__)
     changed = _checked(who, said, {name: getattr(instance, name) for name in said})
     for name, value in changed.items():

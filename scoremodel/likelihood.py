@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -88,7 +88,7 @@ def log_likelihood(
         ValueError: if an argument is not allowed, or the process is a chain.
         FloatingPointError: if the model's output is not finite.
     """
-    given = {"probes": probes, "seed": seed, "start": start, "process": process}
+    given: dict[str, Any] = {"probes": probes, "seed": seed, "start": start, "process": process}
     given |= {"rtol": rtol, "atol": atol, "batch_size": batch_size}
     check_arguments("log_likelihood", log_likelihood, given)
     if probes is None and x.ndim > 2:

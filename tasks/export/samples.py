@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from scoremodel.bounds import shown
-from scoremodel.io.images import ImageForm, write_images
+from scoremodel.data.exchange import Form, write_images
 from tasks.files.arrays import read_arrays, read_card
 from tasks.files.layout import Configuration
 from tasks.files.out import require_free
@@ -15,14 +15,14 @@ from tasks.sample import array_name
 
 __all__ = ["FORMS", "export_samples"]
 
-FORMS: dict[ImageForm, str | None] = {"npz": None, "folder": "000000/000000.png", "zip": None}
+FORMS: dict[Form, str | None] = {"npz": None, "folder": "000000/000000.png", "zip": None}
 """What samples can be exported as → the name in a folder by which an earlier export is known."""
 
 
 def export_samples(
     files: Configuration,
     out: Path,
-    form: ImageForm = "npz",
+    form: Form = "npz",
     seed: int | None = None,
     force: bool = False,
 ) -> None:
@@ -51,4 +51,4 @@ def export_samples(
         seeds = ", ".join(one.rpartition("_")[2] for one in arrays)
         raise ValueError(f"--seed: {shown(seed)} is not allowed, allowed: {seeds}")
     labels = None if info["labels"] is None else np.array(info["labels"][name], np.int64)
-    write_images(out, arrays[name], labels, form, card["levels"])
+    write_images(out, arrays[name], labels, form=form, levels=card["levels"])
