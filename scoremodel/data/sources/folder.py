@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -20,7 +20,14 @@ from scoremodel.data.sources.base import RawData
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["IMAGE_ENDINGS", "first_image", "image_files", "load_folder"]
+__all__ = [
+    "IMAGE_ENDINGS",
+    "first_image",
+    "image_files",
+    "load_folder",
+    "opened_image",
+    "said_path",
+]
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
@@ -41,15 +48,26 @@ class _RefusedImage(Exception):
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """Yield an image of one opaque frame of 8 bits; that it is none, or cannot be read, is one line."""
+def opened_image(path: Path, content: IO[bytes] | None = None) -> Iterator[Image.Image]:
+    """Open an image of one opaque frame of 8 bits.
+
+    Args:
+        path: the file, or what `content` is called.
+        content: what is in it, None to read the file.
+
+    Yields:
+        The image.
+
+    Raises:
+        ValueError: if it is none, or cannot be read: one line that names it.
+    """
     from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
             for category in (UserWarning, RuntimeWarning):  # damage, and sizes near a bomb's
                 warnings.simplefilter("error", category)
-            with Image.open(path, formats=_FORMATS) as image:
+            with Image.open(content or path, formats=_FORMATS) as image:
                 if image.mode not in _MODES:
                     modes = ", ".join(_MODES)
                     raise _RefusedImage(f"pixels of mode {image.mode}, allowed: {modes}")
@@ -61,7 +79,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                     raise _RefusedImage(f"{frames} frames, allowed: one")
                 yield image
     except _RefusedImage as error:
-        raise ValueError(f"{_said(path)}: {error}") from None
+        raise ValueError(f"{said_path(path)}: {error}") from None
     except Exception as error:  # of a damaged file Pillow raises whatever its decoders do
         if isinstance(error, UnidentifiedImageError):
             reason = f"none of {', '.join(_FORMATS)}"
@@ -69,10 +87,10 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             reason = f"it claims more than {Image.MAX_IMAGE_PIXELS:,} pixels"
         else:
             reason = getattr(error, "strerror", None) or "cut off or damaged"
-        raise ValueError(f"{_said(path)}: not a readable image ({reason})") from error
+        raise ValueError(f"{said_path(path)}: not a readable image ({reason})") from error
 
 
-def _said(path: Path) -> str:
+def said_path(path: Path) -> str:
     """Return a path in one line, whatever characters it has."""
     return str(path) if str(path).isprintable() else ascii(str(path))
 
@@ -95,11 +113,12 @@ def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
             status = here.stat()
             paths = list(here.iterdir())
         except OSError as error:
-            raise ValueError(f"{_said(here)}: cannot be read ({error.strerror})") from error
+            raise ValueError(f"{said_path(here)}: cannot be read ({error.strerror})") from error
         before = seen.setdefault((status.st_dev, status.st_ino), here)
         if before != here:
             raise ValueError(
-                f"{_said(here)}: is the same folder as {_said(before)}, whose images would count twice"
+                f"{said_path(here)}: is the same folder as {said_path(before)}, whose images would "
+                "count twice"
             )
         for path in paths:
             if path.name.startswith(".") or path.name in _NO_DATA:
@@ -108,19 +127,19 @@ def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
                 mode = path.stat().st_mode
             except OSError as error:
                 raise ValueError(
-                    f"{_said(path)}: leads to no file or folder ({error.strerror})"
+                    f"{said_path(path)}: leads to no file or folder ({error.strerror})"
                 ) from error
             if path.suffix.lower() in IMAGE_ENDINGS:
                 if not stat.S_ISREG(mode):
                     raise ValueError(
-                        f"{_said(path)}: is {_kind(mode)}, allowed: the file of an image"
+                        f"{said_path(path)}: is {_kind(mode)}, allowed: the file of an image"
                     )
                 yield path, "image"
             elif stat.S_ISDIR(mode):
                 waiting.append(path)
                 yield path, "folder"
             elif not stat.S_ISREG(mode):
-                raise ValueError(f"{_said(path)}: is {_kind(mode)}, allowed: files and folders")
+                raise ValueError(f"{said_path(path)}: is {_kind(mode)}, allowed: files and folders")
             else:
                 yield path, "other"
 
@@ -151,30 +170,33 @@ def image_files(folder: Path) -> tuple[list[Path], list[str], list[Path]]:
     files = sorted(found["image"])
     if not files:
         endings = " ".join(IMAGE_ENDINGS)
-        raise ValueError(f"{_said(folder)}: no images (allowed endings: {endings})")
+        raise ValueError(f"{said_path(folder)}: no images (allowed endings: {endings})")
     base = Path(os.path.commonpath([path.parent for path in files]))
     loose = [path for path in files if path.parent == base]
     deeper = [path for path in files if path.parent != base]
     if loose and deeper:
         raise ValueError(
-            f"{_said(loose[0])}: lies beside sub-folders of images, such as {_said(deeper[0])}; either "
-            "all images lie in sub-folders, one for each class, or none does"
+            f"{said_path(loose[0])}: lies beside sub-folders of images, such as "
+            f"{said_path(deeper[0])}; either all images lie in sub-folders, one for each class, or none "
+            "does"
         )
     for path in deeper:
         if path.parent.parent != base:
             raise ValueError(
-                f"{_said(path)}: lies deeper than one folder below {_said(base)}; allowed: one "
+                f"{said_path(path)}: lies deeper than one folder below {said_path(base)}; allowed: one "
                 "sub-folder of images for each class (which part is held out, params.yaml says)"
             )
     used = {path.parent for path in files}
     for path in sorted(found["folder"]):
         beside = base.is_relative_to(path.parent) and not base.is_relative_to(path)
         if beside and path not in used and (deeper or path.parent != base):
-            raise ValueError(f"{_said(path)}: no images, beside folders of images; remove it")
+            raise ValueError(f"{said_path(path)}: no images, beside folders of images; remove it")
     classes = [path.parent.name for path in deeper]
     for name in set(classes):
         if not name.isprintable():
-            raise ValueError(f"{_said(base / name)}: a class's name may have printable characters")
+            raise ValueError(
+                f"{said_path(base / name)}: a class's name may have printable characters"
+            )
     return files, classes, sorted(found["other"])
 
 
@@ -183,7 +205,7 @@ def _require_room(folder: Path, count: int, size: tuple[int, int], channels: int
     needed, free = count * channels * size[0] * size[1], shutil.disk_usage(where).free
     if needed > free:
         raise ValueError(
-            f"{_said(folder)}: {count:,} images of {size[0]}×{size[1]} pixels take "
+            f"{said_path(folder)}: {count:,} images of {size[0]}×{size[1]} pixels take "
             f"{needed / 2**30:.1f} GiB, allowed: what is free in {where}, {free / 2**30:.1f} GiB"
         )
 
@@ -210,7 +232,7 @@ def load_folder(folder: Path) -> RawData:
     grey = True
     first = None
     for path in files:  # before any image takes memory
-        with _opened(path) as image:
+        with opened_image(path) as image:
             size, mode = image.size, image.mode
             if image.format == "PNG":
                 image.verify()  # its checksums; the other formats have none
@@ -224,7 +246,7 @@ def load_folder(folder: Path) -> RawData:
     upright = None
     with tempfile.TemporaryFile() as decoded:
         for path in files:
-            with _opened(path) as image:
+            with opened_image(path) as image:
                 pixels = np.asarray(ImageOps.exif_transpose(image).convert("L" if grey else "RGB"))
             size = pixels.shape[1], pixels.shape[0]
             upright = upright or size
@@ -236,7 +258,7 @@ def load_folder(folder: Path) -> RawData:
         x = np.memmap(decoded, dtype=np.uint8, mode="c", shape=shape)
     classes = sorted(set(names))
     number = {name: index for index, name in enumerate(classes)}
-    left = f"; left aside: {len(others)} other, such as {_said(others[0])}" if others else ""
+    left = f"; left aside: {len(others)} other, such as {said_path(others[0])}" if others else ""
     return RawData(
         x=x,
         labels=np.array([number[name] for name in names]) if names else None,
@@ -258,6 +280,6 @@ def _require_size(
     """Refuse an image of another size than the first; `turned` ones may have width and height swapped."""
     if size != first and not (turned and size == first[::-1]):
         raise ValueError(
-            f"{_said(path)}: is {size[0]}×{size[1]} pixels but {_said(Path(other.name))} is "
+            f"{said_path(path)}: is {size[0]}×{size[1]} pixels but {said_path(Path(other.name))} is "
             f"{first[0]}×{first[1]}; all images must have one size"
         )
