@@ -127,9 +127,7 @@ def network_of(gives: str) -> str:
     return next(kind for kind in Network.model_fields if NETWORKS[kind].dimensions == dimensions)
 
 
-def _configurations(
-    params: Params, stage: str, axes: tuple[str, ...]
-) -> Iterator[Configuration]:
+def _configurations(params: Params, stage: str, axes: tuple[str, ...]) -> Iterator[Configuration]:
     """Yield what the active runs of a stage are of: of our own samples, and of those from elsewhere."""
     if stage in (*_JUDGING, EXTERNAL):
         for dataset, name in product(params.active.datasets, params.active.external):

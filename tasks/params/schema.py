@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from scoremodel.bounds import Bounds, Length
+from scoremodel.data.exchange import Quantiser, Resize, Scale
 from scoremodel.inverse import Method
 from scoremodel.networks.mlp import MLP
 from scoremodel.networks.unet import UNet
@@ -375,7 +376,9 @@ class External(Strict):
     quantiser: Quantiser | None = Field(
         None, description="how their writer made grey levels of real numbers"
     )
-    channels: Channels | None = Field(None, description="as which they are read, if not as they are")
+    channels: Literal["grey"] | None = Field(
+        None, description="grey: colour samples are made grey for data that are"
+    )
     resize: Resize | None = Field(
         None, description="how they are brought to the data's size, null: they must have it"
     )
