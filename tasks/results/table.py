@@ -242,9 +242,9 @@ def summary(rows: pd.DataFrame) -> list[dict[str, Any]]:
         rows: the table.
 
     Returns:
-        Data set, model, sampler, `nfe` (None if it is not known), `count` (of training seeds), and each metric's mean under its
-        name with its standard deviation under NAME_std: over training seeds, of a single one over
-        sampling seeds.
+        Data set, model, sampler, `nfe` (None if it is not known), `count` (of training seeds), and each
+        metric's mean under its name with its standard deviation under NAME_std: over training seeds, of
+        a single one over sampling seeds.
     """
     found = []
     for key, here in rows.groupby(list(_METHOD), sort=False):
