@@ -11,6 +11,7 @@ import pytest
 
 from scoremodel.data.exchange import ImageSet, write_images
 from tasks.external import class_numbers, disjoint
+from tests import shared
 from tests.tasks.test_pipeline import cloned
 from tests.workspace import Workspace
 
@@ -46,16 +47,30 @@ def given(workspace: Workspace, **said: Any) -> None:
     workspace.write_params(params)
 
 
+@pytest.fixture(scope="module")
+def judged(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, str]:
+    """Return a workspace in which samples from elsewhere are judged, and what DVC said meanwhile."""
+    workspace = shared.copy(finished, tmp_path_factory.mktemp("judged"))
+    given(workspace)
+    return workspace, workspace.dvc("repro")
+
+
+def row_of(workspace: Workspace) -> dict[str, Any]:
+    rows = map(json.loads, map(Path.read_text, workspace.root.glob("results/ledger/*.json")))
+    (found,) = [row for row in rows if row["configuration"] == NAME]
+    return dict(found)
+
+
 def test_our_own_samples_in_others_files_are_judged_to_the_bit_as_they_are_here(
-    copied: Workspace, tmp_path: Path
+    judged: tuple[Workspace, str],
 ) -> None:
-    given(copied)
-    ran = stages_run(copied.dvc("repro"))
-    new = [
-        f"{stage}@digits-others" for stage in ("external", "external_features", "external_evaluate")
+    workspace, said = judged
+    assert [name for name in stages_run(said) if "@" in name] == [
+        "external@digits-others",
+        "external_features@digits-others",
+        "external_evaluate@digits-others",
     ]
-    assert [name for name in ran if "@" in name] == new
-    ours, other = record(copied, "digits-vp-0-heun"), record(copied, NAME)
+    ours, other = record(workspace, "digits-vp-0-heun"), record(workspace, NAME)
     about = {
         "model", "sampler", "sampler_kind", "steps", "guidance", "ema_half_life", "nfe", "warnings",
         "parameters", "train_images", "environment",
@@ -69,39 +84,44 @@ def test_our_own_samples_in_others_files_are_judged_to_the_bit_as_they_are_here(
     assert other["environment"]["train"] == "not known: samples from elsewhere"
     assert "256 grey levels brought to the nearest of the data's 17" in other["warnings"]
 
-    # Ledger, table, verdict and page have it, and say what it is.
-    (row,) = [
-        row
-        for path in (copied.root / "results/ledger").glob("*.json")
-        if (row := json.loads(path.read_text()))["configuration"] == NAME
-    ]
+
+def test_their_row_sentence_and_figures_say_what_they_are(judged: tuple[Workspace, str]) -> None:
+    workspace, _ = judged
+    row, other = row_of(workspace), record(workspace, NAME)
     assert row["external"] == other["external"]
     assert row["external"]["source"] == SAID["source"]
     assert row["inputs"]["params"]["resolved"]["external.others"]["nfe"] is None
     assert any(path.startswith("data/samples/digits/others") for path in row["inputs"]["files"])
-    assert "elsewhere, not reproducible" in results(copied, "list", "--model", "others")
-    assert f"{ours['held_out']['mean']:.4g}" in results(copied, "history", NAME)
-    verdict = (copied.root / "results/verdict.md").read_text()
+    assert "elsewhere, not reproducible" in results(workspace, "list", "--model", "others")
+    assert f"{other['held_out']['mean']:.4g}" in results(workspace, "history", NAME)
+    verdict = (workspace.root / "results/verdict.md").read_text()
     said = [line for line in verdict.splitlines() if line.startswith("- digits")]
     assert said[0].startswith("- digits, heun, FD")
     assert ": vp is at " in said[0]
     assert "between vp (" in said[1]
     assert "others (" in said[1]
     assert "which are not the same" in said[1]
-    line = next(line for line in results(copied, "table").splitlines() if " others " in line)
-    assert line.split()[3:5] == ["external", "—"]
-    page = (copied.root / "reports/index.html").read_text()
+    lines = map(str.split, results(workspace, "table").splitlines())
+    (line,) = [words for words in lines if words[:2] == ["digits", "others"]]
+    assert line[3:5] == ["external", "—"]
+    page = (workspace.root / "reports/index.html").read_text()
     assert "not reproducible from here" in page
     assert "Samples from elsewhere: others " in page
 
-    # A clone restores it all; what is judged there again is the same.
-    clone = cloned(copied, tmp_path)
+
+@pytest.mark.slow
+def test_a_clone_runs_nothing_and_judges_them_again_to_the_same(
+    judged: tuple[Workspace, str], tmp_path: Path
+) -> None:
+    clone = cloned(shared.copy(judged[0], tmp_path), tmp_path)
     assert stages_run(clone.dvc("repro", "--pull")) == []
     assert clone.git("status", "--porcelain") == ""
-    assert "the same" in results(clone, "compare", "HEAD").split(" external ")[1].splitlines()[0]
-    again = results(clone, "reproduce", row["key"])
+    compared = results(clone, "compare", "HEAD", "--format", "csv")
+    assert next(line for line in compared.splitlines() if "others" in line).endswith("the same,0.0")
+    again = results(clone, "reproduce", row_of(clone)["key"])
     assert "its samples are from elsewhere and cannot be drawn again from here" in again
-    assert f"the same: {other['held_out']['mean']:g}, seed by seed, and all other metrics" in again
+    value = record(clone, NAME)["held_out"]["mean"]
+    assert f"the same: {value:g}, seed by seed, and all other metrics" in again
 
 
 def test_what_does_not_fit_is_refused_in_one_line(copied: Workspace) -> None:
