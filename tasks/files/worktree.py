@@ -99,8 +99,8 @@ def link_sources(root: Path, folder: Path) -> None:
     """
     params = YAML(typ="safe", pure=True).load(folder / "params.yaml")
     extractor = params.get("evaluation", {}).get("extractor", {}).get("path")
-    raw = [path for path in (root / "data/raw").glob("*") if path.is_dir()]  # not another's .dvc
-    sources = [root / "data/torchvision", *raw]
+    given = (*root.glob("data/raw/*"), *root.glob("data/samples/*/*"))
+    sources = [root / "data/torchvision", *(path for path in given if path.is_dir())]  # no .dvc
     sources += [root / extractor] if extractor and not Path(extractor).is_absolute() else []
     published = [path for path in (root / "data/pretrained").glob("*") if path.is_dir()]
     for source in (*sources, *published):

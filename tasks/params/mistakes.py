@@ -8,7 +8,8 @@ from typing import Any
 from scoremodel.processes.base import PROCESSES
 from scoremodel.processes.chain import Chain
 from scoremodel.training.times.base import TIMES
-from tasks.params.errors import Located
+from tasks.files.layout import EXTERNAL
+from tasks.params.errors import Located, of_names
 from tasks.params.schema import Inception, Model, Params
 
 __all__ = ["mistakes"]
@@ -23,12 +24,18 @@ def mistakes(params: Params) -> Iterator[Located]:
     Yields:
         One mistake at a time.
     """
-    for kind in ("datasets", "models", "samplers"):
+    for kind in ("datasets", "models", "samplers", "external"):
         defined = getattr(params, kind)
         for index, name in enumerate(getattr(params.active, kind)):
             if name not in defined:
-                allowed = f"one of: {', '.join(sorted(defined))}"
+                allowed = f"one of: {of_names(sorted(defined))}"
                 yield Located(f"active.{kind}[{index}]", name, allowed)
+    for name in params.external:
+        if name in params.models:
+            yield Located(f"external.{name}", name, "a name that no model has")
+    if EXTERNAL in params.samplers:
+        allowed = "another name: by this one samples from elsewhere go"
+        yield Located(f"samplers.{EXTERNAL}", EXTERNAL, allowed)
     extractor = params.evaluation.extractor
     if isinstance(extractor, Inception) and (extractor.path is None) != (extractor.sha256 is None):
         allowed = "a path and its sha256, or null for both: clean-fid downloads it"

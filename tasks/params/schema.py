@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from scoremodel.bounds import Bounds, Length
+from scoremodel.data.exchange import Quantiser, Resize, Scale
 from scoremodel.inverse import Method
 from scoremodel.networks.mlp import MLP
 from scoremodel.networks.unet import UNet
@@ -57,6 +58,8 @@ _Path = Annotated[
     str, _matches(r"/*[^/]{1,200}(/+[^/]{1,200})*/*", "a path, of names of at most 200")
 ]
 _Count = Annotated[int, Within(Bounds(ge=1, le=10**9), whole=True)]
+_Large = Annotated[int, Within(Bounds(ge=1, le=10**15), whole=True)]
+_Line = Annotated[str, _matches(r".{1,200}", "a line of at most 200 characters")]
 _Some = Annotated[int, Within(Bounds(ge=1, le=10_000), whole=True)]
 _Several = Annotated[int, Within(Bounds(ge=2, le=10**7), whole=True)]
 _Repeats = Annotated[int, Within(Bounds(ge=2, le=10_000), whole=True)]
@@ -107,16 +110,20 @@ class Active(Strict):
     studies: Annotated[list[Literal["failures"]], Items(Length(distinct=True))] = Field(
         description="measurements on data whose truth is known"
     )
+    external: Annotated[list[Name], Items(Length(distinct=True))] = Field(
+        description="names of blocks under external: samples from elsewhere, judged like the models'"
+    )
 
     @model_validator(mode="after")
     def _countable(self) -> Active:
         trained = len(self.datasets) * len(self.models) * len(self.train_seeds)
         runs = trained * (len(self.samplers) + len(self.applications))
+        runs += len(self.datasets) * len(self.external)
         if runs > _MOST_RUNS:
             raise PydanticCustomError(
                 "made",
-                "{runs} runs (data sets × models × training seeds × samplers and applications) are not "
-                "allowed, allowed: at most {most}",
+                "{runs} runs (data sets × models × training seeds × samplers and applications, and data "
+                "sets × external) are not allowed, allowed: at most {most}",
                 {"runs": f"{runs:,}", "most": f"{_MOST_RUNS:,}"},
             )
         return self
@@ -385,6 +392,27 @@ class Plane(Strict):
     paths: _Some = Field(description="trajectories that are drawn")
 
 
+class External(Strict):
+    """Samples from elsewhere, `data/samples/DATASET/NAME`: what is known of them; null: it is not."""
+
+    nfe: _Count | None = Field(None, description="network calls that a sample took")
+    parameters: _Large | None = Field(None, description="of the network")
+    train_images: _Large | None = Field(None, description="seen in its training")
+    source: _Line | None = Field(None, description="who made them, and how: an address, a paper")
+    scale: Scale | None = Field(
+        None, description="the range of floating-point pixels: unit, [0, 1], or symmetric, [-1, 1]"
+    )
+    quantiser: Quantiser | None = Field(
+        None, description="how their writer made grey levels of real numbers"
+    )
+    channels: Literal["grey"] | None = Field(
+        None, description="grey: colour samples are made grey for data that are"
+    )
+    resize: Resize | None = Field(
+        None, description="how they are brought to the data's size, null: they must have it"
+    )
+
+
 class Applications(Strict):
     """What else a trained model can be asked to do."""
 
@@ -448,6 +476,7 @@ class Params(Strict):
     datasets: dict[Name, Dataset]
     models: dict[Name, Model]
     samplers: dict[Name, Sampler]
+    external: dict[Name, External]
     evaluation: Evaluation
     applications: Applications
     studies: Studies

@@ -92,6 +92,7 @@ class Growing:
         first = {
             "active.datasets": params.active.datasets[:1],
             "active.samplers": params.active.samplers[:1],
+            "active.external": [],
         }
         self.values = {**first, **values, "checkpoints.keep_samples": True}
         self.start = Size(

@@ -81,13 +81,17 @@ def _set_params(path: Path, row: dict[str, Any]) -> None:
             for key in keys[:-1]:
                 block = block.setdefault(key, {})
             block[keys[-1]] = value
-    params["active"] |= {
-        "datasets": [row["dataset"]],
-        "models": [row["model"]],
-        "train_seeds": [row["train_seed"]],
-        "samplers": [row["sampler"]],
-        **{key: [] for key in ("applications", "studies") if key in params["active"]},
+    params["active"] |= {"datasets": [row["dataset"]]} | {
+        key: [] for key in ("applications", "studies", "external") if key in params["active"]
     }
+    if "external" in row:
+        params["active"]["external"] = [row["model"]]
+    else:
+        params["active"] |= {
+            "models": [row["model"]],
+            "train_seeds": [row["train_seed"]],
+            "samplers": [row["sampler"]],
+        }
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as out:
         yaml.dump(params, out)
 
@@ -115,10 +119,15 @@ def reproduce(key: str, force: bool = False) -> tuple[bool, list[str]]:
     if row["revision"] is None:
         raise ValueError(f"{row['name']}: names no git revision to reproduce")
     configuration = Configuration(*(row[part] for part in PARTS))
-    stage = f"evaluate@{configuration.name}"
+    stage = configuration.evaluation
     root, commit = Path.cwd(), resolve(commit_of(row))
     said = []
     print(f"{configuration.name} at {short(row['revision'])}", flush=True)
+    if configuration.external:
+        print(
+            "its samples are from elsewhere and cannot be drawn again from here: they are judged again",
+            flush=True,
+        )
     with _stopped_by_signals() as stop, _beside(root, commit, row["name"], stop) as place:
         _set_params(place / "params.yaml", row)
         link_sources(root, place)  # the row's, which need not be the commit's

@@ -116,7 +116,9 @@ def ledger_table(found: Sequence[dict[str, Any]]) -> pd.DataFrame:
                 "KID": metric(row, "kid", "mean"),
                 "revision": None if row["revision"] is None else short(row["revision"]),
                 "recorded": when(row),
-                "device": (row["seconds"].get("sample") or {}).get("device"),
+                "device": "elsewhere, not reproducible from here"
+                if "external" in row
+                else (row["seconds"].get("sample") or {}).get("device"),
             }
             for row in found
         ]
