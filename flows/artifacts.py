@@ -13,15 +13,13 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.progress import patiently
 from tasks.files.documents import read_text
-from tasks.files.layout import PICTURES, REPORT, TABLE, VERDICT, Configuration
+from tasks.files.layout import REPORT, TABLE, VERDICT
 from tasks.files.schedule import Done
-from tasks.results.shown import markdown_table, picture_address, summary_of
+from tasks.results.shown import markdown_table, summary_of, verdict_page
 from tasks.results.table import labels, read_table, terminal, text
 
 __all__ = ["publish_markdown", "publish_results", "publish_summary", "publish_table"]
 
-_METHOD = ["dataset", "model", "sampler"]
-_AXES = [*_METHOD, "train_seed"]
 _RESTART = 120.0  # seconds that a server may take to come back
 
 
@@ -59,20 +57,14 @@ def publish_results(root: Path) -> None:
     Args:
         root: the workspace.
     """
-    rows = read_table(root / TABLE)
-    verdict, report = read_text(root / VERDICT), (root / REPORT).resolve()
-    # An image artifact would fill the page's side bar with its letters.
-    samples = [
-        f"{name}:\n\n![samples of {name}]({picture_address(path)})"
-        for row in rows.drop_duplicates(_METHOD).to_dict("records")
-        for name in [Configuration(**{axis: row[axis] for axis in _AXES}).name]
-        if (path := root / PICTURES / f"{name}.png").exists()
-    ]
-    parts = [verdict, *["## Samples"] * bool(samples), *samples, f"Report: `{report}`"]
-    publish_markdown("\n\n".join(parts), "verdict", "which model is better, and samples")
+    rows, verdict = read_table(root / TABLE), read_text(root / VERDICT)
+    page = verdict_page(root, rows, verdict)
+    publish_markdown(page, "verdict", "which model is better, and samples")
     shown = rows[terminal()].rename(columns=labels())
     publish_table(shown, "results", "distances of the active configurations")
-    get_run_logger().info("\n%s\n\n%s\n\nreport: %s", verdict, text(rows), report.as_uri())
+    get_run_logger().info(
+        "\n%s\n\n%s\n\nreport: %s", verdict, text(rows), (root / REPORT).resolve().as_uri()
+    )
 
 
 def publish_summary(

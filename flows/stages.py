@@ -14,16 +14,18 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
-from flows.progress import Progress
+from flows.progress import progress
 from tasks.files.dvc import DvcFailedError, StageKilledError, StoppedError, run_dvc
 from tasks.files.gpus import gpus, some_gpus
 from tasks.files.graph import CHECK, StageNode, changed, identities, mistakes
 from tasks.files.schedule import Done, cores, schedule
+from tasks.params.asked import Asked
 
 if TYPE_CHECKING:
     from flows.hand import Hand
 
 __all__ = [
+    "At",
     "Place",
     "Places",
     "StageFailedError",
@@ -35,6 +37,20 @@ __all__ = [
 
 class StageFailedError(RuntimeError):
     """A stage's command ended with an error; its own lines are in the log."""
+
+
+class At(NamedTuple):
+    """Where a flow works, and how.
+
+    Args:
+        root: the workspace, which is the current folder.
+        stop: ends the work when it is set.
+        asked: what it was asked beside its own parameters.
+    """
+
+    root: Path
+    stop: threading.Event
+    asked: Asked
 
 
 class Place(NamedTuple):
@@ -63,7 +79,7 @@ class Work:
         node: the stage.
         stop: ends the stage when it is set.
         force: whether to run it although nothing changed.
-        progress: who shows its progress already.
+        follow: takes the lines of its bar, where somebody shows its progress already.
     """
 
     # A plain class: Prefect takes dataclasses among a task's arguments apart, events with them.
@@ -73,10 +89,10 @@ class Work:
         node: StageNode,
         stop: threading.Event,
         force: bool = False,
-        progress: Progress | None = None,
+        follow: Callable[[str], None] | None = None,
     ) -> None:
         self.root, self.node, self.stop = root, node, stop
-        self.force, self.progress = force, progress
+        self.force, self.follow = force, follow
 
 
 def failed_with(kind: type[Exception]) -> Callable[[Any, TaskRun, State[Any]], bool]:
@@ -110,8 +126,8 @@ def run_stage(stage: str, revision: str, work: Work) -> Done:
     # --single-item: two stages side by side would both claim what they share upstream.
     arguments = ["repro", "--single-item", *["--force"] * work.force, node.name]
     began = time.monotonic()
-    following = nullcontext(work.progress) if work.progress else Progress(stage, revision)
-    with following as shown, some_gpus(work.root, node.gpus, say, work.stop) as environment:
+    following = nullcontext(work.follow) if work.follow else progress(stage, revision)
+    with following as follow, some_gpus(work.root, node.gpus, say, work.stop) as environment:
         try:
             child = run_dvc(
                 arguments,
@@ -120,7 +136,7 @@ def run_stage(stage: str, revision: str, work: Work) -> Done:
                 stop=work.stop,
                 timeout=node.timeout,
                 environment=environment,
-                watch=shown.follow,
+                watch=follow,
             )
         except StageKilledError as error:
             raise StageKilledError(f"{stage}: {error}") from None

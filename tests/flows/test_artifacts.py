@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from flows.artifacts import publish_results, publish_summary, publish_table
-from flows.progress import Progress
+from flows.progress import progress
 from tasks.files.layout import PICTURES, TABLE, VERDICT
 from tasks.files.schedule import Done
 from tasks.results.table import COLUMNS
@@ -138,7 +138,7 @@ def test_a_stage_s_progress_is_there_as_long_as_it_runs(
     answer: Callable[..., Any] = lambda **_: nullcontext(client)  # noqa: E731
     monkeypatch.setattr("flows.progress.create_progress_artifact", create)
     monkeypatch.setattr("flows.progress.get_client", answer)
-    with pytest.raises(OSError, match="broken") if fails else nullcontext(), Progress("a", "abc"):
+    with pytest.raises(OSError, match="broken") if fails else nullcontext(), progress("a", "abc"):
         assert len(there) == 1
         if fails:
             raise OSError("broken")
