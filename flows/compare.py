@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from prefect import get_run_logger
@@ -14,14 +13,10 @@ from flows.run import at_work
 from flows.stages import At, StageFailedError
 from flows.trials import Experiments, publish_rows
 from scoremodel.evaluation.comparison import Claim
-from tasks.files.git import git
-from tasks.files.layout import VERDICT
 from tasks.params.asked import Budget, Name, Seed, seconds
-from tasks.results.growing import Growing, Outcome
-from tasks.results.history import applications_at, records_at, resolve
-from tasks.results.rows import measured_seconds
+from tasks.results.growing import Growing, Outcome, outcome_of
 from tasks.results.trials import Trial, trials
-from tasks.results.verdict import Metric, verdicts
+from tasks.results.verdict import Metric
 
 __all__ = ["compare"]
 
@@ -64,7 +59,6 @@ def compare(
         values["active.datasets"] = datasets
     if samplers is not None:
         values["active.samplers"] = samplers
-
     runs = Experiments(at)
 
     def measure(trial: Trial) -> None:
@@ -81,20 +75,13 @@ def compare(
         (trial,) = trials(at.root, "compare", [values])
         measure(trial)
         with at_work():
-            found = _once(trial, metric, level)
+            found = outcome_of(trial, metric, level)
     with at_work():
         # Before anything is shown: the server may be away.
         runs.keep([found.trial.name])
         runs.publish_summary()
         _publish(found)
     return found.sentences
-
-
-def _once(trial: Trial, metric: Metric, level: float) -> Outcome:
-    took, applications = measured_seconds(), applications_at(trial.name)
-    found = verdicts(records_at(trial.name), metric, level, seconds=took, applications=applications)
-    own = git(Path.cwd(), "show", f"{resolve(trial.name)}:{VERDICT}")
-    return Outcome(trial, [one.sentence for one in found], f"---\n\n{own}")
 
 
 def _publish(found: Outcome) -> None:

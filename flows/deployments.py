@@ -12,7 +12,7 @@ from prefect.client.orchestration import get_client
 from prefect.runtime import deployment
 
 from flows.progress import patiently
-from tasks.files.addresses import cleaned
+from tasks.files.addresses import require_listed
 from tasks.files.deployed import deployed
 
 __all__ = ["here", "require_allowed"]
@@ -61,11 +61,4 @@ def require_allowed(repository: str) -> None:
             read = partial(client.read_deployment, UUID(deployment.id))
             own = patiently(read).parameters.get("repository")
         allowed = [str(own)] if own else []
-    if not any(
-        repository == one or (one[-1] == "/" and repository.startswith(one)) for one in allowed
-    ):
-        names = cleaned(", ".join(allowed)) or "none"
-        raise ValueError(
-            f"repository: {repository!r} is not allowed on this worker, allowed: {names}; others by "
-            "SCOREMODEL_REPOSITORIES in the worker's environment, or by deploying from there"
-        )
+    require_listed(repository, allowed)

@@ -42,7 +42,7 @@ def asked(work: Callable[..., Any]) -> Flow[..., State[Any]]:
     act.__module__, act.__name__, act.__qualname__ = work.__module__, work.__name__, work.__name__
     act.__signature__ = inspect.Signature([*own, *shared.values()])  # type: ignore[attr-defined]
     act.__doc__ = _described(work)
-    runner = ThreadPoolTaskRunner[Any](max_workers=256)
+    runner: Any = ThreadPoolTaskRunner(max_workers=256)
     made: Flow[..., State[Any]] = flow(flow_run_name=run_name, task_runner=runner)(act)
     return made
 

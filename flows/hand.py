@@ -35,13 +35,14 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelling, Crashed
 
 from flows.progress import PULSE, meanwhile, patiently
-from flows.stages import At, StageFailedError, Work, failed_with
+from flows.stages import At, StageFailedError, failed_with
 from tasks.files.addresses import require_remote
 from tasks.files.dvc import DvcFailedError, StoppedError, persist
 from tasks.files.git import head
 from tasks.files.graph import StageNode, entries, try_restore
 from tasks.files.hashes import content_hash
 from tasks.files.made import take_back
+from tasks.files.places import Work
 from tasks.files.schedule import Done
 from tasks.files.worktree import default_remote, require_unmodified, verify_remote
 

@@ -11,9 +11,10 @@ from flows.artifacts import publish_results, publish_summary
 from flows.form import asked, command
 from flows.hand import handing
 from flows.run import at_work, keep, pedigree
-from flows.stages import At, Place, Places, StageFailedError
+from flows.stages import At, StageFailedError, together
 from tasks.files.dvc import DvcFailedError, persist
 from tasks.files.graph import select, stage_graph
+from tasks.files.places import Place
 from tasks.files.schedule import reasons
 from tasks.files.worktree import default_remote
 from tasks.params.asked import Target
@@ -50,7 +51,7 @@ def pipeline(at: At, targets: list[Target] | None = None, force: bool = False) -
     nodes = select(graph, list(targets or []))
     made = [output for node in graph for output in node.outputs]
     with handing(at, nodes, made) as hand:
-        places = Places([Place(root, nodes)], said["revision"], stop, force, hand)
+        places = together(at, [Place(root, nodes)], said["revision"], hand, force)
         places.check()
         with at_work():
             done, failed = places.run()

@@ -28,7 +28,7 @@ from flows.progress import lookout, state_of
 from flows.server import server
 from flows.stages import At, StageFailedError
 from tasks.files.dvc import DvcFailedError, StoppedError, mend_claims
-from tasks.files.git import head
+from tasks.files.git import short
 from tasks.files.worktree import of_repository
 from tasks.params.asked import Asked
 from tasks.params.errors import ParamsError, cut, dotted, refusal, shown
@@ -45,17 +45,10 @@ REFUSED = "Refused"
 """Name of the state of a flow that was asked for what cannot be: nothing has run."""
 
 
-def _short(root: Path) -> str:
-    try:
-        return head(root)[:7]
-    except ValueError:
-        return "no commit"
-
-
 def run_name() -> str:
     """Return the flow run's name; one that works elsewhere has its commit in its tags."""
     given = flow_run.get_parameters()
-    place = given.get("branch") if given.get("repository") else _short(Path.cwd())
+    place = given.get("branch") if given.get("repository") else short(Path.cwd())
     return f"{flow_run.get_flow_name()} · {place}"
 
 
@@ -69,7 +62,7 @@ def pedigree(root: Path) -> dict[str, str]:
         "revision" and "params", a hash of `params.yaml`.
     """
     digest = hashlib.sha256((root / "params.yaml").read_bytes()).hexdigest()[:8]
-    said = {"revision": _short(root), "params": digest}
+    said = {"revision": short(root), "params": digest}
     run = flow_run.get_id()
     if run is not None:
         tags = {f"{key}:{value}" for key, value in said.items()} | set(flow_run.get_tags())

@@ -13,10 +13,11 @@ from prefect.runtime import flow_run
 from flows.artifacts import publish_summary, publish_table
 from flows.hand import handing
 from flows.run import at_work, keep, pedigree
-from flows.stages import At, Place, Places, StageFailedError
+from flows.stages import At, StageFailedError, together
 from tasks.files.dvc import persist
 from tasks.files.graph import stage_graph
 from tasks.files.layout import TABLE
+from tasks.files.places import Place
 from tasks.files.schedule import Done, reasons
 from tasks.files.worktree import beside, default_remote
 from tasks.results.branch import lent
@@ -66,10 +67,10 @@ class Experiments:
                     run, say = str(flow_run.get_id()), get_run_logger().warning
                     stack.enter_context(lent(self.root, hand.repository, run, commits, say))
                 if places:
-                    together = Places(places, self.said["revision"], self.stop, hand=hand)
-                    together.check()
+                    stages = together(self.at, places, self.said["revision"], hand)
+                    stages.check()
                     with at_work():
-                        done, left = together.run()
+                        done, left = stages.run()
                         self._done, self._failed = self._done | done, self._failed | left
                         for trial, folder in folders:
                             mine = {k: why for k, why in left.items() if k.split()[0] == trial.name}

@@ -16,10 +16,11 @@ from prefect.states import Cancelled, Completed, Failed
 
 from flows.deployments import require_allowed
 from flows.progress import lookout, progress
-from flows.stages import StageFailedError, Work, run_stage
+from flows.stages import StageFailedError, run_stage
 from tasks.files.dvc import DvcFailedError, StageKilledError, StoppedError, persist
 from tasks.files.graph import stage_graph, write_entries
 from tasks.files.made import made
+from tasks.files.places import Work
 from tasks.files.worktree import of_repository
 from tasks.params.asked import Commit, RemoteUrl, Repository, Target
 

@@ -41,7 +41,7 @@ def take_back(
     root: Path,
     stage: str,
     told: dict[str, Any],
-    say: Callable[[str], object],
+    say: Callable[[str], None],
     stop: threading.Event,
 ) -> None:
     """Take what another machine has made, which it has pushed.
