@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from prefect import get_run_logger
 from pydantic import Field
 
-from flows.artifacts import publish_markdown
+from flows.artifacts import publish
 from flows.form import asked
 from flows.run import at_work
 from flows.stages import At, StageFailedError
@@ -55,10 +55,8 @@ def compare(
         The sentences.
     """
     values: dict[str, Any] = {"active.models": models, "active.train_seeds": train_seeds}
-    if datasets is not None:
-        values["active.datasets"] = datasets
-    if samplers is not None:
-        values["active.samplers"] = samplers
+    values |= {"active.datasets": datasets} if datasets is not None else {}
+    values |= {"active.samplers": samplers} if samplers is not None else {}
     runs = Experiments(at)
 
     def measure(trial: Trial) -> None:
@@ -88,8 +86,6 @@ def _publish(found: Outcome) -> None:
     """Show the sentences and what else there is to say; the experiment's rows."""
     bullets = "\n".join(f"- {sentence}" for sentence in found.sentences)
     title = " and ".join(found.trial.values["active.models"])
-    publish_markdown(
-        f"# {title}\n\n{bullets}\n\n{found.markdown}", "verdict", "which model is better"
-    )
+    publish(f"# {title}\n\n{bullets}\n\n{found.markdown}", "verdict", "which model is better")
     publish_rows([found.trial], "results")
     get_run_logger().info("\n%s", "\n".join(found.sentences))

@@ -62,25 +62,21 @@ def command(*acts: Flow[..., State[Any]]) -> None:
     """
     with as_command():
         prog = f"python -m {sys.modules['__main__'].__spec__.name}"  # type: ignore[union-attr]
-        parser = argparse.ArgumentParser(prog=prog, description=_summary(acts[0]))
-        if len(acts) > 1:
-            parser.description = "Flows over DVC experiments."
+        parser = argparse.ArgumentParser(prog=prog)
+        if len(acts) == 1:
+            _take(parser, acts[0])
+        else:
             commands = parser.add_subparsers(required=True)
             for act in acts:
-                said = _summary(act)
-                _take(commands.add_parser(act.name, help=said, description=said), act)
-        else:
-            _take(parser, acts[0])
+                said = (act.description or "").split("\n")[0]
+                _take(commands.add_parser(act.name, help=said), act)
         given = vars(parser.parse_args())
         finish(given.pop("act"), given)
 
 
-def _summary(act: Flow[..., Any]) -> str:
-    return (act.description or "").partition("\n")[0]
-
-
 def _take(parser: argparse.ArgumentParser, act: Flow[..., Any]) -> None:
     """Give a command all that its flow may be asked; the flow itself checks what is given."""
+    parser.description = (act.description or "").split("\n")[0]
     parser.set_defaults(act=act)
     for name, entry in act.parameters.properties.items():
         kind = next(one for one in entry.get("anyOf", [entry]) if one["type"] != "null")

@@ -117,42 +117,41 @@ def handing(
     if (address := at.asked.remote or address) is not None:
         require_remote(address)  # it will stand in the server's database
     pools = {node.pool for node in nodes if node.pool is not None}
-    theirs = patiently(partial(_require_pools, pools), at.stop)
-    if verify_remote(at.root):
-        line = "what comes from the DVC remote is verified from now on (.dvc/config.local)"
-        get_run_logger().info(line)
-    hand = Hand(at.asked.repository or theirs or str(at.root), address, at, pools)
     with get_client(sync_client=True) as client:
+        theirs = patiently(partial(_require_pools, pools, client), at.stop)
+        if verify_remote(at.root):
+            line = "what comes from the DVC remote is verified from now on (.dvc/config.local)"
+            get_run_logger().info(line)
+        hand = Hand(at.asked.repository or theirs or str(at.root), address, at, pools)
         patiently(partial(hand.see_pools, client), at.stop)
         with meanwhile(partial(hand.watch, client), _POLL, _LEAVE):
             yield hand
 
 
-def _require_pools(pools: set[str]) -> str | None:
+def _require_pools(pools: set[str], client: SyncPrefectClient) -> str | None:
     """Refuse pools that are not there, or that this run occupies; return the address that they are for.
 
     None if they are deployed for a folder of this machine.
     """
     address = None
-    with get_client(sync_client=True) as client:
-        for pool in sorted(pools):
-            try:
-                client.read_work_pool(pool)
-                deployed = client.read_deployment_by_name(f"stage/{pool}").parameters
-                given = str(deployed.get("repository") or "/")
-                address = address if given.startswith("/") else given
-            except ObjectNotFound:
-                raise ValueError(
-                    f"executor: 'workers' needs the work pool {pool!r} and the deployment "
-                    f"'stage/{pool}', which this server lacks: prefect work-pool create {pool} "
-                    "--type process; prefect --no-prompt deploy --all"
-                ) from None
-        run = flow_run.get_id()
-        own = client.read_flow_run(UUID(run)).work_pool_name if run is not None else None
+    for pool in sorted(pools):
+        try:
+            client.read_work_pool(pool)
+            deployed = client.read_deployment_by_name(f"stage/{pool}").parameters
+        except ObjectNotFound:
+            raise ValueError(
+                f"executor: 'workers' needs the work pool {pool!r} and the deployment 'stage/{pool}', "
+                f"which this server lacks: prefect work-pool create {pool} --type process; prefect "
+                "--no-prompt deploy --all"
+            ) from None
+        given = str(deployed.get("repository") or "/")
+        address = address if given.startswith("/") else given
+    run = flow_run.get_id()
+    own = client.read_flow_run(UUID(run)).work_pool_name if run is not None else None
     if own in pools:
         raise ValueError(
-            f"executor: 'workers' is not allowed for a flow that itself occupies a worker of "
-            f"{own!r}, which its stages need; deploy it to a pool of its own"
+            f"executor: 'workers' is not allowed for a flow that itself occupies a worker of {own!r}, "
+            "which its stages need; deploy it to a pool of its own"
         )
     return address
 
@@ -224,7 +223,7 @@ class Hand:
         self._pools: dict[str, _Pool] = {}
         self._names, self._looked, self._down = pools, 0.0, False
         self.own = flow_run.get_id()
-        self._pushing, self._pushed = threading.Lock(), set[tuple[Path, str]]()
+        self._pushing, self.pushed = threading.Lock(), set[tuple[Path, str]]()
 
     def room(self) -> dict[str, int]:
         """Return how many stages each pool can take: no more are handed over."""
@@ -235,15 +234,11 @@ class Hand:
         with self._pushing:
             if work.stop.is_set():  # many may have waited for this lock
                 raise StoppedError
-            missing = [name for name in work.node.upstream if (work.root, name) not in self._pushed]
+            missing = [name for name in work.node.upstream if (work.root, name) not in self.pushed]
             if missing:
                 say = get_run_logger().info
                 persist("dvc push", ["push", *missing], work.root, say, work.stop)
-                self.known(work.root, missing)
-
-    def known(self, root: Path, stages: list[str]) -> None:
-        """Note that the remote has what stages made."""
-        self._pushed |= {(root, name) for name in stages}
+                self.pushed |= {(work.root, name) for name in missing}
 
     def start(self, work: Work, commit: str, logger: Any) -> _Followed:
         """Return the run of a stage, which somebody else may have begun; it is watched from now on.
@@ -456,7 +451,7 @@ def hand_over(stage: str, revision: str, work: Work, hand: Hand) -> Done:  # noq
             f"{stage}: a worker has finished it, but what it made cannot be restored here ({error}); "
             "is the DVC remote of the workers this workspace's?"
         ) from None
-    hand.known(work.root, [node.name])
+    hand.pushed.add((work.root, node.name))
     waited = time.monotonic() - began - said["seconds"]
     where = f"{node.pool}: {said['host']}"
     return Done(stage, said["outcome"], said["seconds"], where, waited, said["gpus"])

@@ -10,7 +10,7 @@ from pathlib import Path
 from prefect import get_run_logger
 from prefect.runtime import flow_run
 
-from flows.artifacts import publish_summary, publish_table
+from flows.artifacts import publish, publish_summary
 from flows.hand import handing
 from flows.run import at_work, keep, pedigree
 from flows.stages import At, StageFailedError, together
@@ -55,7 +55,7 @@ class Experiments:
             ValueError: with the mistakes in their parameters, before the first one has run.
             StageFailedError: if a result contradicts the ledger.
         """
-        failed, left = dict[str, str](), dict[str, str]()
+        failed = dict[str, str]()
         known = self._known(trials)
         self._done |= {name: Done(name, "up to date") for name in known}
         with self._worktrees([one for one in trials if one.name not in known]) as folders:
@@ -131,5 +131,5 @@ def publish_rows(trials: list[Trial], key: str) -> None:
         key: the artifact's key.
     """
     rows = trial_rows({one.name: one.values for one in trials})
-    publish_table(rows, key, f"results of {len(trials)} experiments ({TABLE} of each)")
+    publish(rows, key, f"results of {len(trials)} experiments ({TABLE} of each)")
     get_run_logger().info("\n%s", rows.to_string(index=False, float_format="{:.4g}".format))
