@@ -41,10 +41,7 @@ def sweep(
     wanted = trials(at.root, name, combinations(grid, [*runs, *map(overrides, presets)]))
     done, failed = experiments.run(wanted)
     with at_work():
-        # Before anything is shown: the server may be away.
-        if done:
-            experiments.keep(done)
-        experiments.publish_summary()
+        experiments.conclude(done)
         if done:
             publish_rows([one for one in wanted if one.name in done], "sweep")
         if failed:

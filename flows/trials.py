@@ -106,20 +106,18 @@ class Experiments:
             refused = "; ".join(line for line in lines if "refused" in line)
             raise StageFailedError(f"a result contradicts the ledger: {refused}")
 
-    def keep(self, names: list[str]) -> None:
-        """Push experiments, and commit the ledger's new rows, as far as that is asked for.
+    def conclude(self, names: list[str]) -> None:
+        """Push experiments and commit the ledger's new rows, as far as that is asked for; show all stages.
 
         Args:
-            names: the experiments.
+            names: the experiments whose results are there.
         """
-        cache = [] if default_remote(self.root)[0] else ["--no-cache"]
-        arguments = ["exp", "push", *cache, "origin", *names]
-        say = get_run_logger().info
-        push = partial(persist, "dvc exp push", arguments, self.root, say, self.stop)
-        keep(self.at, f"Rows of {', '.join(names)}", push)
-
-    def publish_summary(self) -> None:
-        """Show what became of all stages."""
+        if names:  # before anything is shown: the server may be away
+            cache = [] if default_remote(self.root)[0] else ["--no-cache"]
+            arguments = ["exp", "push", *cache, "origin", *names]
+            say = get_run_logger().info
+            push = partial(persist, "dvc exp push", arguments, self.root, say, self.stop)
+            keep(self.at, f"Rows of {', '.join(names)}", push)
         publish_summary(self._done.values(), self._failed, self.said)
 
 
