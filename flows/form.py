@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from prefect import Flow, flow
@@ -61,8 +62,7 @@ def command(*acts: Flow[..., State[Any]]) -> None:
         *acts: the flow; of several, the first argument names one.
     """
     with as_command():
-        prog = f"python -m {sys.modules['__main__'].__spec__.name}"  # type: ignore[union-attr]
-        parser = argparse.ArgumentParser(prog=prog)
+        parser = argparse.ArgumentParser(prog=f"python -m flows.{Path(sys.argv[0]).stem}")
         if len(acts) == 1:
             _take(parser, acts[0])
         else:
