@@ -15,7 +15,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from ruamel.yaml import YAML
 from tasks.files.dvc import StoppedError
 from tasks.files.git import GitError, git
 from tasks.files.graph import checkout
+from tasks.files.layout import LEDGER
 
 __all__ = [
     "beside",
@@ -34,6 +35,7 @@ __all__ = [
     "fetch",
     "link_sources",
     "of_repository",
+    "require_unmodified",
     "verify_remote",
     "workspaces",
 ]
@@ -305,3 +307,29 @@ def verify_remote(root: Path) -> bool:
     with config.edit("local") as local:
         local["remote"].setdefault(name, {})["verify"] = True
     return True
+
+
+def require_unmodified(root: Path, outputs: Collection[str]) -> None:
+    """Refuse a workspace with modified and untracked files that no run makes: workers have commits only.
+
+    Args:
+        root: the workspace.
+        outputs: what its stages make.
+
+    Raises:
+        ValueError: with the files' names.
+    """
+    made = ("dvc.lock", str(LEDGER), *outputs)
+    listed = git(root, "status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames")
+    paths = [
+        entry[3:]
+        for entry in listed.split("\0")
+        if entry and not any(Path(entry[3:]).is_relative_to(one) for one in made)
+    ]
+    if paths:
+        shown = ", ".join(paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")
+        raise ValueError(
+            f"executor: 'workers' is not allowed while {shown} differ from the commit, which is all "
+            "that workers can check out; commit them (git add, git commit), or run with "
+            "executor 'local'"
+        )
