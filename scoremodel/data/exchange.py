@@ -39,6 +39,7 @@ from scoremodel.data.sources.folder import (
 from scoremodel.io.files import atomic_folder, atomic_path
 
 __all__ = [
+    "ARRAY_FILES",
     "Form",
     "ImageSet",
     "Quantiser",
@@ -59,7 +60,8 @@ Resize = Literal["box", "bilinear", "bicubic", "lanczos"]
 Form = Literal["npz", "folder", "flat", "zip"]
 """A `flat` folder has no sub-folders, which some readers do not look into."""
 
-_FILES = (".npz", ".npy", ".zip")
+ARRAY_FILES = (".npz", ".npy", ".zip")
+"""Endings of files that hold a set each."""
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt")
 _IMAGES = ("arr_0", "samples")
 _CLASSES = "arr_1"
@@ -113,7 +115,7 @@ def read_sets(path: str | os.PathLike[str], scale: Scale | None = None) -> dict[
     """
     here = Path(path)
     inside = sorted(here.glob("[!.]*")) if here.is_dir() else []
-    files = [one for one in inside if one.suffix.lower() in _FILES]
+    files = [one for one in inside if one.suffix.lower() in ARRAY_FILES]
     if not files:
         return {here.stem: read_images(here, scale)}
     if image := first_image(here):
@@ -155,7 +157,7 @@ def read_images(path: str | os.PathLike[str], scale: Scale | None = None) -> Ima
     if ending in _PICKLES:
         raise ValueError(
             f"{said_path(here)}: a pickle, which would run its code when it is read, allowed: a folder "
-            f"of images, {', '.join(_FILES)}"
+            f"of images, {', '.join(ARRAY_FILES)}"
         )
     if ending == ".zip":
         return _of_zip(here, scale)
@@ -164,7 +166,7 @@ def read_images(path: str | os.PathLike[str], scale: Scale | None = None) -> Ima
     if ending == ".npz":
         return _of_npz(here, scale)
     raise ValueError(
-        f"{said_path(here)}: of an unknown kind, allowed: a folder of images, {', '.join(_FILES)}"
+        f"{said_path(here)}: of an unknown kind, allowed: a folder of images, {', '.join(ARRAY_FILES)}"
     )
 
 

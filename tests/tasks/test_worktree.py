@@ -16,6 +16,7 @@ from flows.run import REFUSED, carry_out
 from tasks.files.dvc import StoppedError
 from tasks.files.git import GitError, git, head
 from tasks.files.worktree import beside, default_remote, link_sources, of_repository
+from tasks.params.asked import Asked
 from tasks.results.branch import commit_results, require_results_branch
 
 IDENTITY = ("-c", "user.name=a", "-c", "user.email=a@example.com")
@@ -112,7 +113,8 @@ def test_other_people_s_branches_are_refused_before_anything_runs(
         with pytest.raises(ValueError, match="commit_to: 'develop' has commits that are not in"):
             require_results_branch(root, "develop")
     never = threading.Event()
-    state = carry_out(lambda root, stop: never.set(), str(origin), "main", None, "develop")
+    asked = Asked(repository=str(origin), commit_to="develop")
+    state = carry_out(lambda at: never.set(), asked)
     assert state.name == REFUSED
     assert not never.is_set()
 
