@@ -471,7 +471,7 @@ def _with_channels(x: NDArray[Any], channels: int, grey: bool, said: list[str]) 
     if not grey:
         raise ValueError(
             f"samples of {x.shape[1]} channels that differ for data of {channels}, allowed: grey "
-            "samples, or grey=True, by which they are made grey (ITU-R 601-2)"
+            "samples, or channels: grey, by which they are made grey (ITU-R 601-2)"
         )
     said.append("colours made grey (ITU-R 601-2)")
     mixed = np.tensordot(x, _GREY, axes=(1, 0))[:, None]

@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from tasks.export.names import dataset_named, model_named, samples_named
+from tasks.files.out import require_free
 from tasks.files.stage import run
+from tasks.judge.bench import Asked, bench
+from tasks.judge.statistics import Split, write_statistics
 
 __all__ = ["main"]
 
@@ -31,6 +35,13 @@ def _parser() -> argparse.ArgumentParser:
     samples.add_argument("--seed", type=int, help="a sampling seed; the first by default")
 
     commands.add_parser("data", parents=[common], help="a data set's card as Croissant")
+
+    reference = commands.add_parser(
+        "reference", parents=[common], help="mu and sigma of a data set's features, with a card"
+    )
+    reference.add_argument(
+        "--split", choices=get_args(Split), default="held_out", help="of the data"
+    )
     return parser
 
 
@@ -52,6 +63,11 @@ def main(arguments: Sequence[str]) -> None:
             from tasks.export.croissant import export_data
 
             export_data(dataset_named(given.name), given.out, given.force)
+        case "reference":
+            out = given.out.resolve()
+            require_free(out, given.force)
+            with bench(Asked(given.name)):
+                write_statistics(out, given.name, given.split)
     print(f"{given.name}: {given.out}")
 
 

@@ -21,7 +21,7 @@ from tasks.files.stage import run
 from tasks.judge.answer import Judged, lines, rows
 from tasks.judge.bench import Asked, Bench, bench, named
 from tasks.judge.page import page
-from tasks.judge.statistics import distances
+from tasks.judge.statistics import distances, read_statistics
 from tasks.params.errors import ParamsError
 
 __all__ = ["main"]
@@ -121,12 +121,13 @@ def main(arguments: Sequence[str]) -> None:
     sets = {name: read_sets(path, given.scale) for name, path in asked.sets.items()}
     page_path = given.page and given.page.resolve()
     statistics = given.statistics and given.statistics.resolve()
+    fixed = statistics and read_statistics(statistics)  # before any work
     with bench(asked) as at:
         judged = _judged(at, sets, given.subsets)
         said, compared = lines(judged)
         said += at.said
         if statistics:
-            said += distances(statistics, asked.dataset, [one.name for one in judged])
+            said += distances(statistics, fixed, asked.dataset, [one.name for one in judged])
         if page_path:
             write_text(page_path, page(asked.dataset, said, judged))
     if given.json:

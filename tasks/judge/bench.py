@@ -96,7 +96,12 @@ class Bench:
         found = {}
         for name in self.asked.sets:
             files = Configuration(self.asked.dataset, name, sampler=EXTERNAL)
-            self._run("external", "features", "evaluate", of=files)
+            try:
+                self._run("external", of=files)
+            except ValueError as error:  # it names the file by where the stage sees it
+                path = str(self.asked.sets[name])
+                raise ValueError(str(error).replace(str(files.given), path)) from None
+            self._run("features", "evaluate", of=files)
             found[name] = read_record(files.record)
         return found
 

@@ -22,7 +22,7 @@ from tasks.files.arrays import read_arrays, read_card
 from tasks.files.documents import read_json
 from tasks.files.layout import EXTERNAL, Configuration
 
-__all__ = ["Split", "distances", "write_statistics"]
+__all__ = ["Split", "distances", "read_statistics", "write_statistics"]
 
 Split = Literal["train", "held_out", "all"]
 
@@ -71,11 +71,12 @@ def write_statistics(path: Path, dataset: str, split: Split = "held_out") -> Non
     write_text(path.with_suffix(".json"), json.dumps(said, indent=1) + "\n")
 
 
-def distances(path: Path, dataset: str, names: Sequence[str]) -> list[str]:
+def distances(path: Path, fixed: Moments, dataset: str, names: Sequence[str]) -> list[str]:
     """Return how far samples are from others' statistics, and what of these is not known.
 
     Args:
-        path: an npz with `mu` and `sigma`.
+        path: their file.
+        fixed: what it holds.
         dataset: the data set, by whose extractor the samples' features were made.
         names: the samples', in the current folder.
 
@@ -86,7 +87,6 @@ def distances(path: Path, dataset: str, names: Sequence[str]) -> list[str]:
         ValueError: if the file holds no such statistics, or others than this extractor's.
     """
     info = read_arrays(Configuration(dataset).real_features, ("metric", "extractor"))[1]
-    fixed = _read(path)
     card = path.with_suffix(".json")
     if card.is_file():
         known = read_json(card, _Card, "remove it, and what it said is not known")
@@ -101,19 +101,31 @@ def distances(path: Path, dataset: str, names: Sequence[str]) -> list[str]:
     found = []
     for name in names:
         rows, _ = read_arrays(Configuration(dataset, name, sampler=EXTERNAL).features)
-        values = [frechet_distance(one, fixed) for one in rows.values()]
-        found.append(
-            f"{name}: {info['metric']} to the statistics in {path.name} {np.mean(values):.4g}, {of}."
-        )
         width = next(iter(rows.values())).shape[1]
         if width != len(fixed.mean):
             raise ValueError(
                 f"{path}: mu of {len(fixed.mean)} features, allowed: {width}, the extractor's"
             )
+        values = [frechet_distance(one, fixed) for one in rows.values()]
+        found.append(
+            f"{name}: {info['metric']} to the statistics in {path.name} {np.mean(values):.4g}, {of}."
+        )
     return found
 
 
-def _read(path: Path) -> Moments:
+def read_statistics(path: Path) -> Moments:
+    """Return the moments that a file of others holds.
+
+    Args:
+        path: an npz with `mu` and `sigma`.
+
+    Returns:
+        Them.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds no such statistics.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             mean, covariance = file["mu"], file["sigma"]

@@ -24,7 +24,7 @@ from scoremodel.evaluation.comparison import (
 from scoremodel.evaluation.design import Costs, needed, next_steps
 from scoremodel.evaluation.distance import infinity_is_stable
 from scoremodel.evaluation.intervals import holm
-from tasks.files.layout import Configuration
+from tasks.files.layout import EXTERNAL, Configuration
 from tasks.results.active import called
 from tasks.results.table import floor_at, floor_said, labels, summary, with_spread
 
@@ -49,6 +49,16 @@ JUDGED: tuple[Metric, ...] = get_args(Metric)
 
 _COLUMNS = ("infinity", "kid", "sliced", "precision", "recall", "coverage", "authentic")
 _HOUR = 3600.0
+_ELSEWHERE = {
+    "2 sampling seeds of these checkpoints, and for the methods "
+    f"{TRAININGS} training seeds with {SAMPLES} sampling seeds": "2 sets of samples of each",
+    "these checkpoints": "these samples",
+    "These checkpoints": "These samples",
+    ", which are not the same": "",
+    "sampling seeds": "sets of samples",
+    "sampling seed": "set of samples",
+}
+"""What is said of samples from elsewhere in place of checkpoints and seeds."""
 _METHODS = f"{TRAININGS} training seeds with {SAMPLES} sampling seeds"
 
 Applications = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -70,6 +80,7 @@ class Verdict:
         statements: the differences first − second, the one to quote first, then wider ones.
         judges: name of another judge → the difference under it.
         costs: what more trainings and samples cost, if it is known.
+        elsewhere: whether a side's samples are from elsewhere: nobody knows of its checkpoints and seeds.
     """
 
     dataset: str
@@ -82,6 +93,7 @@ class Verdict:
     statements: tuple[Comparison, ...]
     judges: tuple[tuple[str, Comparison], ...]
     costs: Costs | None
+    elsewhere: bool = False
 
     @property
     def headline(self) -> Comparison | None:
@@ -91,8 +103,19 @@ class Verdict:
     @cached_property
     def sentence(self) -> str:
         """The verdict as people read it."""
+        if not self.elsewhere:
+            return self._sentence
+        text = self._sentence
+        for ours, theirs in _ELSEWHERE.items():
+            text = text.replace(ours, theirs)
+        return text
+
+    @property
+    def _sentence(self) -> str:
         first, second = self.models
-        where = f"{self.dataset}, {self.sampler}, {self.metric}"
+        where = ", ".join(
+            one for one in (self.dataset, self.sampler, self.metric) if one != EXTERNAL
+        )
         found = self.headline
         if found is None:
             return (
@@ -101,7 +124,7 @@ class Verdict:
             )
         text = f"{where}: {self._claim(found)}: {_difference(found)}, {_worth(found)}."
         text += "".join(f" {self._wider(one)}." for one in self.statements[1:])
-        if found.claim == "checkpoints":
+        if found.claim == "checkpoints" and not self.elsewhere:
             text += f" A claim about the methods takes {_METHODS}."
         if found.answer == "undecided":
             text += f" {self._price(found)}"
@@ -474,6 +497,7 @@ def verdicts(
                 statements,
                 judges,
                 _costs(sides, seconds),
+                any(map(_external, sides)),
             )
         )
     return found
