@@ -24,7 +24,7 @@ from scoremodel.evaluation.comparison import (
 from scoremodel.evaluation.design import Costs, needed, next_steps
 from scoremodel.evaluation.distance import infinity_is_stable
 from scoremodel.evaluation.intervals import holm
-from tasks.files.layout import Configuration
+from tasks.files.layout import EXTERNAL, Configuration
 from tasks.results.active import called
 from tasks.results.table import floor_at, floor_said, labels, summary, with_spread
 
@@ -442,6 +442,7 @@ def verdicts(
         if not models.keys() <= (others := elsewhere.get(dataset, {})).keys()
         for pair in product(models, others)
     ]
+    pairs.sort(key=lambda one: one[1] == EXTERNAL)  # others' among themselves come last
     found = []
     for dataset, sampler, models, pair in pairs:
         sides = [models[name] for name in pair]
