@@ -623,7 +623,7 @@ def markdown(
             {
                 "model": row["model"],
                 "sampler": row["sampler"],
-                "training seeds": str(row["count"]),
+                "training seeds": "" if row["sampler"] == EXTERNAL else str(row["count"]),
                 "NFE": "" if row["nfe"] is None else str(row["nfe"]),
                 "to held-out": with_spread(row["held_out"], row["held_out_std"]),
                 "× floor": f"{row['ratio_to_floor']:.2f}",
