@@ -53,6 +53,8 @@ def judged(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> tup
     """Return a workspace in which samples from elsewhere are judged, and what DVC said meanwhile."""
     workspace = shared.copy(finished, tmp_path_factory.mktemp("judged"))
     given(workspace)
+    workspace.git("add", "-A")
+    workspace.git("commit", "-qm", "others' samples")
     return workspace, workspace.dvc("repro")
 
 
