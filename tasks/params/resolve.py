@@ -108,14 +108,16 @@ def _kinds(
         elif params.evaluation.extractor.kind in ("auto", "classifier", "shipped"):
             found["scoremodel.evaluation.extractors"] = ["classifier"]
         found["scoremodel.networks"] = [network_of(gives)]
-    if files.model and not files.external:
+    if files.external:  # which no model and no sampler of ours has made
+        return found
+    if files.model:
         model: Any = params.models[files.model]
         found["scoremodel.processes"] = [model.sde.kind]
         if source is not None:
             found["scoremodel.networks"] = [network_of(source[1], model.network.model_dump())]
         if model.pretrained is None:
             found["scoremodel.training.times"] = [model.training.times.kind]
-    if files.sampler and not files.external:
+    if files.sampler:
         sampler: Any = params.samplers[files.sampler]
         found["scoremodel.samplers"] = [sampler.kind]
         if sampler.path is not None:

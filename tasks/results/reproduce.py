@@ -136,17 +136,20 @@ def reproduce(key: str, force: bool = False) -> tuple[bool, list[str]]:
         verify_remote(place)
         options = ["--pull"] if default_remote(place)[0] else []
 
-        def repro(*arguments: str) -> None:
+        def dvc(*arguments: str) -> None:
             try:
-                run_dvc(["repro", *arguments], place, _say, stop=stop)
+                run_dvc(arguments, place, _say, stop=stop)
             except DvcFailedError as error:
                 raise ValueError(
                     f"{row['name']}: {stage} failed at revision {row['revision']}: {error}"
                 ) from None
 
-        repro(*options, "check")
+        for source in (configuration.raw, configuration.given):
+            if options and Path(f"{place / source}.dvc").exists() and not (place / source).exists():
+                dvc("pull", str(source))  # which `check` wants to see, and does not depend on
+        dvc("repro", *options, "check")
         _say(_announced(found_rows, restored(place, stage, force)))
-        repro(*(["--force"] if force else options), stage)
+        dvc("repro", *(["--force"] if force else options), stage)
         record = record_of(read_text(place / configuration.record), configuration.record)
 
         def read(path: str, _: str) -> dict[str, Any]:

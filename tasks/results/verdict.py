@@ -465,6 +465,7 @@ def verdicts(
         if not models.keys() <= (others := elsewhere.get(dataset, {})).keys()
         for pair in product(models, others)
     ]
+    pairs.sort(key=lambda one: one[1] == EXTERNAL)  # others' among themselves come last
     found = []
     for dataset, sampler, models, pair in pairs:
         sides = [models[name] for name in pair]
@@ -646,7 +647,7 @@ def markdown(
             {
                 "model": row["model"],
                 "sampler": row["sampler"],
-                "training seeds": str(row["count"]),
+                "training seeds": "" if row["sampler"] == EXTERNAL else str(row["count"]),
                 "NFE": "" if row["nfe"] is None else str(row["nfe"]),
                 "to held-out": with_spread(row["held_out"], row["held_out_std"]),
                 "× floor": f"{row['ratio_to_floor']:.2f}",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from scoremodel.data.exchange import ImageSet, write_images
@@ -52,6 +53,8 @@ def judged(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> tup
     """Return a workspace in which samples from elsewhere are judged, and what DVC said meanwhile."""
     workspace = shared.copy(finished, tmp_path_factory.mktemp("judged"))
     given(workspace)
+    workspace.git("add", "-A")
+    workspace.git("commit", "-qm", "others' samples")
     return workspace, workspace.dvc("repro")
 
 
@@ -104,6 +107,9 @@ def test_their_row_sentence_and_figures_say_what_they_are(judged: tuple[Workspac
     lines = map(str.split, results(workspace, "table").splitlines())
     (line,) = [words for words in lines if words[:2] == ["digits", "others"]]
     assert line[3:5] == ["external", "—"]
+    rows = pd.read_csv(workspace.root / "results/table.csv", dtype=str).set_index("sampler")
+    assert rows.loc["heun", "nfe"] == str(record(workspace, "digits-vp-0-heun")["nfe"])
+    assert rows.loc["external", ["nfe", "parameters", "pareto"]].isna().all()
     page = (workspace.root / "reports/index.html").read_text()
     assert "not reproducible from here" in page
     assert "Samples from elsewhere: others " in page
@@ -117,7 +123,7 @@ def test_a_clone_runs_nothing_and_judges_them_again_to_the_same(
     assert stages_run(clone.dvc("repro", "--pull")) == []
     assert clone.git("status", "--porcelain") == ""
     compared = results(clone, "compare", "HEAD", "--format", "csv")
-    assert next(line for line in compared.splitlines() if "others" in line).endswith("the same,0.0")
+    assert next(line for line in compared.splitlines() if "others" in line).endswith("0.0,the same")
     again = results(clone, "reproduce", row_of(clone)["key"])
     assert "its samples are from elsewhere and cannot be drawn again from here" in again
     value = record(clone, NAME)["held_out"]["mean"]

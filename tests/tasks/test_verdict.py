@@ -265,6 +265,8 @@ def test_samples_from_elsewhere_are_compared_with_each_model_without_pairs() -> 
         ("heun", "vp", "edm"),
         ("euler", "ve", "edm"),
     ]
+    more = verdicts([ours[0], other, other | {"model": "adm"}])
+    assert [one.models for one in more] == [("ve", "edm"), ("ve", "adm"), ("edm", "adm")]
     ends = stats.ttest_ind(VE, VP, equal_var=False).confidence_interval()
     headline = found[1].headline
     assert headline is not None
