@@ -145,8 +145,9 @@ def reproduce(key: str, force: bool = False) -> tuple[bool, list[str]]:
                 ) from None
 
         for source in (configuration.raw, configuration.given):
-            if options and Path(f"{place / source}.dvc").exists() and not (place / source).exists():
-                dvc("pull", str(source))  # which `check` wants to see, and does not depend on
+            tracked = f"{source}.dvc"
+            if options and (place / tracked).exists() and not (place / source).exists():
+                dvc("pull", tracked)  # which `check` wants to see, and does not depend on
         dvc("repro", *options, "check")
         _say(_announced(found_rows, restored(place, stage, force)))
         dvc("repro", *(["--force"] if force else options), stage)
