@@ -132,7 +132,7 @@ class _Crate:
             lock = read_lock(_text_at(place, Path("dvc.lock")) or "stages: {}", "dvc.lock")[
                 "stages"
             ]
-            outs = lock.get(f"evaluate@{self.files.name}", {}).get("outs", [])
+            outs = lock.get(self.files.evaluation, {}).get("outs", [])
             digest = hashlib.md5(text.encode()).hexdigest()
             if digest in {one["md5"] for one in outs if one["path"] == str(self.files.record)}:
                 needed = self.row["inputs"]["params"]
