@@ -253,7 +253,7 @@ class DiffusersUNet2D(nn.Module):
         path = weights_of(folder, sha256)
         try:
             # diffusers' own reader, which knows the names that older files give their weights.
-            unet, found = UNet2DModel.from_pretrained(  # type: ignore[no-untyped-call]
+            unet, found = UNet2DModel.from_pretrained(
                 path.parent,
                 use_safetensors=True,
                 local_files_only=True,
@@ -362,7 +362,7 @@ def _made(channels: int, classes: int | None, asked: str, unet: Configuration) -
                 f"diffusers_unet2d: {key}: {shown(value)} is not allowed, allowed: {said}"
             )
     try:
-        return UNet2DModel(**config)  # type: ignore[no-untyped-call]
+        return UNet2DModel(**config)
     except (ValueError, TypeError, KeyError, RuntimeError, ZeroDivisionError) as error:
         why = " ".join(str(error).split())
         raise ValueError(f"diffusers_unet2d: {shown(dict(unet))}: {why[:200]}") from error

@@ -11,12 +11,12 @@ from scipy import stats
 
 from scoremodel.evaluation.memorisation import NEAR
 from scoremodel.evaluation.metrics.base import ordered_metrics
-from tasks.results.table import floor_said, with_spread
+from tasks.results.table import floor_at, floor_said, with_spread
 from tasks.results.verdict import Verdict, margin_of, verdicts
 
 __all__ = ["Judged", "lines", "rows", "sentences"]
 
-_LEVEL = 0.95
+_LEVEL, _POWER = 0.95, 0.8
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,18 @@ def _tells(one: Judged) -> str:
         return (
             f"{one.name}: of one set alone nobody can say how sure that is; it takes more samples."
         )
-    half = float(stats.t.ppf((1 + _LEVEL) / 2, 2 * (sets - 1))) * std * math.sqrt(2 / sets)
-    margin = margin_of(record)
+    # Two-sided at the level, and found with the power (Cohen 1988): by t, of two sides' spreads.
+    quantiles = sum(float(stats.t.ppf(p, 2 * (sets - 1))) for p in ((1 + _LEVEL) / 2, _POWER))
+    least = quantiles * std * math.sqrt(2 / sets)
     said = (
-        f"{one.name}: by the spread of {sets} sets of {record['count']}, two like this can be told apart "
-        f"from a difference of {half:.2g} on"
+        f"{one.name}: by the spread of {sets} sets of {record['count']}, two like this that differ by "
+        f"{least:.2g} are told apart with a probability of {_POWER:.0%}"
     )
+    margin = margin_of(one.whole)
     if margin is None:
         return f"{said}."
-    word = "less" if half <= margin else "more"
-    return f"{said}, which is {word} than the margin that matters, {margin:.2g}."
+    word = "less" if least <= margin else "more"
+    return f"{said}; that is {word} than the margin that matters, {margin:.2g}."
 
 
 def rows(one: Judged) -> list[dict[str, Any]]:
@@ -134,6 +136,12 @@ def rows(one: Judged) -> list[dict[str, Any]]:
     return found
 
 
+def _at_whole_margin(one: Judged) -> dict[str, Any]:
+    """Return the subsets' record, its margin that of all samples: it would grow with their number."""
+    scale = floor_at(one.whole) / floor_at(one.parts)
+    return {**one.parts, "margin": one.whole["margin"] * scale}
+
+
 def lines(judged: Sequence[Judged]) -> tuple[list[str], list[Verdict]]:
     """Return what there is to say of one set or of two: the verdict first, if there are two.
 
@@ -143,7 +151,7 @@ def lines(judged: Sequence[Judged]) -> tuple[list[str], list[Verdict]]:
     Returns:
         The sentences, and the verdicts.
     """
-    found = verdicts([dict(one.parts) for one in judged]) if len(judged) > 1 else []
+    found = verdicts([_at_whole_margin(one) for one in judged]) if len(judged) > 1 else []
     said = [verdict.sentence for verdict in found]
     for one in judged:
         said += sentences(one)
