@@ -10,21 +10,31 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scoremodel.data.sources.base import RawData
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["IMAGE_ENDINGS", "first_image", "image_files", "load_folder"]
+__all__ = [
+    "IMAGE_ENDINGS",
+    "decoded_image",
+    "first_image",
+    "image_files",
+    "load_folder",
+    "one_line",
+]
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _MODES = ("1", "L", "P", "RGB")  # 8 bits a channel; alpha would have to be dropped
+_GREY = ("1", "L")
 _SIXTEEN_BITS = re.compile(r";16[BLNS]\b")  # how Pillow calls them before it drops the lower eight
 _NO_DATA = ("__MACOSX",)  # what archives of macOS hold beside the files
 _KINDS = {
@@ -41,7 +51,7 @@ class _RefusedImage(Exception):
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
     """Yield an image of one opaque frame of 8 bits; that it is none, or cannot be read, is one line."""
     from PIL import Image, UnidentifiedImageError
 
@@ -49,7 +59,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             for category in (UserWarning, RuntimeWarning):  # damage, and sizes near a bomb's
                 warnings.simplefilter("error", category)
-            with Image.open(path, formats=_FORMATS) as image:
+            with Image.open(file, formats=_FORMATS) as image:
                 if image.mode not in _MODES:
                     modes = ", ".join(_MODES)
                     raise _RefusedImage(f"pixels of mode {image.mode}, allowed: {modes}")
@@ -61,7 +71,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                     raise _RefusedImage(f"{frames} frames, allowed: one")
                 yield image
     except _RefusedImage as error:
-        raise ValueError(f"{_said(path)}: {error}") from None
+        raise ValueError(f"{name}: {error}") from None
     except Exception as error:  # of a damaged file Pillow raises whatever its decoders do
         if isinstance(error, UnidentifiedImageError):
             reason = f"none of {', '.join(_FORMATS)}"
@@ -69,10 +79,37 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             reason = f"it claims more than {Image.MAX_IMAGE_PIXELS:,} pixels"
         else:
             reason = getattr(error, "strerror", None) or "cut off or damaged"
-        raise ValueError(f"{_said(path)}: not a readable image ({reason})") from error
+        raise ValueError(f"{name}: not a readable image ({reason})") from error
 
 
-def _said(path: Path) -> str:
+def decoded_image(content: bytes, name: str) -> NDArray[np.uint8]:
+    """Return the grey levels of an image that is no file of its own, such as an archive's member.
+
+    Args:
+        content: the bytes of its file.
+        name: what an error calls it.
+
+    Returns:
+        (1, H, W) of a greyscale image, else (3, H, W), turned as its EXIF data say.
+
+    Raises:
+        ValueError: if it is no image, or would lose something, as `load_folder` has it.
+    """
+    from PIL import ImageOps
+
+    with _opened(BytesIO(content), name) as image:
+        grey = image.mode in _GREY
+        if image.format == "PNG":
+            image.verify()
+    with _opened(BytesIO(content), name) as image:
+        return _planes(ImageOps.exif_transpose(image).convert("L" if grey else "RGB"))
+
+
+def _planes(image: Any) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(np.atleast_3d(np.asarray(image)).transpose(2, 0, 1))
+
+
+def one_line(path: Path) -> str:
     """Return a path in one line, whatever characters it has."""
     return str(path) if str(path).isprintable() else ascii(str(path))
 
@@ -95,11 +132,11 @@ def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
             status = here.stat()
             paths = list(here.iterdir())
         except OSError as error:
-            raise ValueError(f"{_said(here)}: cannot be read ({error.strerror})") from error
+            raise ValueError(f"{one_line(here)}: cannot be read ({error.strerror})") from error
         before = seen.setdefault((status.st_dev, status.st_ino), here)
         if before != here:
             raise ValueError(
-                f"{_said(here)}: is the same folder as {_said(before)}, whose images would count twice"
+                f"{one_line(here)}: is the same folder as {one_line(before)}, whose images would count twice"
             )
         for path in paths:
             if path.name.startswith(".") or path.name in _NO_DATA:
@@ -108,19 +145,19 @@ def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
                 mode = path.stat().st_mode
             except OSError as error:
                 raise ValueError(
-                    f"{_said(path)}: leads to no file or folder ({error.strerror})"
+                    f"{one_line(path)}: leads to no file or folder ({error.strerror})"
                 ) from error
             if path.suffix.lower() in IMAGE_ENDINGS:
                 if not stat.S_ISREG(mode):
                     raise ValueError(
-                        f"{_said(path)}: is {_kind(mode)}, allowed: the file of an image"
+                        f"{one_line(path)}: is {_kind(mode)}, allowed: the file of an image"
                     )
                 yield path, "image"
             elif stat.S_ISDIR(mode):
                 waiting.append(path)
                 yield path, "folder"
             elif not stat.S_ISREG(mode):
-                raise ValueError(f"{_said(path)}: is {_kind(mode)}, allowed: files and folders")
+                raise ValueError(f"{one_line(path)}: is {_kind(mode)}, allowed: files and folders")
             else:
                 yield path, "other"
 
@@ -151,30 +188,32 @@ def image_files(folder: Path) -> tuple[list[Path], list[str], list[Path]]:
     files = sorted(found["image"])
     if not files:
         endings = " ".join(IMAGE_ENDINGS)
-        raise ValueError(f"{_said(folder)}: no images (allowed endings: {endings})")
+        raise ValueError(f"{one_line(folder)}: no images (allowed endings: {endings})")
     base = Path(os.path.commonpath([path.parent for path in files]))
     loose = [path for path in files if path.parent == base]
     deeper = [path for path in files if path.parent != base]
     if loose and deeper:
         raise ValueError(
-            f"{_said(loose[0])}: lies beside sub-folders of images, such as {_said(deeper[0])}; either "
+            f"{one_line(loose[0])}: lies beside sub-folders of images, such as {one_line(deeper[0])}; either "
             "all images lie in sub-folders, one for each class, or none does"
         )
     for path in deeper:
         if path.parent.parent != base:
             raise ValueError(
-                f"{_said(path)}: lies deeper than one folder below {_said(base)}; allowed: one "
+                f"{one_line(path)}: lies deeper than one folder below {one_line(base)}; allowed: one "
                 "sub-folder of images for each class (which part is held out, params.yaml says)"
             )
     used = {path.parent for path in files}
     for path in sorted(found["folder"]):
         beside = base.is_relative_to(path.parent) and not base.is_relative_to(path)
         if beside and path not in used and (deeper or path.parent != base):
-            raise ValueError(f"{_said(path)}: no images, beside folders of images; remove it")
+            raise ValueError(f"{one_line(path)}: no images, beside folders of images; remove it")
     classes = [path.parent.name for path in deeper]
     for name in set(classes):
         if not name.isprintable():
-            raise ValueError(f"{_said(base / name)}: a class's name may have printable characters")
+            raise ValueError(
+                f"{one_line(base / name)}: a class's name may have printable characters"
+            )
     return files, classes, sorted(found["other"])
 
 
@@ -183,7 +222,7 @@ def _require_room(folder: Path, count: int, size: tuple[int, int], channels: int
     needed, free = count * channels * size[0] * size[1], shutil.disk_usage(where).free
     if needed > free:
         raise ValueError(
-            f"{_said(folder)}: {count:,} images of {size[0]}×{size[1]} pixels take "
+            f"{one_line(folder)}: {count:,} images of {size[0]}×{size[1]} pixels take "
             f"{needed / 2**30:.1f} GiB, allowed: what is free in {where}, {free / 2**30:.1f} GiB"
         )
 
@@ -210,11 +249,11 @@ def load_folder(folder: Path) -> RawData:
     grey = True
     first = None
     for path in files:  # before any image takes memory
-        with _opened(path) as image:
+        with _opened(path, one_line(path)) as image:
             size, mode = image.size, image.mode
             if image.format == "PNG":
                 image.verify()  # its checksums; the other formats have none
-        grey = grey and mode in ("1", "L")
+        grey = grey and mode in _GREY
         first = first or size
         _require_size(path, size, files[0], first, turned=True)
     assert first is not None
@@ -224,19 +263,19 @@ def load_folder(folder: Path) -> RawData:
     upright = None
     with tempfile.TemporaryFile() as decoded:
         for path in files:
-            with _opened(path) as image:
-                pixels = np.asarray(ImageOps.exif_transpose(image).convert("L" if grey else "RGB"))
-            size = pixels.shape[1], pixels.shape[0]
+            with _opened(path, one_line(path)) as image:
+                pixels = _planes(ImageOps.exif_transpose(image).convert("L" if grey else "RGB"))
+            size = pixels.shape[2], pixels.shape[1]
             upright = upright or size
             _require_size(path, size, files[0], upright)
-            decoded.write(np.ascontiguousarray(np.atleast_3d(pixels).transpose(2, 0, 1)).data)
+            decoded.write(pixels.data)
         decoded.flush()
         assert upright is not None
         shape = (len(files), channels, upright[1], upright[0])
         x = np.memmap(decoded, dtype=np.uint8, mode="c", shape=shape)
     classes = sorted(set(names))
     number = {name: index for index, name in enumerate(classes)}
-    left = f"; left aside: {len(others)} other, such as {_said(others[0])}" if others else ""
+    left = f"; left aside: {len(others)} other, such as {one_line(others[0])}" if others else ""
     return RawData(
         x=x,
         labels=np.array([number[name] for name in names]) if names else None,
@@ -258,6 +297,6 @@ def _require_size(
     """Refuse an image of another size than the first; `turned` ones may have width and height swapped."""
     if size != first and not (turned and size == first[::-1]):
         raise ValueError(
-            f"{_said(path)}: is {size[0]}×{size[1]} pixels but {_said(Path(other.name))} is "
+            f"{one_line(path)}: is {size[0]}×{size[1]} pixels but {one_line(Path(other.name))} is "
             f"{first[0]}×{first[1]}; all images must have one size"
         )
