@@ -19,7 +19,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, get_args
 
 import numpy as np
@@ -70,7 +70,8 @@ def read_images(
         levels: number of grey levels of an array: integers are 0 … levels − 1, real values are
             rounded to them, halves to even.
         key: name of an npz's array of images, if it has another one.
-        labels_key: name of an npz's array of labels, if it has another one.
+        labels_key: name of an npz's array of labels, if it has another one; of an npy, the npy file
+            beside it that holds them.
 
     Returns:
         The images, with what was assumed.
@@ -88,8 +89,10 @@ def read_images(
         raise ValueError(
             f"levels: {shown(levels)} is not allowed, allowed: an integer from 2 to 256"
         )
-    if not place.exists():
-        raise ValueError(f"{where}: no such file or folder, allowed: {_ALLOWED}")
+    try:
+        place.stat()
+    except OSError as error:
+        raise ValueError(f"{shown(str(place))}: {error.strerror}, allowed: {_ALLOWED}") from error
     if place.is_dir():
         found = _read_folder(place)
     elif not place.is_file():
@@ -101,7 +104,7 @@ def read_images(
     elif ending == ".npz":
         found = _read_npz(place, scale, levels, key, labels_key)
     elif ending == ".npy":
-        found = _read_npy(place, scale, levels)
+        found = _read_npy(place, scale, levels, labels_key)
     elif ending == ".zip":
         found = _read_zip(place)
     else:
@@ -134,7 +137,7 @@ def _is_by_thousand(path: Path) -> bool:
     return number is not None and path.parent.name in (f"{number[1]}000", number[1])
 
 
-def _about_loss(files: Iterable[PurePosixPath]) -> list[str]:
+def _about_loss(files: Iterable[PurePath]) -> list[str]:
     lossy = sum(path.suffix.lower() in (".jpg", ".jpeg") for path in files)
     return [f"{lossy} images are JPEG, whose compression has changed their pixels"] if lossy else []
 
@@ -162,7 +165,7 @@ def _read_npz(
                 f"{where}: has no array {shown(labelled)} of labels, there are: {names[:200]}"
             )
         x = _member_array(archive, members[chosen], where)
-        labels, classes = None, []
+        labels, classes = _no_labels()
         if labelled is not None:
             given = _member_array(archive, members[labelled], where)
             labels, classes = class_numbers(given, len(x) if x.ndim else 0, f"{where}: {labelled}")
@@ -171,13 +174,27 @@ def _read_npz(
     return _as_images(x, f"{where}: {chosen}", scale, levels, labels, classes, said)
 
 
-def _read_npy(path: Path, scale: Scale | None, levels: int) -> ImageSet:
+def _read_npy(path: Path, scale: Scale | None, levels: int, beside: str | None) -> ImageSet:
+    x = _file_array(path)
+    labels, classes = _no_labels()
+    if beside is not None:
+        place = path.parent / beside
+        labels, classes = class_numbers(
+            _file_array(place), len(x) if x.ndim else 0, one_line(place)
+        )
+    return _as_images(x, one_line(path), scale, levels, labels, classes, ())
+
+
+def _file_array(path: Path) -> NDArray[Any]:
     where = one_line(path)
     try:
-        x = _array(lambda: path.open("rb"), path.stat().st_size, where)
+        return _array(lambda: path.open("rb"), path.stat().st_size, where)
     except OSError as error:
         raise ValueError(f"{where}: cannot be read ({error.strerror})") from error
-    return _as_images(x, where, scale, levels, None, [], ())
+
+
+def _no_labels() -> tuple[NDArray[np.int64] | None, list[str]]:
+    return None, []
 
 
 def _read_zip(path: Path) -> ImageSet:
@@ -202,7 +219,7 @@ def _read_zip(path: Path) -> ImageSet:
                     yield member, decoded_image(_content(archive, info, where), member)
 
         x = stacked(images(), len(files))
-        labels, classes, said = None, [], _about_loss(files)
+        (labels, classes), said = _no_labels(), _about_loss(files)
         descriptions = [path for path in infos if path.name == _DESCRIPTION]
         for described in descriptions:
             # Where a folder was packed as a whole, it lies one deeper, and so do the images.
@@ -428,8 +445,8 @@ def _as_levels(
             raise ValueError(
                 f"{where}: grey levels from {lowest} to {highest}, allowed: 0 to {levels - 1}"
             )
-        told = () if x.dtype == np.uint8 else (f"{x.dtype} taken as grey levels",)
-        return x.astype(np.uint8, copy=False), told
+        as_they_are = () if x.dtype == np.uint8 else (f"{x.dtype} taken as grey levels",)
+        return x.astype(np.uint8, copy=False), as_they_are
     if scale is None:
         raise ValueError(
             f"{where}: {x.dtype} from {lowest:.4g} to {highest:.4g}, whose meaning is not said; allowed: "
