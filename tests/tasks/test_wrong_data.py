@@ -242,8 +242,8 @@ DESCRIPTIONS: dict[str, tuple[str | bytes, str]] = {
     "deep": ("kind: " + "[" * 1200, "source.yaml"),
     "huge": ("# " + "x" * 2_000_000 + "\nkind: digits", "source.yaml"),
     "tag": ("kind: !!python/object/apply:os.getcwd []", "source.yaml"),
-    "no kind": ("count: 3", "kind: None is unknown, allowed: digits, gaussian_mixture"),
-    "unknown kind": ("kind: digit", "kind: 'digit' is unknown, allowed: digits, gaussian_mixture"),
+    "no kind": ("count: 3", "kind: None is unknown, allowed: archive, arrays, digits"),
+    "unknown kind": ("kind: digit", "kind: 'digit' is unknown, allowed: archive, arrays, digits"),
     "long kind": (f"kind: {'x' * 5000}", "kind: 'x{78}… is unknown"),
     "kind of a list": ("kind: [digits]", r"kind: \['digits'\] is unknown"),
     "kind of a block": ("kind: {a: digits}", "kind: {'a': 'digits'} is unknown"),
@@ -300,6 +300,16 @@ DESCRIPTIONS: dict[str, tuple[str | bytes, str]] = {
     "download": ("kind: torchvision\nname: MNIST\nroot: .\ndownload: 'no'", "download: 'no' .*: true or"),
     "no files": ("kind: torchvision\nname: MNIST\nroot: nowhere\ndownload: false", "no usable MNIST"),
     "NUL in root": ('kind: torchvision\nname: MNIST\nroot: "a\\0b"', r"root: 'a\\x00b' is not allowed"),
+    "no npz": ("kind: arrays\npath: gone.npz", r"'gone\.npz': No such file or directory, allowed: a folder"),
+    "arrays in a zip": ("kind: arrays\npath: a.zip", r"path: 'a\.zip' is not allowed, allowed: \.npz or"),
+    "scale": ("kind: arrays\npath: a.npz\nscale: auto", "scale: 'auto' is not allowed, allowed: unit, sym"),
+    "levels of 1": ("kind: arrays\npath: a.npz\nlevels: 1", "levels: 1 is not allowed, .* from 2 to 256"),
+    "scale of vectors": ("kind: vectors\npath: a.npz\nscale: unit", "scale: unknown key for kind 'vectors'"),
+    "archive's ending": ("kind: archive\npath: a.npz", r"path: 'a\.npz' is not allowed, allowed: \.zip"),
+    "no archive": ("kind: archive\npath: gone.zip", r"'gone\.zip': No such file or directory"),
+    "hash of nothing": ("kind: archive\npath: gone.zip\nsha256: ab", r"'gone\.zip': cannot be read \(No su"),
+    "no parquet": ("kind: huggingface\npath: gone", "path: 'gone': no such file or folder"),
+    "no set": ("kind: huggingface\npath: .", r"path: '\.': no set; allowed: SPLIT-….parquet, or the folder"),
     "no images": ("kind: torchvision\nname: Kitti\nroot: nowhere\ndownload: false", "no usable Kitti"),
 }  # fmt: skip
 
@@ -350,6 +360,13 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "two_moons": {"count": 9, "noise": 0.1, "seed": 0},
     "torchvision": {"name": "Nope", "root": "nowhere", "download": False},
     "digits": {},
+    "arrays": {"path": "nowhere.npz", "images": "arr_0", "labels": "arr_1", "classes": ["a"],
+               "scale": "unit", "levels": 17, "licence": "CC0", "sha256": None},
+    "vectors": {"path": "nowhere.npy", "vectors": "arr_0", "labels": "y.npy", "classes": None,
+                "licence": "CC0", "sha256": "0" * 64},
+    "archive": {"path": "nowhere.zip", "classes": ["a"], "licence": "CC0", "sha256": None},
+    "huggingface": {"path": "nowhere", "image": "image", "label": None, "split": "train",
+                    "held_out": "test", "licence": "CC0", "sha256": None},
 }  # fmt: skip
 NASTY: list[Any] = [
     None, True, False, 0, -1, 1, 2**32, -(2**63), 10**40, 0.5, -0.0, 1e-320, 1e300, np.inf, -np.inf,
@@ -364,7 +381,7 @@ ACCEPTED: dict[str, set[str]] = {
     "two_moons": SEEDS | {f"noise={one}" for one in (0, 1, 2**32, 0.5, -0.0, 1e-320)},
     "torchvision": set(),
     "digits": {"kind=digits"},
-}
+}  # of the other kinds nothing is, since their files are not there
 
 
 @pytest.mark.parametrize("kind", ARGUMENTS)
@@ -387,11 +404,12 @@ def test_whatever_an_argument_is_it_is_data_or_one_line(kind: str) -> None:
                 str(key),
                 "\\n",
                 "'Nope'",
+                "'nowhere",
                 "have the same length",
                 "unknown key for kind 'digits'",
             )
             assert any(words in line for words in said), (key, value, line)
-    assert accepted == ACCEPTED[kind]
+    assert accepted == ACCEPTED.get(kind, set())
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def _tables(place: Path, split: str) -> list[Path]:
     if (place / "state.json").is_file():
         entries = _json(place / "state.json").get("_data_files", [])
         return [place / Path(str(entry["filename"])).name for entry in entries]
-    found = sorted(place.rglob("*.parquet"))
+    found = sorted([*place.glob("*.parquet"), *place.glob("*/*.parquet")])
     chosen = [one for one in found if one.stem.partition("-")[0] == split]
     if not chosen:
         there = sorted({one.stem.partition("-")[0] for one in found})
