@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 import tasks.prepare
+from scoremodel.data.exchange import write_images
 from scoremodel.data.sources.base import SOURCES, RawData, load_source
 from scoremodel.data.sources.folder import load_folder
 from tasks.files.arrays import read_rows
@@ -508,6 +509,21 @@ def test_a_source_of_one_s_own_has_its_arguments_held_to_its_annotations(
     png(folder / "a.png")  # what a source reads from its own folder
     with pytest.raises(AssertionError, match="called"):
         read_source(folder)
+
+
+def test_a_file_beside_its_source_yaml_is_a_data_set(folder: Path) -> None:
+    """As `check` asks of it, and `prepare` reads it: relative to the project."""
+    draw = np.random.default_rng(0)
+    x, labels = draw.integers(0, 256, (20, 1, 4, 6), dtype=np.uint8), np.arange(20) % 2
+    write_images(folder / "a.zip", x, labels, ["cat", "dog"], form="zip")
+    (folder / "source.yaml").write_text("kind: archive\npath: data/raw/data/a.zip\nlicence: CC0\n")
+    assert source_of(folder)[1] == "images"
+    raw = read_source(folder)
+    np.testing.assert_array_equal(raw.x, x)
+    card = card_of("data", raw, *split(raw, 0.5, None, "data", 0), digest="")
+    assert (card["class_counts"], card["licence"]) == ({"cat": 5, "dog": 5}, "CC0")
+    (folder / "a.zip").write_bytes((folder / "a.zip").read_bytes()[:-9])
+    assert "a.zip: no readable zip archive" in refusal(folder)
 
 
 def class_of(folder: Path) -> dict[int, str]:
