@@ -13,26 +13,25 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.progress import patiently
 from tasks.files.documents import read_text
-from tasks.files.layout import PICTURES, REPORT, TABLE, VERDICT, Configuration
+from tasks.files.layout import REPORT, TABLE, VERDICT
 from tasks.files.schedule import Done
-from tasks.results.shown import markdown_table, picture_address, summary_of
+from tasks.results.shown import markdown_table, summary_of, verdict_page
 from tasks.results.table import labels, read_table, terminal, text
 
-__all__ = ["publish_markdown", "publish_results", "publish_summary", "publish_table"]
+__all__ = ["publish", "publish_results", "publish_summary"]
 
-_METHOD = ["dataset", "model", "sampler"]
-_AXES = [*_METHOD, "train_seed"]
 _RESTART = 120.0  # seconds that a server may take to come back
 
 
-def publish_markdown(markdown: str, key: str, description: str) -> None:
-    """Show a text as an artifact; where the server does not take it, say so and go on.
+def publish(content: str | pd.DataFrame, key: str, description: str) -> None:
+    """Show a text or a table as an artifact; where the server does not take it, say so and go on.
 
     Args:
-        markdown: the text.
+        content: the text, in Markdown, or the table.
         key: the artifact's key.
         description: what it is.
     """
+    markdown = content if isinstance(content, str) else markdown_table(content)
     try:
         make: Callable[[], Any] = partial(
             create_markdown_artifact, markdown, key=key, description=description
@@ -42,37 +41,20 @@ def publish_markdown(markdown: str, key: str, description: str) -> None:
         get_run_logger().warning("the server did not take the artifact %r: %r", key, error)
 
 
-def publish_table(rows: pd.DataFrame, key: str, description: str) -> None:
-    """Show a table as an artifact.
-
-    Args:
-        rows: the table.
-        key: the artifact's key.
-        description: what it is.
-    """
-    publish_markdown(markdown_table(rows), key, description)
-
-
 def publish_results(root: Path) -> None:
     """Show the verdict with samples, and the table.
 
     Args:
         root: the workspace.
     """
-    rows = read_table(root / TABLE)
-    verdict, report = read_text(root / VERDICT), (root / REPORT).resolve()
-    # An image artifact would fill the page's side bar with its letters.
-    samples = [
-        f"{name}:\n\n![samples of {name}]({picture_address(path)})"
-        for row in rows.drop_duplicates(_METHOD).to_dict("records")
-        for name in [Configuration(**{axis: row[axis] for axis in _AXES}).name]
-        if (path := root / PICTURES / f"{name}.png").exists()
-    ]
-    parts = [verdict, *["## Samples"] * bool(samples), *samples, f"Report: `{report}`"]
-    publish_markdown("\n\n".join(parts), "verdict", "which model is better, and samples")
+    rows, verdict = read_table(root / TABLE), read_text(root / VERDICT)
+    page = verdict_page(root, rows, verdict)
+    publish(page, "verdict", "which model is better, and samples")
     shown = rows[terminal()].rename(columns=labels())
-    publish_table(shown, "results", "distances of the active configurations")
-    get_run_logger().info("\n%s\n\n%s\n\nreport: %s", verdict, text(rows), report.as_uri())
+    publish(shown, "results", "distances of the active configurations")
+    get_run_logger().info(
+        "\n%s\n\n%s\n\nreport: %s", verdict, text(rows), (root / REPORT).resolve().as_uri()
+    )
 
 
 def publish_summary(
@@ -87,7 +69,7 @@ def publish_summary(
     """
     line, rows = summary_of(done, failed)
     said = "\n".join(f"- {name}: `{value}`" for name, value in pedigree.items())
-    publish_markdown(
+    publish(
         f"{line}\n\n{markdown_table(rows)}\n\n{said}",
         "stages",
         "what ran, what was cached, how long each took",

@@ -2,48 +2,28 @@
 
 from __future__ import annotations
 
-import threading
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from prefect import flow, get_run_logger
-from prefect.client.schemas.objects import State
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect import get_run_logger
 from pydantic import Field
 
-from flows.artifacts import publish_markdown
-from flows.hand import Where
-from flows.run import at_work, carry_out, run_name
-from flows.stages import StageFailedError
+from flows.artifacts import publish
+from flows.form import asked
+from flows.run import at_work
+from flows.stages import At, StageFailedError
 from flows.trials import Experiments, publish_rows
 from scoremodel.evaluation.comparison import Claim
-from tasks.files.git import git
-from tasks.files.layout import VERDICT
-from tasks.params.asked import (
-    Branch,
-    Budget,
-    Name,
-    Patience,
-    RemoteUrl,
-    Repository,
-    Seed,
-    seconds,
-)
-from tasks.results.growing import Growing, Outcome
-from tasks.results.history import applications_at, records_at, resolve
-from tasks.results.rows import measured_seconds
+from tasks.params.asked import Budget, Name, Seed, seconds
+from tasks.results.growing import Growing, Outcome, outcome_of
 from tasks.results.trials import Trial, trials
-from tasks.results.verdict import Metric, verdicts
+from tasks.results.verdict import Metric
 
 __all__ = ["compare"]
 
 
-@flow(
-    name="compare",
-    flow_run_name=run_name,
-    task_runner=ThreadPoolTaskRunner(max_workers=256),  # type: ignore[arg-type]
-)
+@asked
 def compare(
+    at: At,
     models: Annotated[list[Name], Field(min_length=2, max_length=2)] = ["ve", "vp"],  # noqa: B006
     train_seeds: Annotated[list[Seed], Field(min_length=1)] = [0, 1, 2],  # noqa: B006
     datasets: list[Name] | None = None,
@@ -53,17 +33,11 @@ def compare(
     until_decided: bool = False,
     budget: Budget = "1h",
     of: Claim | None = None,
-    executor: Literal["local", "workers"] = "local",
-    repository: Repository | None = None,
-    branch: Branch = "main",
-    remote: RemoteUrl | None = None,
-    push: bool = False,
-    commit_to: Branch | None = None,
-    patience: Patience = 600.0,
-) -> State[Any]:
+) -> list[str]:
     """Compare two models over training seeds; the verdict is an artifact, params.yaml stays.
 
     Args:
+        at: where, and how.
         models: two names of blocks under `models:`.
         train_seeds: seeds of their trainings; a sentence about the methods takes three at least.
         datasets: names under `datasets:`; those that are active by default, until decided the first.
@@ -76,66 +50,40 @@ def compare(
             all rounds of the same question counts.
         of: what is to be decided about, the methods, of which three trainings or more are compared, or
             these checkpoints; by default what the training seeds are enough for.
-        executor: "local": all stages here, side by side within cores and GPUs; "workers": a stage with a
-            `meta: pool` by a worker of that pool.
-        repository: work in a worktree of it that is this run's own; by default in the folder in which
-            the flow was started.
-        branch: whose newest commit is checked out there.
-        remote: address of its DVC remote; by default the one that the commit names.
-        push: whether to push the experiment, with its results, to the repository.
-        commit_to: branch to which the ledger's new rows are committed; none by default.
-        patience: seconds to wait for a worker before a stage is given up.
 
     Returns:
-        A state: Completed, with the sentences; Failed or Refused, with the reason.
+        The sentences.
     """
     values: dict[str, Any] = {"active.models": models, "active.train_seeds": train_seeds}
-    if datasets is not None:
-        values["active.datasets"] = datasets
-    if samplers is not None:
-        values["active.samplers"] = samplers
+    values |= {"active.datasets": datasets} if datasets is not None else {}
+    values |= {"active.samplers": samplers} if samplers is not None else {}
+    runs = Experiments(at)
 
-    def act(root: Path, stop: threading.Event) -> list[str]:
-        runs = Experiments(root, stop, Where(executor, repository, remote, patience))
+    def measure(trial: Trial) -> None:
+        _, failed = runs.run([trial])
+        if failed:
+            raise StageFailedError("; ".join(failed.values()))
 
-        def measure(trial: Trial) -> None:
-            _, failed = runs.run([trial])
-            if failed:
-                raise StageFailedError("; ".join(failed.values()))
-
-        if until_decided:
-            say = get_run_logger().info
-            growing = Growing(root, values, metric, level, of, measure, say)
-            with at_work(), growing.alone():
-                found = growing.run(seconds(budget))
-        else:
-            (trial,) = trials(root, "compare", [values])
-            measure(trial)
-            with at_work():
-                found = _once(trial, metric, level)
+    if until_decided:
+        say = get_run_logger().info
+        growing = Growing(at.root, values, metric, level, of, measure, say)
+        with at_work(), growing.alone():
+            found = growing.run(seconds(budget))
+    else:
+        (trial,) = trials(at.root, "compare", [values])
+        measure(trial)
         with at_work():
-            # Before anything is shown: the server may be away.
-            runs.keep([found.trial.name], push, commit_to)
-            runs.publish_summary()
-            _publish(found)
-        return found.sentences
-
-    return carry_out(act, repository, branch, remote, commit_to)
-
-
-def _once(trial: Trial, metric: Metric, level: float) -> Outcome:
-    took, applications = measured_seconds(), applications_at(trial.name)
-    found = verdicts(records_at(trial.name), metric, level, seconds=took, applications=applications)
-    own = git(Path.cwd(), "show", f"{resolve(trial.name)}:{VERDICT}")
-    return Outcome(trial, [one.sentence for one in found], f"---\n\n{own}")
+            found = outcome_of(trial, metric, level)
+    with at_work():
+        runs.conclude([found.trial.name])
+        _publish(found)
+    return found.sentences
 
 
 def _publish(found: Outcome) -> None:
     """Show the sentences and what else there is to say; the experiment's rows."""
     bullets = "\n".join(f"- {sentence}" for sentence in found.sentences)
     title = " and ".join(found.trial.values["active.models"])
-    publish_markdown(
-        f"# {title}\n\n{bullets}\n\n{found.markdown}", "verdict", "which model is better"
-    )
-    publish_rows({found.trial.name: found.trial}, "results")
+    publish(f"# {title}\n\n{bullets}\n\n{found.markdown}", "verdict", "which model is better")
+    publish_rows([found.trial], "results")
     get_run_logger().info("\n%s", "\n".join(found.sentences))

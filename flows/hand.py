@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 import json
 import threading
 import time
@@ -12,7 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from logging import INFO, WARNING
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -35,21 +34,22 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.states import Cancelling, Crashed
 
-from flows.progress import PULSE, patiently
-from flows.stages import StageFailedError, Work, failed_with
-from scoremodel.io.files import write_text
+from flows.progress import PULSE, meanwhile, patiently
+from flows.stages import At, StageFailedError, failed_with
 from tasks.files.addresses import require_remote
 from tasks.files.dvc import DvcFailedError, StoppedError, persist
-from tasks.files.git import git, head
-from tasks.files.graph import StageNode, entries, remember, try_restore, write_entries
+from tasks.files.git import head
+from tasks.files.graph import StageNode, entries, try_restore
 from tasks.files.hashes import content_hash
-from tasks.files.layout import LEDGER, TIMINGS
+from tasks.files.made import take_back
+from tasks.files.places import Work
 from tasks.files.schedule import Done
-from tasks.files.worktree import default_remote, verify_remote
+from tasks.files.worktree import default_remote, require_unmodified, verify_remote
 
-__all__ = ["Hand", "Where", "hand_over", "handing"]
+__all__ = ["Hand", "hand_over", "handing"]
 
 _POLL = 1.0  # seconds between two looks at what is under way
+_LEAVE = 30.0  # seconds for the last look
 _LOOK = 10.0  # seconds between two looks at a pool's workers
 _TAKEN = 20.0  # after as many seconds a stage that no worker has taken gets a line
 # Seconds without a sign of life after which a stage's run is dead. Prefect's own heartbeats (30 s apart
@@ -85,37 +85,15 @@ class _DiedError(RuntimeError):
     """A stage's run has vanished: it is handed over again."""
 
 
-class Where(NamedTuple):
-    """Where stages run, as a flow was asked.
-
-    Args:
-        executor: "workers" for stages with a pool; "local" for none.
-        repository: where workers fetch commits; None for the workspace's own repository.
-        remote: address of the DVC remote; None for the workspace's.
-        patience: seconds to wait for a worker before a stage is given up.
-    """
-
-    executor: str
-    repository: str | None
-    remote: str | None
-    patience: float
-
-
 @contextmanager
 def handing(
-    where: Where,
-    root: Path,
-    nodes: list[StageNode],
-    stop: threading.Event,
-    outputs: Collection[str] | None = None,
+    at: At, nodes: list[StageNode], outputs: Collection[str] | None = None
 ) -> Iterator[Hand | None]:
     """Yield how stages are handed to workers, after checking that they can be.
 
     Args:
-        where: what was asked for.
-        root: the workspace.
+        at: where, and how.
         nodes: the stages.
-        stop: ends the waiting, and what is waited for, when it is set.
         outputs: of the workspace's stages, if what is run is what is checked out there, so that workers
             have all but these only if it is committed.
 
@@ -125,72 +103,55 @@ def handing(
     Raises:
         ValueError: one line that says why not, and what to do.
     """
-    if where.executor != "workers":
+    if at.asked.executor != "workers":
         yield None
         return
     if outputs is not None:
-        _require_unmodified(root, outputs)
-    there, address = default_remote(root)
+        require_unmodified(at.root, outputs)
+    there, address = default_remote(at.root)
     if not there:
         raise ValueError(
             "executor: 'workers' needs a DVC remote, through which the machines exchange results: "
             "dvc remote add --default storage s3://BUCKET/PATH (or a folder that all of them see)"
         )
-    if (address := where.remote or address) is not None:
+    if (address := at.asked.remote or address) is not None:
         require_remote(address)  # it will stand in the server's database
     pools = {node.pool for node in nodes if node.pool is not None}
-    theirs = patiently(partial(_require_pools, pools), stop)
-    if verify_remote(root):
-        line = "what comes from the DVC remote is verified from now on (.dvc/config.local)"
-        get_run_logger().info(line)
-    repository = where.repository or theirs or str(root)
-    with Hand(repository, address, pools, where.patience, stop) as hand:
-        yield hand
+    with get_client(sync_client=True) as client:
+        theirs = patiently(partial(_require_pools, pools, client), at.stop)
+        if verify_remote(at.root):
+            line = "what comes from the DVC remote is verified from now on (.dvc/config.local)"
+            get_run_logger().info(line)
+        hand = Hand(at.asked.repository or theirs or str(at.root), address, at, pools)
+        patiently(partial(hand.see_pools, client), at.stop)
+        with meanwhile(partial(hand.watch, client), _POLL, _LEAVE):
+            yield hand
 
 
-def _require_unmodified(root: Path, outputs: Collection[str]) -> None:
-    """Refuse a workspace with modified and untracked files that no run makes: workers have commits only."""
-    made = ("dvc.lock", str(LEDGER), *outputs)
-    listed = git(root, "status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames")
-    paths = [
-        entry[3:]
-        for entry in listed.split("\0")
-        if entry and not any(Path(entry[3:]).is_relative_to(one) for one in made)
-    ]
-    if paths:
-        shown = ", ".join(paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")
-        raise ValueError(
-            f"executor: 'workers' is not allowed while {shown} differ from the commit, which is all "
-            "that workers can check out; commit them (git add, git commit), or run with "
-            "executor 'local'"
-        )
-
-
-def _require_pools(pools: set[str]) -> str | None:
+def _require_pools(pools: set[str], client: SyncPrefectClient) -> str | None:
     """Refuse pools that are not there, or that this run occupies; return the address that they are for.
 
     None if they are deployed for a folder of this machine.
     """
     address = None
-    with get_client(sync_client=True) as client:
-        for pool in sorted(pools):
-            try:
-                client.read_work_pool(pool)
-                deployed = client.read_deployment_by_name(f"stage/{pool}").parameters
-                given = str(deployed.get("repository") or "/")
-                address = address if given.startswith("/") else given
-            except ObjectNotFound:
-                raise ValueError(
-                    f"executor: 'workers' needs the work pool {pool!r} and the deployment "
-                    f"'stage/{pool}', which this server lacks: prefect work-pool create {pool} "
-                    "--type process; prefect --no-prompt deploy --all"
-                ) from None
-        run = flow_run.get_id()
-        own = client.read_flow_run(UUID(run)).work_pool_name if run is not None else None
+    for pool in sorted(pools):
+        try:
+            client.read_work_pool(pool)
+            deployed = client.read_deployment_by_name(f"stage/{pool}").parameters
+        except ObjectNotFound:
+            raise ValueError(
+                f"executor: 'workers' needs the work pool {pool!r} and the deployment 'stage/{pool}', "
+                f"which this server lacks: prefect work-pool create {pool} --type process; prefect "
+                "--no-prompt deploy --all"
+            ) from None
+        given = str(deployed.get("repository") or "/")
+        address = address if given.startswith("/") else given
+    run = flow_run.get_id()
+    own = client.read_flow_run(UUID(run)).work_pool_name if run is not None else None
     if own in pools:
         raise ValueError(
-            f"executor: 'workers' is not allowed for a flow that itself occupies a worker of "
-            f"{own!r}, which its stages need; deploy it to a pool of its own"
+            f"executor: 'workers' is not allowed for a flow that itself occupies a worker of {own!r}, "
+            "which its stages need; deploy it to a pool of its own"
         )
     return address
 
@@ -245,46 +206,24 @@ class _Pool:
 class Hand:
     """How stages are handed to workers, and what the server knows of them, asked for all at once.
 
-    Used as a context.
-
     Args:
         repository: where workers fetch commits.
         remote: address of the DVC remote; None for the one that the commit names.
+        at: where the flow that hands them over works, and how.
         pools: names of the work pools.
-        patience: seconds to wait for a worker before a stage is given up.
-        stop: ends the waiting, and what is waited for, when it is set.
     """
 
-    def __init__(
-        self,
-        repository: str,
-        remote: str | None,
-        pools: set[str],
-        patience: float,
-        stop: threading.Event,
-    ) -> None:
-        self.repository, self.remote, self.patience, self.stop = repository, remote, patience, stop
+    def __init__(self, repository: str, remote: str | None, at: At, pools: Collection[str]) -> None:
+        self.repository, self.remote = repository, remote
+        self.patience, self.stop = at.asked.patience, at.stop
         self.over = hand_over.with_options(
             retries=_DEATHS - 1, retry_condition_fn=failed_with(_DiedError)
         )
         self._followed: dict[UUID, _Followed] = {}
         self._pools: dict[str, _Pool] = {}
-        self._names, self._ended = pools, threading.Event()
-        self._looked, self._down = 0.0, False
+        self._names, self._looked, self._down = pools, 0.0, False
         self.own = flow_run.get_id()
-        self._pushing, self._pushed = threading.Lock(), set[tuple[Path, str]]()
-        context = contextvars.copy_context()
-        self._thread = threading.Thread(target=context.run, args=(self._watch,), daemon=True)
-
-    def __enter__(self) -> Hand:
-        with get_client(sync_client=True) as client:
-            patiently(partial(self._see_pools, client), self.stop)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join(timeout=30)
+        self._pushing, self.pushed = threading.Lock(), set[tuple[Path, str]]()
 
     def room(self) -> dict[str, int]:
         """Return how many stages each pool can take: no more are handed over."""
@@ -295,15 +234,11 @@ class Hand:
         with self._pushing:
             if work.stop.is_set():  # many may have waited for this lock
                 raise StoppedError
-            missing = [name for name in work.node.upstream if (work.root, name) not in self._pushed]
+            missing = [name for name in work.node.upstream if (work.root, name) not in self.pushed]
             if missing:
                 say = get_run_logger().info
                 persist("dvc push", ["push", *missing], work.root, say, work.stop)
-                self.known(work.root, missing)
-
-    def known(self, root: Path, stages: list[str]) -> None:
-        """Note that the remote has what stages made."""
-        self._pushed |= {(root, name) for name in stages}
+                self.pushed |= {(work.root, name) for name in missing}
 
     def start(self, work: Work, commit: str, logger: Any) -> _Followed:
         """Return the run of a stage, which somebody else may have begun; it is watched from now on.
@@ -348,26 +283,26 @@ class Hand:
         self._followed[run.id] = _Followed(run, node, bool(alive), logger)
         return self._followed[run.id]
 
-    def _watch(self) -> None:
-        with get_client(sync_client=True) as client:
-            while not self._ended.wait(_POLL):
-                try:
-                    self._see(client)
-                    self._down = False
-                except Exception as error:  # of whatever kind: while nobody looks, everybody waits
-                    if not self._down:
-                        said = f"the Prefect server does not answer ({error!r}); waits for it"
-                        print(said, flush=True)
-                    self._down = True
+    def watch(self, client: SyncPrefectClient) -> None:
+        """Look once at all runs; where the server does not answer, say so, once."""
+        try:
+            self._see(client)
+            self._down = False
+        except Exception as error:  # of whatever kind: while nobody looks, everybody waits
+            if not self._down:
+                said = f"the Prefect server does not answer ({error!r}); waits for it"
+                print(said, flush=True)
+            self._down = True
 
-    def _see_pools(self, client: SyncPrefectClient) -> None:
+    def see_pools(self, client: SyncPrefectClient) -> None:
+        """Look at the pools' workers."""
         self._looked = time.monotonic()
         self._pools = {name: _Pool(client.read_work_pool(name), client) for name in self._names}
 
     def _see(self, client: SyncPrefectClient) -> None:
         """Look once at all runs, with one question of each kind."""
         if time.monotonic() - self._looked > _LOOK:
-            self._see_pools(client)
+            self.see_pools(client)
         followed = list(self._followed.items())
         open_ = dict([(key, one) for key, one in followed if not one.over.is_set()][:_PAGE])
         if not open_:
@@ -380,7 +315,7 @@ class Hand:
             open_[key].over.set()
         ended = [run for run in runs if run.state is not None and run.state.is_final()]
         if any(run.state is not None and not run.state.is_completed() for run in ended):
-            self._ended.wait(_LAST_LINES)  # they say why
+            self.stop.wait(_LAST_LINES)  # they say why
         # So many lines at most between two looks, everybody in turn.
         longest = sorted(open_, key=lambda key: open_[key].told)
         for key in dict.fromkeys([*(run.id for run in ended), *longest[:_TELL]]):
@@ -509,25 +444,14 @@ def hand_over(stage: str, revision: str, work: Work, hand: Hand) -> Done:  # noq
     if not state.is_completed():
         raise StageFailedError(message if stage in message else f"{stage}: {message}")
     said = json.loads(message)
-    _take_back(work, said)
-    hand.known(work.root, [node.name])
+    try:
+        take_back(work.root, node.name, said, logger.info, work.stop)
+    except DvcFailedError as error:
+        raise StageFailedError(
+            f"{stage}: a worker has finished it, but what it made cannot be restored here ({error}); "
+            "is the DVC remote of the workers this workspace's?"
+        ) from None
+    hand.pushed.add((work.root, node.name))
     waited = time.monotonic() - began - said["seconds"]
     where = f"{node.pool}: {said['host']}"
     return Done(stage, said["outcome"], said["seconds"], where, waited, said["gpus"])
-
-
-def _take_back(work: Work, said: dict[str, Any]) -> None:
-    """Take what a worker has made: its entry of `dvc.lock`, the outputs, and how long they took."""
-    name, say = work.node.name, get_run_logger().info
-    for digest, timing in said["timings"].items():
-        path = work.root / TIMINGS / f"{digest}.json"
-        write_text(path, json.dumps(timing, sort_keys=True) + "\n")
-    write_entries(work.root, {name: said["entry"]})
-    try:
-        persist("dvc pull", ["pull", "--force", name], work.root, say, work.stop)
-    except DvcFailedError as error:
-        raise StageFailedError(
-            f"{name}: a worker has finished it, but what it made cannot be restored here ({error}); "
-            "is the DVC remote of the workers this workspace's?"
-        ) from None
-    remember(work.root, name)

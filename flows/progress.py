@@ -9,9 +9,9 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any, Self, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 from uuid import UUID
 
 import httpx
@@ -23,7 +23,7 @@ from prefect.exceptions import ObjectNotFound
 
 from tasks.files.dvc import StoppedError
 
-__all__ = ["PULSE", "Lookout", "Progress", "patiently"]
+__all__ = ["PULSE", "lookout", "meanwhile", "patiently", "progress", "state_of"]
 
 Result = TypeVar("Result")
 
@@ -34,11 +34,6 @@ PULSE = float(os.environ.get("SCOREMODEL_PULSE", 10.0))
 _AWAY = (httpx.HTTPError, ObjectNotFound, RuntimeError)
 _LOOK = 3.0  # seconds between two looks at whether somebody cancelled
 _PERCENT = re.compile(r"\b(\d{1,3})%\|")
-
-
-def _artifact_key(name: str) -> str:
-    """Return a name in the letters that an artifact's key may have."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def patiently(
@@ -70,109 +65,115 @@ def patiently(
     raise StoppedError("stopped while the server did not answer")
 
 
-class Lookout:
-    """Sees to it that work ends when somebody ends the flow run that it is for.
+@contextmanager
+def meanwhile(act: Callable[[], object], seconds: float, patience: float = 0.0) -> Iterator[None]:
+    """Do something every so many seconds, in a thread, as long as the context lasts.
 
-    Used as a context. Prefect stops the process of a run that one of its workers started; this is
-    for those that were started by hand, and for stages on other machines.
+    Args:
+        act: does it.
+        seconds: between two times.
+        patience: seconds to wait for the last time at the end.
+
+    Yields:
+        Nothing.
+    """
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.wait(seconds):
+            act()
+
+    # In the caller's context: outside it Prefect would look for, or start, another server.
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(repeat,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(timeout=patience)
+
+
+@contextmanager
+def lookout(ended: threading.Event, own: str | None, parent: str | None = None) -> Iterator[None]:
+    """See to it that work ends when somebody ends the flow run that it is for.
+
+    Prefect stops the process of a run that one of its workers started; this is for those that were
+    started by hand, and for stages on other machines.
 
     Args:
         ended: is set if the flow run `own` was ended by others, or `parent` was cancelled; a parent
             that died leaves its stages to the next one.
         own: the flow run that does the work, None for no look.
         parent: the flow run that asked for it.
+
+    Yields:
+        Nothing.
     """
 
-    def __init__(self, ended: threading.Event, own: str | None, parent: str | None = None) -> None:
-        self.ended, self.own, self.parent = ended, own, parent
-        self._over = threading.Event()
-        # In the caller's context: outside it Prefect would look for, or start, another server.
-        context = contextvars.copy_context()
-        self._thread = threading.Thread(target=context.run, args=(self._look,), daemon=True)
-
-    def __enter__(self) -> Self:
-        if self.own is not None:
-            self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-
-    def _look(self) -> None:
-        while not self._over.wait(_LOOK):
-            try:
-                own, parent = (_state(run) for run in (self.own, self.parent))
-            except _AWAY:
-                continue
-            if (own and (own.is_final() or own.is_cancelling())) or (
-                parent and (parent.is_cancelled() or parent.is_cancelling())
+    def look() -> None:
+        with suppress(*_AWAY):
+            mine, theirs = state_of(own), state_of(parent)
+            if (mine and (mine.is_final() or mine.is_cancelling())) or (
+                theirs and (theirs.is_cancelled() or theirs.is_cancelling())
             ):
-                if not self._over.is_set():
-                    self.ended.set()
-                return
+                ended.set()
+
+    if own is None:
+        yield
+    else:
+        with meanwhile(look, _LOOK):
+            yield
 
 
-def _state(run: str | None) -> State[Any] | None:
+def state_of(run: str | None) -> State[Any] | None:
+    """Return the state of a flow run, None for that of none."""
     if run is None:
         return None
     with get_client(sync_client=True) as client:
         return client.read_flow_run(UUID(run)).state
 
 
-class Progress:
-    """A progress artifact that follows a stage's bar, and is touched regularly while it runs.
+@contextmanager
+def progress(stage: str, revision: str) -> Iterator[Callable[[str], None]]:
+    """Show how far a stage is by an artifact that is touched regularly, in a flow or a task.
 
-    Used as a context, in a flow or a task. Without a server to talk to, the stage goes on unseen.
-    At the end it is deleted: many of 100 % would hide what a run has found.
+    Without a server to talk to, the stage goes on unseen. At the end it is deleted: many of 100 % would
+    hide what a run has found.
 
     Args:
         stage: the stage's name.
         revision: the short commit.
+
+    Yields:
+        What takes from a line of the stage's progress bar the share of the work that it tells.
     """
+    percent, artifact = 0.0, None
 
-    def __init__(self, stage: str, revision: str) -> None:
-        self.stage, self.revision = stage, revision
-        self.percent = 0.0
-        self._artifact: UUID | None = None
-        self._over = threading.Event()
-        context = contextvars.copy_context()
-        self._thread = threading.Thread(target=context.run, args=(self._beat,), daemon=True)
-
-    def __enter__(self) -> Self:
-        self._begin()
-        self._thread.start()
-        return self
-
-    def _begin(self) -> None:
-        try:
-            made: Any = create_progress_artifact(
-                progress=self.percent,
-                key=_artifact_key(self.stage),
-                description=f"{self.stage} · {self.revision} on {socket.gethostname()}",
-            )
-        except httpx.HTTPError:
-            return  # the server may be restarting; the next beat tries again
-        self._artifact = made
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join(timeout=PULSE + 5)
-        if self._artifact is not None:
-            with suppress(*_AWAY), get_client(sync_client=True) as client:
-                client.delete_artifact(self._artifact)
-
-    def follow(self, line: str) -> None:
-        """Take the share of the work that a line of a progress bar tells."""
+    def follow(line: str) -> None:
+        nonlocal percent
         if found := _PERCENT.search(line):
-            self.percent = min(float(found[1]), 100.0)
+            percent = min(float(found[1]), 100.0)
 
-    def _beat(self) -> None:
-        while not self._over.wait(PULSE):
-            self._touch()
-
-    def _touch(self) -> None:
-        if self._artifact is None:
-            self._begin()
+    def touch() -> None:
+        nonlocal artifact
+        if artifact is not None:
+            with suppress(*_AWAY), get_client(sync_client=True) as client:
+                client.update_artifact(artifact, ArtifactUpdate(data=percent))
             return
-        with suppress(*_AWAY), get_client(sync_client=True) as client:
-            client.update_artifact(self._artifact, ArtifactUpdate(data=self.percent))
+        with suppress(httpx.HTTPError):  # the server may be restarting; the next time tries again
+            made: Any = create_progress_artifact(
+                progress=percent,
+                key=re.sub(r"[^a-z0-9]+", "-", stage.lower()).strip("-"),
+                description=f"{stage} · {revision} on {socket.gethostname()}",
+            )
+            artifact = made
+
+    touch()
+    try:
+        with meanwhile(touch, PULSE, PULSE + 5):
+            yield follow
+    finally:
+        if artifact is not None:
+            with suppress(*_AWAY), get_client(sync_client=True) as client:
+                client.delete_artifact(artifact)

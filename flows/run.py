@@ -24,16 +24,17 @@ from prefect.states import Cancelled, Completed, Failed
 from pydantic import ValidationError
 
 from flows.deployments import require_allowed
-from flows.progress import Lookout
+from flows.progress import lookout, state_of
 from flows.server import server
-from flows.stages import StageFailedError
+from flows.stages import At, StageFailedError
 from tasks.files.dvc import DvcFailedError, StoppedError, mend_claims
-from tasks.files.git import head
+from tasks.files.git import short
 from tasks.files.worktree import of_repository
+from tasks.params.asked import Asked
 from tasks.params.errors import ParamsError, cut, dotted, refusal, shown
-from tasks.results.branch import require_results_branch
+from tasks.results.branch import commit_results, require_results_branch
 
-__all__ = ["REFUSED", "at_work", "carry_out", "finish", "pedigree", "run_name"]
+__all__ = ["REFUSED", "at_work", "carry_out", "finish", "keep", "pedigree", "run_name"]
 
 # Prefect's line about a refused parameter repeats all values; the one that follows it does not.
 logging.getLogger("prefect.flows").addFilter(
@@ -44,17 +45,10 @@ REFUSED = "Refused"
 """Name of the state of a flow that was asked for what cannot be: nothing has run."""
 
 
-def _short(root: Path) -> str:
-    try:
-        return head(root)[:7]
-    except ValueError:
-        return "no commit"
-
-
 def run_name() -> str:
     """Return the flow run's name; one that works elsewhere has its commit in its tags."""
     given = flow_run.get_parameters()
-    place = given.get("branch") if given.get("repository") else _short(Path.cwd())
+    place = given.get("branch") if given.get("repository") else short(Path.cwd())
     return f"{flow_run.get_flow_name()} · {place}"
 
 
@@ -68,7 +62,7 @@ def pedigree(root: Path) -> dict[str, str]:
         "revision" and "params", a hash of `params.yaml`.
     """
     digest = hashlib.sha256((root / "params.yaml").read_bytes()).hexdigest()[:8]
-    said = {"revision": _short(root), "params": digest}
+    said = {"revision": short(root), "params": digest}
     run = flow_run.get_id()
     if run is not None:
         tags = {f"{key}:{value}" for key, value in said.items()} | set(flow_run.get_tags())
@@ -82,67 +76,84 @@ def pedigree(root: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _workspace(repository: str | None, branch: str, remote: str | None) -> Iterator[Path]:
+def _workspace(asked: Asked) -> Iterator[Path]:
     """Yield the folder to work in, which is the current one meanwhile."""
-    if repository is None:
+    if asked.repository is None:
         yield Path.cwd()
         return
-    require_allowed(repository)
-    with of_repository(repository, branch=branch, remote=remote) as root, chdir(root):
+    require_allowed(asked.repository)
+    with (
+        of_repository(asked.repository, branch=asked.branch, remote=asked.remote) as root,
+        chdir(root),
+    ):
         yield root
 
 
-def carry_out(
-    act: Callable[[Path, threading.Event], Any],
-    repository: str | None,
-    branch: str,
-    remote: str | None,
-    commit_to: str | None,
-) -> State[Any]:
+def carry_out(act: Callable[[At], Any], asked: Asked) -> State[Any]:
     """Do what a flow is for in its workspace, and return the state in which it ends.
 
     Args:
-        act: gets the workspace, which is the current folder, and an event that ends it.
-        repository: work in a worktree of it; None for the folder in which the flow was started.
-        branch: whose newest commit is checked out there.
-        remote: address of its DVC remote; the one that the commit names by default.
-        commit_to: branch for the results, None for none.
+        act: does it.
+        asked: where, and how.
 
     Returns:
         Completed, with what `act` returned; Refused, a failure before anything has run; Failed with
         the reason; or Cancelled.
     """
     stop = threading.Event()
-    asked = False  # to end
+    ended = False  # by somebody
     try:
-        if commit_to is not None and repository is None:
+        if asked.commit_to is not None and asked.repository is None:
             raise ValueError(
                 "commit_to: not allowed without a repository, only from a worktree of its own"
             )
-        if commit_to == branch:
+        if asked.commit_to == asked.branch:
             raise ValueError(
-                f"commit_to: {commit_to!r} is not allowed, it is the branch that is run"
+                f"commit_to: {asked.commit_to!r} is not allowed, it is the branch that is run"
             )
-        with (
-            _one_signal(),
-            _workspace(repository, branch, remote) as root,
-            Lookout(stop, flow_run.get_id()),
-        ):
+        with _one_signal(), _workspace(asked) as root, lookout(stop, flow_run.get_id()):
             try:
                 mend_claims(root, lambda line: get_run_logger().info(line))
-                if commit_to is not None:
-                    require_results_branch(root, commit_to)
-                return Completed(data=act(root, stop))
+                if asked.commit_to is not None:
+                    require_results_branch(root, asked.commit_to)
+                return Completed(data=act(At(root, stop, asked)))
             except BaseException:
-                asked = stop.is_set()
+                ended = stop.is_set()
                 stop.set()  # before the workspace is another run's
                 raise
     except (ParamsError, ValueError) as error:
         return Failed(name=REFUSED, message=str(error))
     except (StageFailedError, DvcFailedError, StoppedError, OSError, httpx.HTTPError) as error:
-        if asked or _cancelling():
+        if ended or _cancelling():
             return Cancelled(message=str(error))
         return Failed(message=str(error))
+
+
+def _cancelling() -> bool:
+    """Return whether this run is being cancelled: its stages may see that before it does."""
+    try:
+        state = state_of(flow_run.get_id())
+    except httpx.HTTPError:
+        return False
+    return state is not None and state.is_cancelling()
+
+
+def keep(at: At, message: str, push: Callable[[], None]) -> None:
+    """Commit what a run has made, and push it, as far as that is asked for.
+
+    Args:
+        at: where, and how.
+        message: of the commit.
+        push: pushes it.
+    """
+    if at.asked.repository is not None:
+        commit_results(at.root, None, message)  # here at least, whatever comes
+    if at.asked.push:
+        push()
+    if at.asked.commit_to is not None:
+        made = commit_results(at.root, at.asked.commit_to, message)
+        line = f"{made} on {at.asked.commit_to}" if made else "nothing new to commit"
+        get_run_logger().info("results: %s", line)
 
 
 @contextmanager
@@ -156,19 +167,6 @@ def at_work() -> Iterator[None]:
         yield
     except ValueError as error:
         raise StageFailedError(str(error)) from error
-
-
-def _cancelling() -> bool:
-    """Return whether this run is being cancelled: its stages may see that before it does."""
-    run = flow_run.get_id()
-    if run is None:
-        return False
-    try:
-        with get_client(sync_client=True) as client:
-            state = client.read_flow_run(UUID(run)).state
-    except httpx.HTTPError:
-        return False
-    return state is not None and state.is_cancelling()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The stages of a workspace, or of many, run in the order of their graphs as far as there is room."""
+"""Stages as tasks: one, here, through DVC; and those of a workspace, or of many."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,69 +13,36 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
-from flows.progress import Progress
-from tasks.files.dvc import DvcFailedError, StageKilledError, StoppedError, run_dvc
-from tasks.files.gpus import gpus, some_gpus
-from tasks.files.graph import CHECK, StageNode, changed, identities, mistakes
-from tasks.files.schedule import Done, cores, schedule
+from flows.progress import progress
+from tasks.files.dvc import DvcFailedError, StageKilledError, run_dvc
+from tasks.files.gpus import some_gpus
+from tasks.files.graph import StageNode
+from tasks.files.places import Place, Places, Work
+from tasks.files.schedule import Done
+from tasks.params.asked import Asked
 
 if TYPE_CHECKING:
     from flows.hand import Hand
 
-__all__ = [
-    "Place",
-    "Places",
-    "StageFailedError",
-    "Work",
-    "failed_with",
-    "run_stage",
-]
+__all__ = ["At", "StageFailedError", "failed_with", "run_stage", "together"]
 
 
 class StageFailedError(RuntimeError):
     """A stage's command ended with an error; its own lines are in the log."""
 
 
-class Place(NamedTuple):
-    """A workspace whose stages are to run.
+class At(NamedTuple):
+    """Where a flow works, and how.
 
     Args:
-        root: its folder.
-        nodes: its graph, or what of it is to run.
-        name: the experiment's that it is for; none for a person's own.
+        root: the workspace, which is the current folder.
+        stop: ends the work when it is set.
+        asked: what it was asked beside its own parameters.
     """
 
     root: Path
-    nodes: list[StageNode]
-    name: str = ""
-
-    def key(self, stage: str) -> str:
-        """Return the name of a stage among those of all places."""
-        return f"{self.name} {stage}".strip()
-
-
-class Work:
-    """A stage to be run, and where.
-
-    Args:
-        root: the workspace.
-        node: the stage.
-        stop: ends the stage when it is set.
-        force: whether to run it although nothing changed.
-        progress: who shows its progress already.
-    """
-
-    # A plain class: Prefect takes dataclasses among a task's arguments apart, events with them.
-    def __init__(
-        self,
-        root: Path,
-        node: StageNode,
-        stop: threading.Event,
-        force: bool = False,
-        progress: Progress | None = None,
-    ) -> None:
-        self.root, self.node, self.stop = root, node, stop
-        self.force, self.progress = force, progress
+    stop: threading.Event
+    asked: Asked
 
 
 def failed_with(kind: type[Exception]) -> Callable[[Any, TaskRun, State[Any]], bool]:
@@ -110,8 +76,8 @@ def run_stage(stage: str, revision: str, work: Work) -> Done:
     # --single-item: two stages side by side would both claim what they share upstream.
     arguments = ["repro", "--single-item", *["--force"] * work.force, node.name]
     began = time.monotonic()
-    following = nullcontext(work.progress) if work.progress else Progress(stage, revision)
-    with following as shown, some_gpus(work.root, node.gpus, say, work.stop) as environment:
+    following = nullcontext(work.follow) if work.follow else progress(stage, revision)
+    with following as follow, some_gpus(work.root, node.gpus, say, work.stop) as environment:
         try:
             child = run_dvc(
                 arguments,
@@ -120,7 +86,7 @@ def run_stage(stage: str, revision: str, work: Work) -> Done:
                 stop=work.stop,
                 timeout=node.timeout,
                 environment=environment,
-                watch=shown.follow,
+                watch=follow,
             )
         except StageKilledError as error:
             raise StageKilledError(f"{stage}: {error}") from None
@@ -130,89 +96,25 @@ def run_stage(stage: str, revision: str, work: Work) -> Done:
     return Done(stage, child.outcome(node.name), time.monotonic() - began, gpus=used)
 
 
-class Places:
-    """Workspaces whose stages are brought up to date together; what is the same in several runs once.
+def together(
+    at: At, places: list[Place], revision: str, hand: Hand | None, force: bool = False
+) -> Places:
+    """Return workspaces whose stages are run as tasks of a flow.
 
     Args:
+        at: where the flow works, and how.
         places: the workspaces.
         revision: the short commit, for people.
-        stop: ends it when it is set.
-        force: whether to run stages although nothing changed.
         hand: how a stage with a pool is handed to its workers; None if all run here.
+        force: whether to run stages although nothing changed.
+
+    Returns:
+        What runs them.
     """
 
-    def __init__(
-        self,
-        places: list[Place],
-        revision: str,
-        stop: threading.Event,
-        force: bool = False,
-        hand: Hand | None = None,
-    ) -> None:
-        self.places, self.revision, self.stop = places, revision, stop
-        self.force, self.hand = force, hand
-        self._works: dict[str, Work] = {}
-        self._done: dict[str, Done] = {}
+    def submit(node: StageNode, work: Work) -> Any:
+        if hand is not None and node.pool is not None:
+            return hand.over.submit(node.name, revision, work, hand)
+        return run_stage.with_options(retries=node.retries).submit(node.name, revision, work)
 
-    def check(self) -> None:
-        """Bring the stage `check` of each up to date: it says which of the others have changed at all.
-
-        Raises:
-            ValueError: with the mistakes that it found.
-            StoppedError: if `stop` was set.
-        """
-        nodes = [
-            self._take(place, node)
-            for place in self.places
-            for node in place.nodes
-            if node.name == CHECK
-        ]
-        self._done, failed = schedule(nodes, self._submit, self._room, self.stop.set)
-        if self.stop.is_set():
-            raise StoppedError
-        if failed:
-            roots = [self._works[key].root for key in failed]
-            found = [
-                mistakes(root) or why for root, why in zip(roots, failed.values(), strict=True)
-            ]
-            raise ValueError("\n".join(dict.fromkeys(found)))
-
-    def run(self) -> tuple[dict[str, Done], dict[str, str]]:
-        """Bring all other stages up to date.
-
-        Returns:
-            What became of each stage that ended well, and the reason of each that failed.
-        """
-        nodes, first = [], dict[str, str]()
-        for place in self.places:
-            everything = {node.name for node in place.nodes}
-            stale = everything if self.force else changed(place.root, place.nodes)
-            same = identities(place.root, place.nodes) if len(self.places) > 1 else {}
-            for node in place.nodes:
-                key = place.key(node.name)
-                original = first.setdefault(same.get(node.name, key), key)
-                if node.name == CHECK:
-                    continue
-                if node.name in stale:
-                    nodes.append(self._take(place, node, *[original] * (original != key)))
-                else:
-                    self._done[key] = Done(key, "up to date")
-        return schedule(nodes, self._submit, self._room, self.stop.set, self._done)
-
-    def _take(self, place: Place, node: StageNode, *more: str) -> StageNode:
-        key = place.key(node.name)
-        self._works[key] = Work(place.root, node, self.stop, self.force)
-        upstream = (*map(place.key, node.upstream), *more)
-        pool = node.pool if self.hand is not None else None
-        return replace(node, name=key, upstream=upstream, pool=pool)
-
-    def _submit(self, node: StageNode) -> Any:
-        work = self._works[node.name]
-        if self.hand is not None and node.pool is not None:
-            return self.hand.over.submit(node.name, self.revision, work, self.hand)
-        prepared = run_stage.with_options(retries=node.retries)
-        return prepared.submit(node.name, self.revision, work)
-
-    def _room(self) -> dict[str, int]:
-        here = {"cores": cores(), "gpus": len(gpus(self.places[0].root))}
-        return here | (self.hand.room() if self.hand is not None else {})
+    return Places(places, submit, at.stop, force, hand.room if hand is not None else None)

@@ -2,46 +2,43 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
-import pandas as pd
 from prefect import get_run_logger
+from prefect.runtime import flow_run
 
-from flows.artifacts import publish_summary, publish_table
-from flows.hand import Hand, Where, handing
-from flows.run import at_work, pedigree
-from flows.stages import Place, Places, StageFailedError
+from flows.artifacts import publish, publish_summary
+from flows.hand import handing
+from flows.run import at_work, keep, pedigree
+from flows.stages import At, StageFailedError, together
 from tasks.files.dvc import persist
-from tasks.files.git import GitError, git
 from tasks.files.graph import stage_graph
 from tasks.files.layout import TABLE
+from tasks.files.places import Place
 from tasks.files.schedule import Done, reasons
 from tasks.files.worktree import beside, default_remote
-from tasks.results.branch import LENT, commit_results
+from tasks.results.branch import lent
 from tasks.results.gather import gather
-from tasks.results.history import experiments, records_at
+from tasks.results.history import experiments
+from tasks.results.shown import trial_rows
 from tasks.results.trials import Trial, record
 
 __all__ = ["Experiments", "publish_rows"]
-
-_SHOWN = ("dataset", "model", "train_seed", "sampler")
 
 
 class Experiments:
     """How a flow runs experiments, and what became of their stages.
 
     Args:
-        root: the workspace, which is the current folder.
-        stop: ends them.
-        where: where their stages run; its repository is that of which the workspace is a worktree.
+        at: where, and how.
     """
 
-    def __init__(self, root: Path, stop: threading.Event, where: Where) -> None:
-        self.root, self.stop, self.where = root, stop, where
-        self.said = pedigree(root)
+    def __init__(self, at: At) -> None:
+        self.at, self.root, self.stop = at, at.root, at.stop
+        self.said = pedigree(at.root)
         self._done: dict[str, Done] = {}
         self._failed: dict[str, str] = {}
 
@@ -58,21 +55,22 @@ class Experiments:
             ValueError: with the mistakes in their parameters, before the first one has run.
             StageFailedError: if a result contradicts the ledger.
         """
-        failed, left = dict[str, str](), dict[str, str]()
+        failed = dict[str, str]()
         known = self._known(trials)
         self._done |= {name: Done(name, "up to date") for name in known}
         with self._worktrees([one for one in trials if one.name not in known]) as folders:
             places = [Place(folder, stage_graph(folder), trial.name) for trial, folder in folders]
             nodes = [node for place in places for node in place.nodes]
-            with (
-                handing(self.where, self.root, nodes, self.stop) as hand,
-                self._lent(hand, [trial for trial, _ in folders]),
-            ):
+            with handing(self.at, nodes) as hand, ExitStack() as stack:
+                if hand is not None:
+                    commits = {trial.name: trial.commit for trial, _ in folders}
+                    run, say = str(flow_run.get_id()), get_run_logger().warning
+                    stack.enter_context(lent(self.root, hand.repository, run, commits, say))
                 if places:
-                    together = Places(places, self.said["revision"], self.stop, hand=hand)
-                    together.check()
+                    stages = together(self.at, places, self.said["revision"], hand)
+                    stages.check()
                     with at_work():
-                        done, left = together.run()
+                        done, left = stages.run()
                         self._done, self._failed = self._done | done, self._failed | left
                         for trial, folder in folders:
                             mine = {k: why for k, why in left.items() if k.split()[0] == trial.name}
@@ -100,25 +98,6 @@ class Experiments:
             known = self._known(trials)
             yield [one for one in folders if one[0].name not in known]
 
-    @contextmanager
-    def _lent(self, hand: Hand | None, trials: list[Trial]) -> Iterator[None]:
-        """Let workers fetch the experiments' commits from a repository elsewhere meanwhile."""
-        if hand is None or hand.repository == str(self.root) or not trials:
-            yield
-            return
-        # By names of this run's own, which no other run of the same experiments takes away.
-        mine = f"{LENT}/{hand.own}"
-        names = {f"{mine}/{trial.name}": trial.commit for trial in trials}
-        lent = [f"{commit}:{name}" for name, commit in names.items()]
-        git(self.root, "push", "--quiet", "--force", hand.repository, *lent)
-        try:
-            yield
-        finally:
-            try:
-                git(self.root, "push", "--quiet", hand.repository, *(f":{name}" for name in names))
-            except GitError as error:
-                get_run_logger().warning("%s in %s stay: %s", mine, hand.repository, error)
-
     def _collect(self, names: list[str]) -> None:
         lines, agreed = gather(names)
         for line in lines:
@@ -127,51 +106,28 @@ class Experiments:
             refused = "; ".join(line for line in lines if "refused" in line)
             raise StageFailedError(f"a result contradicts the ledger: {refused}")
 
-    def keep(self, names: list[str], push: bool, commit_to: str | None) -> None:
-        """Push the experiments, and commit the ledger's new rows, as far as that is asked for.
+    def conclude(self, names: list[str]) -> None:
+        """Push experiments and commit the ledger's new rows, as far as that is asked for; show all stages.
 
         Args:
-            names: the experiments.
-            push: whether to push them, with their results, to the repository.
-            commit_to: branch to which the rows are committed; None for none.
+            names: the experiments whose results are there.
         """
-        logger, message = get_run_logger(), f"Rows of {', '.join(names)}"
-        if self.where.repository is not None:
-            commit_results(self.root, None, message)  # here at least, whatever comes
-        if push:
+        if names:  # before anything is shown: the server may be away
             cache = [] if default_remote(self.root)[0] else ["--no-cache"]
             arguments = ["exp", "push", *cache, "origin", *names]
-            persist("dvc exp push", arguments, self.root, logger.info, self.stop)
-        if commit_to is not None:
-            made = commit_results(self.root, commit_to, message)
-            logger.info("rows: %s", f"{made} on {commit_to}" if made else "nothing new to commit")
-
-    def publish_summary(self) -> None:
-        """Show what became of all stages."""
+            say = get_run_logger().info
+            push = partial(persist, "dvc exp push", arguments, self.root, say, self.stop)
+            keep(self.at, f"Rows of {', '.join(names)}", push)
         publish_summary(self._done.values(), self._failed, self.said)
 
 
-def publish_rows(trials: Mapping[str, Trial], key: str) -> None:
-    """Show what the experiments scored, and by which overrides they differ.
+def publish_rows(trials: list[Trial], key: str) -> None:
+    """Show what experiments scored, and by which overrides they differ.
 
     Args:
-        trials: the experiments by their names.
+        trials: the experiments.
         key: the artifact's key.
     """
-    rows = pd.DataFrame(
-        [
-            {
-                "experiment": name,
-                **{override: str(value) for override, value in trial.values.items()},
-                **{part: found[part] for part in _SHOWN},
-                "NFE": found["nfe"],
-                "to held-out": found["held_out"]["mean"],
-                "± std": found["held_out"]["std"],
-                "× floor": found["ratio_to_floor"],
-            }
-            for name, trial in trials.items()
-            for found in records_at(name)
-        ]
-    )
-    publish_table(rows, key, f"results of {len(trials)} experiments ({TABLE} of each)")
+    rows = trial_rows({one.name: one.values for one in trials})
+    publish(rows, key, f"results of {len(trials)} experiments ({TABLE} of each)")
     get_run_logger().info("\n%s", rows.to_string(index=False, float_format="{:.4g}".format))

@@ -6,7 +6,6 @@ import json
 import socket
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,13 +15,12 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
 from flows.deployments import require_allowed
-from flows.progress import Lookout, Progress
-from flows.stages import StageFailedError, Work, run_stage
-from tasks.files.documents import read_json
+from flows.progress import lookout, progress
+from flows.stages import StageFailedError, run_stage
 from tasks.files.dvc import DvcFailedError, StageKilledError, StoppedError, persist
-from tasks.files.graph import entries, stage_graph, write_entries
-from tasks.files.layout import TIMINGS
-from tasks.files.timing import Timing
+from tasks.files.graph import stage_graph, write_entries
+from tasks.files.made import made
+from tasks.files.places import Work
 from tasks.files.worktree import of_repository
 from tasks.params.asked import Commit, RemoteUrl, Repository, Target
 
@@ -57,8 +55,8 @@ def stage(
     try:
         require_allowed(repository)
         with (
-            Lookout(stop, flow_run.get_id(), flow_run.get_parent_flow_run_id()),
-            Progress(stage, revision[:7]) as progress,
+            lookout(stop, flow_run.get_id(), flow_run.get_parent_flow_run_id()),
+            progress(stage, revision[:7]) as follow,
             of_repository(repository, commit=revision, remote=remote) as root,
         ):
             node = {one.name: one for one in stage_graph(root)}.get(stage)
@@ -69,16 +67,15 @@ def stage(
             if node.needs:
                 persist("fetching what it depends on", ["pull", *node.needs], root, say, stop)
             run = run_stage.with_options(retries=node.retries)
-            done = run(stage, revision[:7], Work(root, node, stop, force, progress))
+            done = run(stage, revision[:7], Work(root, node, stop, force, follow))
             # Also what was restored: it may be from this machine's cache, after a push that failed.
             persist("dvc push", ["push", stage], root, say, stop)
             message = {
-                "entry": _entry(root, stage),
+                **made(root, stage),
                 "outcome": done.outcome,
                 "seconds": round(time.monotonic() - began, 3),
                 "gpus": done.gpus,
                 "host": socket.gethostname(),
-                "timings": _timings(root, stage),
             }
     except StoppedError as error:
         return Cancelled(message=f"{stage}: {error}")
@@ -87,18 +84,3 @@ def stage(
     except (DvcFailedError, ValueError, OSError, httpx.HTTPError) as error:
         return Failed(message=f"{stage}: {error}")
     return Completed(message=json.dumps(message))
-
-
-def _entry(root: Path, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = entries(root, (name,))[name]
-    return found
-
-
-def _timings(root: Path, name: str) -> dict[str, Any]:
-    """Return what is known of how long a stage's outputs took to make, by their hashes."""
-    found = {}
-    for out in _entry(root, name).get("outs", []):
-        path = root / TIMINGS / f"{out['md5']}.json"
-        if path.exists():
-            found[out["md5"]] = read_json(path, Timing, "remove it: it is not needed")
-    return found

@@ -27,15 +27,18 @@ from typing import TYPE_CHECKING
 from scoremodel.registry import lazy
 
 if TYPE_CHECKING:
+    from scoremodel.data.pictures import save_grid, show
+    from scoremodel.data.scale import quantise, to_unit
     from scoremodel.denoiser import Denoiser
-    from scoremodel.inverse import posterior, restore
+    from scoremodel.evaluation.distance import frechet_distance, kernel_distance, sliced_distance
+    from scoremodel.inverse import blur, downsample, mask, posterior, restore
     from scoremodel.io.denoisers import load, save
     from scoremodel.latents import decode, encode, interpolate
     from scoremodel.likelihood import bits_per_dim, dequantise, log_likelihood
     from scoremodel.networks.base import NETWORKS
     from scoremodel.oracles import Gaussian, GaussianMixture
     from scoremodel.parametrisation import convert
-    from scoremodel.processes.base import PROCESSES
+    from scoremodel.processes.base import PROCESSES, Process
     from scoremodel.processes.chain import Chain
     from scoremodel.processes.cosine import CosineVP
     from scoremodel.processes.ddpm import DDPM
@@ -45,7 +48,11 @@ if TYPE_CHECKING:
     from scoremodel.processes.vp import VP, SubVP
     from scoremodel.samplers.base import SAMPLERS, GridSampler, Sampler
     from scoremodel.samplers.heun import Heun, StochasticHeun
-    from scoremodel.samplers.langevin_dynamics import AnnealedLangevin, Langevin, langevin
+    from scoremodel.samplers.langevin_dynamics import (
+        AnnealedLangevin,
+        Langevin,
+        unadjusted_langevin,
+    )
     from scoremodel.samplers.multistep import DPMSolver, SDEDPMSolver
     from scoremodel.samplers.probability_flow import Euler, RungeKutta
     from scoremodel.samplers.reverse_sde import (
@@ -85,6 +92,7 @@ __all__ = [
     "Heun",
     "Langevin",
     "PredictorCorrector",
+    "Process",
     "ReverseDiffusion",
     "RungeKutta",
     "SDEDPMSolver",
@@ -92,21 +100,34 @@ __all__ = [
     "StochasticHeun",
     "SubVP",
     "TrainingConfig",
+    "__version__",
     "bits_per_dim",
+    "blur",
     "convert",
     "decode",
     "dequantise",
+    "downsample",
     "encode",
+    "frechet_distance",
     "interpolate",
-    "langevin",
+    "kernel_distance",
     "load",
     "log_likelihood",
+    "mask",
     "posterior",
+    "quantise",
     "restore",
     "sample",
     "save",
+    "save_grid",
+    "show",
+    "sliced_distance",
+    "to_unit",
     "train",
+    "unadjusted_langevin",
 ]
 
+__version__ = "0.1.0"
+
 # Imported on first use: a process that only reads parameters should not pay for torch.
-__getattr__ = lazy(__name__)
+__getattr__, __dir__ = lazy(__name__)

@@ -19,7 +19,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 __all__ = [
     "Bounds",
@@ -150,58 +151,84 @@ Size = Annotated[int, Bounds(ge=1, le=65_536)]
 
 
 @cache
-def _said(
-    annotated: Any,
-) -> dict[str, tuple[list[tuple[Bounds, bool]], list[Length], tuple[str, ...]]]:
-    """Return each name's bounds, lengths and choices, as a dataclass or a function's arguments say them."""
+def _said(annotated: Any) -> dict[str, Any]:
+    """Return each name's annotation, of a dataclass's fields or of a function's arguments."""
     hints = get_type_hints(annotated, include_extras=True)
     names = [f.name for f in fields(annotated)] if is_dataclass(annotated) else list(hints)
-
-    def bounds(annotation: Any) -> list[tuple[Bounds, bool]]:
-        # An optional or a repeated number has its bounds one level down.
-        notes = getattr(annotation, "__metadata__", ())
-        own = [(one, get_args(annotation)[0] is int) for one in notes if isinstance(one, Bounds)]
-        return own + [one for inside in get_args(annotation) for one in bounds(inside)]
-
-    def choices(annotation: Any) -> tuple[str, ...]:
-        if get_origin(annotation) is Literal:
-            return get_args(annotation)
-        return tuple(one for inside in get_args(annotation) for one in choices(inside))
-
-    def lengths(annotation: Any) -> list[Length]:
-        notes = getattr(annotation, "__metadata__", ())
-        return [one for one in notes if isinstance(one, Length)]
-
-    return {
-        name: (bounds(hints[name]), lengths(hints[name]), choices(hints[name])) for name in names
-    }
+    return {name: hints[name] for name in names}
 
 
-def _check(who: str, said: Any, given: Mapping[str, Any]) -> None:
+_WORDS: dict[Any, str] = {
+    bool: "True or False",
+    int: "an integer",
+    float: "a number",
+    str: "text",
+    type(None): "None",
+}
+
+
+def _refused(annotation: Any, value: Any, others: Mapping[str, Any]) -> str | None:
+    """Return in words what an annotation allows if `value` is not of it, else None."""
+    origin, inside = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        inner, *notes = inside
+        ours = [note for note in notes if isinstance(note, Bounds | Length)]
+        allowed = _refused(inner, value, others)
+        if allowed is not None:
+            numeric = [one for one in ours if isinstance(one, Bounds)]
+            examples = [f"such as {note}" for note in notes if isinstance(note, str)]
+            return numeric[0].words(inner is int) if numeric else ", ".join([allowed, *examples])
+        refusals = (
+            one.refused(value, inner is int, others)
+            if isinstance(one, Bounds)
+            else one.refused(value)
+            for one in ours
+        )
+        return next((one for one in refusals if one is not None), None)
+    if origin in (Union, UnionType):
+        found = [_refused(one, value, others) for one in inside]
+        return None if None in found else " or ".join(map(str, found))
+    if origin is Literal:
+        return None if value in inside else ", ".join(map(str, inside))
+    if origin in (tuple, Sequence):
+        if not isinstance(value, tuple if origin is tuple else tuple | list):
+            return "a list"
+        refusals = (_refused(inside[0], one, others) for one in value)
+        return next((one for one in refusals if one is not None), None)
+    wanted = origin or annotation
+    if not isinstance(wanted, type) or getattr(wanted, "_is_protocol", False):
+        return None
+    fits = isinstance(value, int | float if wanted is float else wanted)
+    if fits and not (isinstance(value, bool) and wanted in (int, float)):
+        return None
+    return _WORDS.get(wanted) or f"an instance of {wanted.__name__}"
+
+
+def _plain(value: Any) -> Any:
+    """Return numbers and vectors of numpy and torch as Python's own, and lists as tuples."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
+
+
+def _checked(who: str, said: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the values that are not what is said of them until they are Python's own, as such."""
+    others = {name: value for name, value in given.items() if isinstance(value, int | float)}
+    changed = {}
     for name, value in given.items():
-        bounds, lengths, choices = said.get(name, ((), (), ()))
-        several = isinstance(value, tuple | list)
-        values = value if several else (value,)
-        refusals = [one.refused(value) for one in lengths if several]
-        refusals += [
-            one.refused(number, whole, given)
-            for one, whole in bounds
-            for number in values
-            if isinstance(number, int | float)
-        ]
-        if choices and isinstance(value, str) and value not in choices:
-            refusals.append(", ".join(choices))
-        for allowed in refusals:
-            if allowed is not None:
-                raise ValueError(
-                    f"{who}: {name}: {shown(value)} is not allowed, allowed: {allowed}"
-                )
+        if name not in said or _refused(said[name], value, others) is None:
+            continue
+        changed[name] = _plain(value)
+        allowed = _refused(said[name], changed[name], others)
+        if allowed is not None:
+            raise ValueError(f"{who}: {name}: {shown(value)} is not allowed, allowed: {allowed}")
+    return changed
 
 
 def check_bounds(instance: Any) -> None:
-    """Refuse a dataclass one of whose fields is out of its `Bounds`, or none of its `Literal`.
+    """Refuse a dataclass one of whose fields is not of its type, in its `Bounds`, or one of its `Literal`.
 
-    Numbers are held to bounds and text to choices; None has neither.
+    18.0 is no integer, True no number. Numbers and vectors of numpy and torch
+    become Python's own, lists tuples.
 
     Args:
         instance: the dataclass, from its `__post_init__`.
@@ -211,11 +238,13 @@ def check_bounds(instance: Any) -> None:
     """
     said = _said(type(instance))  # type: ignore[arg-type]
     who = getattr(instance, "kind", type(instance).__name__)
-    _check(who, said, {name: getattr(instance, name) for name in said})
+    changed = _checked(who, said, {name: getattr(instance, name) for name in said})
+    for name, value in changed.items():
+        object.__setattr__(instance, name, value)  # which of a frozen one its own method may
 
 
 def check_arguments(who: str, function: Any, given: Mapping[str, Any]) -> None:
-    """Refuse an argument out of what the function's annotations say, as `check_bounds` does.
+    """Refuse an argument that is not what the function's annotations say, as `check_bounds` does.
 
     Args:
         who: whose arguments they are, for the message.
@@ -225,4 +254,4 @@ def check_arguments(who: str, function: Any, given: Mapping[str, Any]) -> None:
     Raises:
         ValueError: with the argument, its value and what is allowed.
     """
-    _check(who, _said(function), given)
+    _checked(who, _said(function), given)

@@ -19,19 +19,29 @@ choices of c_skip and c_out make F predict the noise, v, or the data (`precondit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from scoremodel.bounds import Bounds, Positive, Size, check_arguments
-from scoremodel.networks.base import build_network
+from scoremodel.bounds import Bounds, Positive, Size, check_arguments, shown
+from scoremodel.data.moments import mean_and_std
+from scoremodel.data.scale import as_data
+from scoremodel.networks.base import build_network, taking_labels
 from scoremodel.networks.energy import Energy
 from scoremodel.parametrisation import Denoise, Preconditioning, convert, preconditioning
-from scoremodel.processes.base import Process, check_saveable, column
+from scoremodel.processes.base import Process, column, has_config
 
-__all__ = ["Denoiser", "as_channels_last"]
+__all__ = ["Denoiser", "LabelsLike", "TimesLike", "as_channels_last", "kernel_of"]
+
+TimesLike = Tensor | Sequence[float] | float
+"""Times in [0, 1], one for each data point, or one for all."""
+
+LabelsLike = Tensor | NDArray[np.integer] | Sequence[int] | int
+"""Class numbers, −1 for no class: one for each data point, or one for all."""
 
 
 def _c_noise(ratio: Tensor) -> Tensor:
@@ -46,7 +56,9 @@ class Denoiser(nn.Module):
     (`along`).
 
     Args:
-        network: configuration of the network, see `build_network`.
+        network: the network F(x, c_noise, labels), or F(x, c_noise) where there are no classes, with x
+            and F (B, *shape), c_noise (B,) and labels (B,) or None; it is taken as it is, not copied.
+            Or its configuration, see `build_network`.
         process: the forward process it is trained on.
         shape: shape of one data point, (C, H, W) or (D,).
         mean: the data's mean, one number per channel (images) or per dimension (vectors).
@@ -58,13 +70,14 @@ class Denoiser(nn.Module):
             model then has an unnormalised density, see `Denoiser.energy`.
 
     Raises:
-        ValueError: if the network or the mean does not fit the shape, another argument is not
-            allowed, or the process could not be saved.
+        ValueError: if the network or the mean does not fit the shape, or another argument is not
+            allowed.
+        TypeError: if the network is neither, or the process is none.
     """
 
     def __init__(
         self,
-        network: dict[str, Any],
+        network: nn.Module | Mapping[str, Any],
         process: Process,
         shape: Sequence[int],
         mean: Sequence[float],
@@ -75,39 +88,92 @@ class Denoiser(nn.Module):
         energy: bool = False,
     ) -> None:
         super().__init__()
+        for name, value, kind, allowed in (
+            ("network", network, nn.Module | Mapping, "a module, or a dictionary with its kind"),
+            ("process", process, Process, "a process, such as VP()"),
+        ):
+            if not isinstance(value, kind):
+                raise TypeError(
+                    f"denoiser: {name}: {shown(value)} is not allowed, allowed: {allowed}"
+                )
+        shape, means, std = _whole(shape), _numbers("mean", mean), _numbers("std", [std])[0]
         given = {"std": std, "levels": levels, "classes": classes}
         check_arguments("denoiser", Denoiser.__init__, given | {"preconditioning": preconditioning})
-        check_saveable(process)
-        if len(mean) != shape[0]:
-            raise ValueError(f"data of shape {tuple(shape)} need {shape[0]} means, got {len(mean)}")
-        self.network_config = dict(network)
+        if len(means) != shape[0]:
+            raise ValueError(f"data of shape {shape} need {shape[0]} means, got {len(means)}")
         self.process = process
-        self.shape = tuple(shape)
-        self.std = float(std)
+        self.shape = shape
+        self.std = std
         self.levels = levels
         self.classes = classes
         self.preconditioning: Preconditioning = preconditioning
         self.info: dict[str, Any] = {}
         self.ema_half_life: float | None = None
-        inner = build_network(network, shape, classes)
+        if isinstance(network, nn.Module):
+            self.network_config: dict[str, Any] = {"module": type(network).__name__}
+            inner = taking_labels(network, classes)
+        else:
+            self.network_config = dict(network)
+            inner = build_network(network, shape, classes)
         self.network = Energy(inner) if energy else inner
-        self.register_buffer("mean", torch.tensor(mean).view(len(mean), *(1,) * (len(shape) - 1)))
+        like = next((one for one in inner.parameters() if one.is_floating_point()), torch.empty(()))
+        column_of = torch.tensor(means, dtype=like.dtype, device=like.device)
+        self.register_buffer("mean", column_of.view(len(means), *(1,) * (len(shape) - 1)))
+
+    @classmethod
+    def for_data(
+        cls,
+        x: Tensor | NDArray[Any],
+        network: nn.Module | Mapping[str, Any],
+        process: Process,
+        *,
+        levels: int | None = None,
+        **options: Any,
+    ) -> Self:
+        """Return a denoiser with shape, mean and standard deviation of data.
+
+        Args:
+            x: data with shape (N, C, H, W) or (N, D): grey levels 0 … levels − 1, or real values.
+            network: see `Denoiser`.
+            process: see `Denoiser`.
+            levels: number of grey levels of the data's pixels, 256 for 8 bits; None for real values.
+            **options: classes, preconditioning and energy, see `Denoiser`.
+
+        Returns:
+            The denoiser, untrained.
+
+        Raises:
+            ValueError: if the data are none, are not finite, or their kind is not what `levels` says;
+                else as `Denoiser`.
+            TypeError: as `Denoiser`.
+        """
+        data = as_data(x, levels)
+        values = data.detach().cpu().numpy()
+        low, high = values.min(), values.max()
+        allowed = "finite values" if levels is None else f"grey levels 0 … {levels - 1}"
+        if not np.isfinite([low, high]).all() or (levels and not 0 <= low <= high < levels):
+            raise ValueError(f"data from {low} to {high} are not allowed, allowed: {allowed}")
+        parts = [values[low : low + 4096] for low in range(0, len(values), 4096)]
+        mean, std = mean_and_std(lambda: iter(parts), levels)
+        made = cls(network, process, data.shape[1:], mean.tolist(), std, levels, **options)
+        return made.to(data.device)
 
     @property
     def data_mean(self) -> Tensor:
         """The data's mean with shape (C, 1, 1) or (D,)."""
         return self.get_buffer("mean")
 
-    def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, x_t: Tensor, t: TimesLike, labels: LabelsLike | None = None) -> Tensor:
         """Return the denoised mean E[x_0 | x_t], or E[x_0 | x_t, class], with the shape of x_t.
 
         Data x_t have shape (B, *shape), times shape (B,), and labels, class numbers 0 … classes − 1 or
-        −1 for no class, shape (B,); None is no class for all. What does not fit gets a ValueError.
+        −1 for no class, shape (B,); None is no class for all. One time or label alone is that of all.
+        It is computed in the model's own floating-point type. What does not fit gets a ValueError.
         """
-        return self.along(self.process, labels)(x_t, t)
+        return self.along(self.process, labels)(*self._fitting(x_t, t))
 
     def along(
-        self, process: Process, labels: Tensor | None = None, guidance: float = 1.0
+        self, process: Process, labels: LabelsLike | None = None, guidance: float = 1.0
     ) -> Denoise:
         """Return this denoiser as a function (x_t, t) → E[x_0 | x_t] of any process.
 
@@ -121,7 +187,7 @@ class Denoiser(nn.Module):
 
         Args:
             process: the process along which x_t lies.
-            labels: see `forward`; one for each data point that the function will be given.
+            labels: see `forward`; one for each data point that the function will be given, or one.
             guidance: w; 1 is the model of the class, 0 the model of no class.
 
         Returns:
@@ -131,26 +197,50 @@ class Denoiser(nn.Module):
             ValueError: if the model knows no classes, or the labels are wrong.
         """
         # Labels on another device have been checked by who put them there: looking at them would wait.
-        if labels is None or labels.device.type == "cpu":
-            labels = self.checked(labels, guidance)
+        elsewhere = isinstance(labels, Tensor) and labels.device.type != "cpu"
+        known: Any = labels if elsewhere else self.checked(labels, guidance)
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-            if x_t.shape[1:] != self.shape:
-                raise ValueError(
-                    f"this model's data have shape (B, {', '.join(map(str, self.shape))}), "
-                    f"got {tuple(x_t.shape)}"
-                )
-            if labels is not None and labels.shape != t.shape:
-                raise ValueError(
-                    f"{len(x_t)} data points need labels of shape {tuple(t.shape)}, "
-                    f"got {tuple(labels.shape)}"
-                )
+            x_t, t = self._fitting(x_t, t)
+            shown = None if known is None else self._of_all(known, x_t)
             y = x_t / column(process.alpha(t), x_t)
             ratio = process.ratio(t)
             scales = preconditioning(column(ratio, y), self.std, self.preconditioning)
-            return self._guided(y, scales, _c_noise(ratio), labels, guidance)
+            return self._guided(y, scales, _c_noise(ratio), shown, guidance)
 
         return denoise
+
+    def _fitting(self, x_t: Tensor, t: TimesLike) -> tuple[Tensor, Tensor]:
+        """Return data and their times (B,) in this model's floating-point type, if they fit it."""
+        if not isinstance(x_t, Tensor) or not x_t.is_floating_point():
+            what = f"{x_t.dtype}" if isinstance(x_t, Tensor) else shown(x_t)
+            raise ValueError(
+                f"data x_t: {what} is not allowed, allowed: floating-point tensors on the model's "
+                "scale, such as to_unit makes of grey levels"
+            )
+        if x_t.shape[1:] != self.shape:
+            raise ValueError(
+                f"this model's data have shape (B, {', '.join(map(str, self.shape))}), "
+                f"got {tuple(x_t.shape)}"
+            )
+        x_t = x_t.to(self.data_mean.dtype)
+        try:
+            t = torch.as_tensor(t, dtype=x_t.dtype, device=x_t.device)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(
+                f"times t: {shown(t)} is not allowed, allowed: a number or a tensor of numbers"
+            ) from None
+        return x_t, t.expand(len(x_t)) if t.ndim == 0 else t
+
+    @staticmethod
+    def _of_all(labels: Tensor, x_t: Tensor) -> Tensor:
+        """Return labels with shape (B,), if they fit the data."""
+        if labels.ndim and labels.shape != x_t.shape[:1]:
+            raise ValueError(
+                f"{len(x_t)} data points need labels of shape {tuple(x_t.shape[:1])}, "
+                f"got {tuple(labels.shape)}"
+            )
+        return labels.expand(len(x_t))
 
     def stepwise(
         self, process: Process, times: Sequence[float], guidance: float = 1.0
@@ -172,10 +262,11 @@ class Denoiser(nn.Module):
 
         return denoise
 
-    def checked(self, labels: Tensor | None, guidance: float) -> Tensor | None:
+    def checked(self, labels: LabelsLike | None, guidance: float) -> Tensor | None:
         """Return the labels (int64) on this model's device, None for no class at all.
 
-        Raises ValueError if the model knows no classes, or a label or the guidance is out of range.
+        Their shape stays: of one label alone it is (). Raises ValueError if the model knows no classes,
+        or a label or the guidance is out of range.
         """
         if not guidance >= 0:
             raise ValueError(f"guidance must be at least 0, got {guidance}")
@@ -190,7 +281,16 @@ class Denoiser(nn.Module):
             if guidance not in (0.0, 1.0):
                 raise ValueError(f"guidance={guidance} needs labels, towards which it guides")
             return None
-        low, high = int(labels.min()), int(labels.max())
+        try:
+            found = torch.as_tensor(labels)
+        except (TypeError, ValueError, RuntimeError):
+            found = None
+        if found is None or found.is_complex() or bool((found != found.long()).any()):
+            raise ValueError(
+                f"labels: {shown(labels)} is not allowed, allowed: class numbers from 0 to "
+                f"{self.classes - 1}, or -1 for no class"
+            )
+        low, high = (int(found.min()), int(found.max())) if found.numel() else (-1, -1)
         if low < -1 or high >= self.classes:
             raise ValueError(
                 f"labels must be from 0 to {self.classes - 1}, or -1 for no class, "
@@ -198,7 +298,7 @@ class Denoiser(nn.Module):
             )
         if guidance == 0.0:
             return None
-        return labels.to(self.data_mean.device, torch.int64)
+        return found.to(self.data_mean.device, torch.int64)
 
     def _guided(
         self,
@@ -212,10 +312,10 @@ class Denoiser(nn.Module):
         c_skip, c_out, c_in = scales
         y = y - self.data_mean
         if labels is None or guidance == 1.0:
-            f = self.network(c_in * y, c_noise, labels)
+            f = self._predicted(c_in * y, c_noise, labels)
         else:
             none = torch.full_like(labels, -1)
-            both = self.network(
+            both = self._predicted(
                 (c_in * y).repeat(2, *(1,) * len(self.shape)),
                 c_noise.repeat(2),
                 torch.cat([none, labels]),
@@ -225,11 +325,23 @@ class Denoiser(nn.Module):
         denoised: Tensor = self.data_mean + c_skip * y + c_out * f
         return denoised
 
-    def score(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+    def _predicted(self, x: Tensor, c_noise: Tensor, labels: Tensor | None) -> Tensor:
+        """Return F, if it is one: another shape would be broadcast, and nobody would know."""
+        f = self.network(x, c_noise, labels)
+        if not isinstance(f, Tensor) or f.shape != x.shape:
+            what = f"shape {tuple(f.shape)}" if isinstance(f, Tensor) else f"a {type(f).__name__}"
+            raise ValueError(
+                f"the network returned {what} for data of shape {tuple(x.shape)}, allowed: a tensor "
+                "of that shape"
+            )
+        return f
+
+    def score(self, x_t: Tensor, t: TimesLike, labels: LabelsLike | None = None) -> Tensor:
         """Return the score ∇ log p_t(x_t) = (alpha_t D − x_t) / sigma_t², arguments as `forward`."""
+        x_t, t = self._fitting(x_t, t)
         return convert(self(x_t, t, labels), x_t, t, self.process, "denoised", "score")
 
-    def energy(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+    def energy(self, x_t: Tensor, t: TimesLike, labels: LabelsLike | None = None) -> Tensor:
         """Return the energy f(x_t, t) = −ln p_t(x_t) up to a constant of t (B,); the score is −∇ f.
 
         With y = x_t / alpha_t − m, r = sigma_t / alpha_t and the network's scalar ψ:
@@ -241,21 +353,31 @@ class Denoiser(nn.Module):
         """
         if not isinstance(self.network, Energy):
             raise ValueError("this model has a score but no energy; make it with energy=True")
+        x_t, t = self._fitting(x_t, t)
+        known = self.checked(labels, 1.0)
         ratio = self.process.ratio(t)
         c_skip, c_out, c_in = preconditioning(ratio, self.std, self.preconditioning)
         y = x_t / column(self.process.alpha(t), x_t) - self.data_mean
         psi = self.network.potential(
-            column(c_in, y) * y, _c_noise(ratio), self.checked(labels, 1.0)
+            column(c_in, y) * y,
+            _c_noise(ratio),
+            None if known is None else self._of_all(known, x_t),
         )
         squared = y.square().flatten(1).sum(1)
         f: Tensor = ((1 - c_skip) * squared / 2 - c_out / c_in * psi) / ratio**2
         return f
 
     def config(self) -> dict[str, Any]:
-        """Return what is needed, beside the weights, to make this denoiser again."""
+        """Return what is needed, beside the weights, to make this denoiser again.
+
+        A network or a process of one's own that has no configuration is named, and a process known by
+        its kernel: whoever makes the denoiser has to give them.
+        """
+        process = self.process
+        named = {"class": type(process).__name__, "kernel": kernel_of(process)}
         return {
             "network": self.network_config,
-            "sde": self.process.config(),
+            "sde": process.config() if has_config(process) else named,
             "shape": list(self.shape),
             "mean": [float(value) for value in self.data_mean.flatten()],
             "std": self.std,
@@ -264,6 +386,35 @@ class Denoiser(nn.Module):
             "preconditioning": self.preconditioning,
             "energy": isinstance(self.network, Energy),
         }
+
+
+def kernel_of(process: Process) -> list[list[float]]:
+    """Return t, alpha_t and sigma_t at some times, by which one process is told from others."""
+    t = torch.tensor([process.t_min, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
+    return torch.stack([t, process.alpha(t), process.sigma(t)], dim=1).tolist()
+
+
+def _whole(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape of one data point as plain integers."""
+    try:
+        sizes = tuple(int(one) for one in shape if one == int(one) > 0)
+        if sizes and len(sizes) == len(shape):
+            return sizes
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(
+        f"denoiser: shape: {shown(shape)} is not allowed, allowed: that of one data point, (C, H, W) or (D,)"
+    )
+
+
+def _numbers(name: str, values: Any) -> list[float]:
+    try:
+        found = [float(one) for one in values]
+    except (TypeError, ValueError):
+        found = [float("nan")]
+    if not np.isfinite(found).all():
+        raise ValueError(f"denoiser: {name}: {shown(values)} is not allowed, allowed: numbers")
+    return found
 
 
 def as_channels_last(denoiser: Denoiser) -> Denoiser:

@@ -17,15 +17,16 @@ The result is a denoiser like any other, so every sampler samples from the poste
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from scoremodel.bounds import Count, NonNegative, Positive, check_arguments
 from scoremodel.denoiser import Denoiser
-from scoremodel.parametrisation import Denoise
+from scoremodel.parametrisation import Denoise, as_denoise
 from scoremodel.processes.base import Process, column
 from scoremodel.samplers.base import Sampler
 from scoremodel.samplers.sampling import equal_parts, sample
@@ -69,27 +70,30 @@ def posterior(
     model: Denoiser | Denoise,
     operator: Operator,
     y: Tensor,
-    noise_std: float,
+    noise_std: NonNegative,
     *,
     method: Method = "mmps",
-    iterations: int = 5,
-    process: Process | None = None,
-    std: float | None = None,
-    labels: Tensor | None = None,
+    iterations: Count = 5,
+    process: Annotated[Process, "VP()"] | None = None,
+    std: Positive | None = None,
+    labels: Tensor | Sequence[int] | int | None = None,
 ) -> Denoise:
     """Return the denoiser of x_0 given y = A x_0 + n.
 
     Args:
-        model: a `Denoiser`, or any function D(x_t, t).
+        model: a `Denoiser`, or any function D(x_t, t), which is differentiated: one that takes a gradient
+            itself does it by `torch.func.grad`, or with `create_graph=True`.
         operator: A.
         y: what is known with shape (B, *) for as many data points, or (1, *) for all.
-        noise_std: standard deviation of n, positive.
+        noise_std: standard deviation of n; 0 for y = A x_0, whose samples have A x = y as far as the
+            iterations go. y must be a value of A then.
         method: one of the two above.
         iterations: steps of conjugate gradients for the inverse; a mask or an average under "pigdm"
-            needs one, in general as many as A V Aᵀ has eigenvalues that matter.
+            needs one, in general as many as A V Aᵀ has eigenvalues that matter. Without noise these
+            are more: no std² lifts the small ones.
         process: a `Denoiser`'s own if None.
         std: the data's standard deviation, for "pigdm"; a `Denoiser`'s own if None.
-        labels: class numbers with shape (B,), of a class-conditional model.
+        labels: class numbers with shape (B,), or one for all, of a class-conditional model.
 
     Returns:
         A function (x_t, t) → E[x_0 | x_t, y], which costs one call of the model, and a backward pass
@@ -100,15 +104,13 @@ def posterior(
     """
     if method not in get_args(Method):
         raise ValueError(f"unknown method {method!r}, allowed: {', '.join(get_args(Method))}")
-    if not noise_std > 0 or iterations < 1:
-        raise ValueError(
-            f"needs noise_std > 0 and iterations >= 1, got {noise_std} and {iterations}"
-        )
+    given = {"noise_std": noise_std, "iterations": iterations, "process": process, "std": std}
+    check_arguments("posterior", posterior, given)
     if isinstance(model, Denoiser):
         process, std = process or model.process, std or model.std
         denoise = model.along(process, labels)
     else:
-        denoise = model
+        denoise = as_denoise(model)
     if process is None or (method == "pigdm" and std is None):
         raise ValueError("a function D(x_t, t) needs a process, and for 'pigdm' the data's std")
     known = y
@@ -146,13 +148,13 @@ def restore(
     model: Denoiser,
     operator: Operator,
     y: Tensor,
-    noise_std: float,
+    noise_std: NonNegative,
     sampler: Sampler,
     seed: int,
     *,
     method: Method = "mmps",
-    iterations: int = 5,
-    labels: Tensor | None = None,
+    iterations: Count = 5,
+    labels: Tensor | Sequence[int] | int | None = None,
     start: int = 0,
     batch_size: int = 128,
 ) -> Tensor:
@@ -162,12 +164,12 @@ def restore(
         model: the model, which has never seen the operator.
         operator: A.
         y: measurements with shape (N, *).
-        noise_std: standard deviation of their noise.
+        noise_std: standard deviation of their noise, 0 for none, see `posterior`.
         sampler: any sampler of denoisers.
         seed: draw i is a function of (seed, start + i) alone.
         method: see `posterior`.
         iterations: see `posterior`.
-        labels: class numbers with shape (N,), of a class-conditional model.
+        labels: class numbers with shape (N,), or one for all, of a class-conditional model.
         start: number of the first draw.
         batch_size: the most measurements at a time.
 
@@ -178,9 +180,10 @@ def restore(
         ValueError: as `posterior` and `sample`.
     """
     drawn = []
+    each = None if labels is None else torch.as_tensor(labels).expand(len(y))
     for rows in equal_parts(len(y), batch_size):
         part = y[rows.start : rows.stop]
-        given = None if labels is None else labels[rows.start : rows.stop]
+        given = None if each is None else each[rows.start : rows.stop]
         denoise = posterior(
             model, operator, part, noise_std, method=method, iterations=iterations, labels=given
         )
@@ -194,6 +197,7 @@ def restore(
             process=model.process,
             shape=model.shape,
             mean=model.data_mean,
+            dtype=model.data_mean.dtype,
             device=part.device,
         ).x
         drawn.append(x)
@@ -212,8 +216,11 @@ def _conjugate_gradients(
     """Return w with apply(w) = target, each row for itself, after so many steps (Hestenes, Stiefel 1952).
 
     A row ends early where it is solved, and where ⟨u, apply(u)⟩ < least |u|²: no covariance does
-    that, but a network's Jacobian may, and the steps beyond would be large and mean nothing.
+    that, but a network's Jacobian may, and the steps beyond would be large and mean nothing. Where
+    `least` is 0 that is an eigenvalue which the largest seen rounds away.
     """
+    cut = 10 * torch.finfo(target.dtype).eps if least == 0 else 0.0
+    largest = torch.zeros_like(target.flatten(1)[:, 0])
     shape = target.shape
     w = torch.zeros_like(target)
     rest = target.clone()
@@ -223,7 +230,11 @@ def _conjugate_gradients(
     for _ in range(iterations):
         image = apply(way)
         curved = (way * image).flatten(1).sum(1)
-        floor = least * (1 - 1e-6) * way.flatten(1).square().sum(1)
+        length = way.flatten(1).square().sum(1)
+        floor = least * (1 - 1e-6) * length
+        if cut:
+            largest = torch.maximum(largest, (curved / length).nan_to_num(0.0))
+            floor = cut * largest * length
         moves = (curved > floor) & (norm > 1e-12 * first)
         step = torch.where(moves, norm / curved.where(moves, torch.ones_like(curved)), 0.0)
         w = w + column(step, w) * way

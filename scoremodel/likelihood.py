@@ -12,20 +12,26 @@ density is that of data with the noise sigma of t_min.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
+from scoremodel.bounds import Bounds, Count, Tolerance, check_arguments
 from scoremodel.data.scale import bin_width, to_unit
 from scoremodel.denoiser import Denoiser
 from scoremodel.flow import Trace, exact_trace, flow, hutchinson
-from scoremodel.parametrisation import Denoise
+from scoremodel.parametrisation import Denoise, as_denoise
 from scoremodel.processes.base import Process
 from scoremodel.processes.sde import as_sde
 from scoremodel.rng import generators
 
 __all__ = ["Likelihood", "bits_per_dim", "dequantise", "log_likelihood"]
+
+_PROBES = 4
+"""Of images, where nobody says how many."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Likelihood:
     Args:
         log_prob: ln p(x) in nats with shape (N,).
         std_error: standard error of each from its probes with shape (N,); zero for the exact trace,
-            NaN for a single probe.
+            infinite for a single probe, which does not know how far it is off.
         nfe: number of calls of the model for the slowest batch.
     """
 
@@ -48,26 +54,27 @@ def log_likelihood(
     model: Denoiser | Denoise,
     x: Tensor,
     *,
-    probes: int | None = None,
+    probes: Annotated[int, Bounds(ge=1, le=65_536)] | None = None,
     seed: int = 0,
     start: int = 0,
-    labels: Tensor | None = None,
-    process: Process | None = None,
+    labels: Tensor | Sequence[int] | int | None = None,
+    process: Annotated[Process, "VP()"] | None = None,
     mean: Tensor | float | None = None,
-    rtol: float = 1e-5,
-    atol: float = 1e-5,
-    batch_size: int = 128,
+    rtol: Tolerance = 1e-5,
+    atol: Tolerance = 1e-5,
+    batch_size: Count = 128,
 ) -> Likelihood:
     """Return ln p(x) under the model's probability flow, from the prior that `sample` starts from.
 
     Args:
-        model: a `Denoiser`, or any function D(x_t, t).
+        model: a `Denoiser`, or any function D(x_t, t), whose own derivative the trace is: one that takes
+            a gradient itself does it by `torch.func.grad`, or with `create_graph=True`.
         x: data on the model's scale with shape (N, *).
-        probes: number of Hutchinson's random signs for the trace; None is the exact trace, with one
-            backward pass a dimension, for vectors.
+        probes: number of Hutchinson's random signs for the trace, each a backward pass a call. None is
+            the exact trace for vectors, with one backward pass a dimension, and 4 signs for images.
         seed: data point i's signs are a function of (seed, start + i) alone.
         start: number of the first data point.
-        labels: class numbers with shape (N,), for p(x | class).
+        labels: class numbers with shape (N,), or one for all, for p(x | class).
         process: the SDE; a `Denoiser`'s own if None.
         mean: the data's mean, for priors that keep it; a `Denoiser`'s own if None, else zero.
         rtol: relative tolerance of the ODE.
@@ -78,16 +85,22 @@ def log_likelihood(
         The log-likelihoods in nats.
 
     Raises:
-        ValueError: if the process is a chain, probes < 1, or the exact trace is asked of images.
+        ValueError: if an argument is not allowed, or the process is a chain.
         FloatingPointError: if the model's output is not finite.
     """
-    if probes is not None and probes < 1:
-        raise ValueError(f"probes must be at least 1, or None for the exact trace, got {probes}")
+    given: dict[str, Any] = {"probes": probes, "seed": seed, "start": start, "process": process}
+    given |= {"rtol": rtol, "atol": atol, "batch_size": batch_size}
+    check_arguments("log_likelihood", log_likelihood, given)
+    if probes is None and x.ndim > 2:
+        probes = _PROBES
     if isinstance(model, Denoiser):
         process = process or model.process
         mean = model.data_mean if mean is None else mean
-    elif process is None:
-        raise ValueError("a function D(x_t, t) needs a process")
+    else:
+        model = as_denoise(model)
+        if process is None:
+            raise ValueError("a function D(x_t, t) needs a process")
+    each = None if labels is None else torch.as_tensor(labels).expand(len(x))
     sde = as_sde(process, "a likelihood")
     first = sde.t_min
     alpha_first = float(sde.alpha(torch.tensor(first, dtype=torch.float64)))
@@ -97,8 +110,8 @@ def log_likelihood(
     with torch.no_grad():
         for low in range(0, len(x), batch_size):
             part = x[low : low + batch_size]
-            given = None if labels is None else labels[low : low + batch_size]
-            denoise = model.along(sde, given) if isinstance(model, Denoiser) else model
+            shown = None if each is None else each[low : low + batch_size]
+            denoise = model.along(sde, shown) if isinstance(model, Denoiser) else model
             size = part[0].numel()
             trace: Trace = exact_trace
             if probes is not None:
@@ -106,8 +119,6 @@ def log_likelihood(
                 signs = [torch.randint(2, (probes, size), generator=one) for one in streams]
                 stacked = torch.stack(signs, dim=1).to(part.device, torch.float64)
                 trace = hutchinson(2 * stacked - 1)
-            elif part.ndim != 2:
-                raise ValueError(f"images of shape {tuple(part.shape[1:])} need probes, not None")
             end = flow(denoise, sde, part, first, 1.0, rtol=rtol, atol=atol, trace=trace)
             assert end.volume is not None
             z = ((end.x - centre.to(end.x)) / sde.prior_std()).flatten(1).double()
@@ -116,7 +127,7 @@ def log_likelihood(
             estimates = prior[:, None] + end.volume - size * math.log(alpha_first)
             values.append(estimates.mean(1))
             several = estimates.shape[1]
-            spread = estimates.std(1) if several > 1 else torch.full_like(prior, math.nan)
+            spread = estimates.std(1) if several > 1 else torch.full_like(prior, math.inf)
             errors.append(
                 torch.zeros_like(prior) if probes is None else spread / math.sqrt(several)
             )

@@ -8,15 +8,63 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from scoremodel.bounds import shown
 from scoremodel.processes.base import Process, column
 
-__all__ = ["Denoise", "Parametrisation", "Preconditioning", "convert", "preconditioning"]
+__all__ = [
+    "Denoise",
+    "Parametrisation",
+    "Preconditioning",
+    "as_denoise",
+    "convert",
+    "preconditioning",
+]
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """Anything that maps (x_t with shape (B, *), t with shape (B,)) to E[x_0 | x_t] with shape (B, *)."""
 
 Parametrisation = Literal["denoised", "noise", "score", "v"]
 Preconditioning = Literal["edm", "noise", "v", "denoised"]
+
+
+def as_denoise(model: Denoise) -> Denoise:
+    """Return a function (x_t, t) → E[x_0 | x_t] of whoever's, refusing what is none.
+
+    Args:
+        model: the function. It is called with gradients off; one that takes a gradient itself, such as
+            an energy's, does it by `torch.func.grad`, or in `torch.enable_grad()`.
+
+    Returns:
+        The function, which refuses results that would be broadcast to the shape of x_t.
+
+    Raises:
+        ValueError: if it is no function.
+    """
+    if not callable(model) or isinstance(model, type):
+        raise ValueError(
+            f"model: {shown(model)} is not allowed, allowed: a Denoiser, or a function (x_t, t) → "
+            "E[x_0 | x_t]"
+        )
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        try:
+            value = model(x_t, t)
+        except RuntimeError as error:
+            if "does not require grad" not in str(error):
+                raise
+            raise ValueError(
+                "model: it takes a gradient where gradients are off, allowed: torch.func.grad, or "
+                "torch.enable_grad() inside of it"
+            ) from error
+        if not isinstance(value, Tensor) or value.shape != x_t.shape:
+            what = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(
+                f"model: for x_t of shape {tuple(x_t.shape)} it returned {what}, allowed: a tensor of "
+                "that shape"
+            )
+        return value
+
+    return denoise
 
 
 def convert(

@@ -120,8 +120,8 @@ def _name(one: Any) -> str:
     return f"{one.__module__}.{one.__qualname__}"
 
 
-def lazy(package: str) -> Callable[[str], Any]:
-    """Return a package's `__getattr__` that imports what its `if TYPE_CHECKING:` block names.
+def lazy(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Return a package's `__getattr__` and `__dir__` of what its `if TYPE_CHECKING:` block names.
 
     Each name is imported on first use, so that whoever needs one does not pay for all.
 
@@ -129,7 +129,7 @@ def lazy(package: str) -> Callable[[str], Any]:
         package: the package's `__name__`, whose `__init__` holds the block.
 
     Returns:
-        A function from a name to what it stands for.
+        A function from a name to what it stands for, and one that lists all names.
     """
 
     def get(name: str) -> Any:
@@ -148,4 +148,8 @@ def lazy(package: str) -> Callable[[str], Any]:
         setattr(sys.modules[package], name, found)
         return found
 
-    return get
+    def names() -> list[str]:
+        module = vars(sys.modules[package])
+        return sorted({*module, *module["__all__"]} - {"TYPE_CHECKING", "annotations", "lazy"})
+
+    return get, names

@@ -51,9 +51,10 @@ def generators(seed: int, purpose: str, indices: Sequence[int]) -> list[torch.Ge
 def randn_rows(rows: Sequence[torch.Generator], shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Return noise (len(rows), *shape) whose row i comes from CPU generator i alone.
 
-    It is made on the CPU, so that every device sees the same noise.
+    It is drawn on the CPU and in float32, and converted then, so that every device and every type sees
+    the same noise.
     """
-    out = torch.empty((len(rows), *shape), dtype=dtype)
+    out = torch.empty((len(rows), *shape), dtype=torch.float32)
     for row, row_generator in zip(out, rows, strict=True):
         torch.randn(row.shape, generator=row_generator, out=row)
-    return out
+    return out.to(dtype)

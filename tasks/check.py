@@ -10,6 +10,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from scoremodel.data.exchange import ARRAY_FILES
+from scoremodel.data.sources.folder import first_image
 from scoremodel.processes.base import Process, process_from_config
 from scoremodel.processes.ncsn import NCSN
 from tasks.files.git import GitError, git
@@ -21,6 +23,7 @@ from tasks.params import presets
 from tasks.params.errors import ParamsError
 from tasks.params.fits import said_of
 from tasks.params.load import load_params
+from tasks.params.pretrained import require_pretrained
 from tasks.params.resolve import resolve, write
 from tasks.params.schema import Params
 from tasks.params.survey import Survey
@@ -63,9 +66,12 @@ def check() -> Checked:
                 f"params.yaml: active.datasets: {name!r} has no folder {raw}; put a source.yaml or "
                 "images there (`dvc add`), or restore it (`dvc pull`)"
             )
+    for name, external in product(params.active.datasets, params.active.external):
+        _require_samples(Configuration(name, external))
     extractor: Any = params.evaluation.extractor
     if getattr(extractor, "path", None) and extractor.sha256:
         require_file("params.yaml: evaluation.extractor", extractor.path, extractor.sha256)
+    require_pretrained(params)
     said = params.model_dump(exclude_unset=True)
     for model, sampler in product(params.active.models, params.active.samplers):
         chosen = said["samplers"][sampler]
@@ -78,6 +84,24 @@ def check() -> Checked:
                 f"{error}"
             ) from error
     return _surveyed(params)
+
+
+def _require_samples(files: Configuration) -> None:
+    """Refuse samples from elsewhere that are not there; what is in their files the stage reads."""
+    folder, forms = files.given, ", ".join(ARRAY_FILES)
+    try:
+        there = folder.is_dir() and (
+            any(path.suffix.lower() in ARRAY_FILES for path in folder.glob("[!.]*"))
+            or first_image(folder)
+        )
+    except ValueError as error:
+        raise ParamsError(f"params.yaml: active.external: {files.model!r}: {error}") from None
+    if not there:
+        raise ParamsError(
+            f"params.yaml: active.external: {files.model!r} has no samples of {files.dataset!r} in "
+            f"{folder}; put images there, or files of the kinds {forms} (`dvc add`), or restore them "
+            "(`dvc pull`)"
+        )
 
 
 def _surveyed(params: Params) -> Checked:

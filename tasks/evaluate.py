@@ -83,7 +83,9 @@ def _panel(files: Configuration) -> dict[str, dict[str, Any]]:
 
 def main(files: Configuration) -> None:
     """Write the record, and samples beside their nearest training data, to be shown."""
-    chosen, how = resolved(f"samplers/{files.sampler}"), resolved("judge/metrics")
+    how = resolved("judge/metrics")
+    # What is not known of samples from elsewhere is null.
+    chosen = {} if files.external else resolved(f"samplers/{files.sampler}")
     card = read_card(files.card)
     baselines = read_json(files.baselines, _Baselines)
     fake, info = read_arrays(files.features, _NEEDS)
@@ -113,13 +115,13 @@ def main(files: Configuration) -> None:
         "model": files.model,
         "train_seed": files.train_seed,
         "sampler": files.sampler,
-        "sampler_kind": chosen["kind"],
+        "sampler_kind": chosen.get("kind"),
         "steps": chosen.get("steps"),
-        "guidance": chosen["guidance"],
+        "guidance": chosen.get("guidance"),
         "ema_half_life": info["ema_half_life"],
         "nfe": info["nfe"],
         "count": how["count"],
-        "sampling_seeds": how["sampling_seeds"],
+        "sampling_seeds": list(range(len(fake))) if files.external else how["sampling_seeds"],
         "metric": judge["metric"],
         "margin": how["margin"],
         "width": real.train.shape[1],
@@ -132,7 +134,11 @@ def main(files: Configuration) -> None:
         "memorised": any(one.memorised for one in scores),
         "classes": _classes(scores, list(card["class_counts"] or ())),
         **{name: baselines[name] for name in ("floor", "real", "gaussian")},
-        "warnings": [*judge["warnings"], *real.warnings(how["count"], few)],
+        "warnings": [
+            *judge["warnings"],
+            *real.warnings(how["count"], few),
+            *info.get("external", {}).get("said", ()),
+        ],
         "parameters": info["model"]["parameters"],
         "train_images": info["model"]["train_images"],
         "environment": {
@@ -144,6 +150,7 @@ def main(files: Configuration) -> None:
             "baselines": baselines["environment"],
             "evaluate": ", ".join([cpu_name(), *(f"{name} {version(name)}" for name in _PACKAGES)]),
         },
+        **({"external": info["external"]} if files.external else {}),
     }
     samples, _ = read_arrays(files.samples)
     train = read_rows(files.arrays, card)["train"]

@@ -28,7 +28,7 @@ from scoremodel.parametrisation import convert
 from scoremodel.processes.ve import VE
 from scoremodel.rng import derive_seed, generator
 from scoremodel.samplers.heun import Heun
-from scoremodel.samplers.langevin_dynamics import langevin
+from scoremodel.samplers.langevin_dynamics import unadjusted_langevin
 from scoremodel.samplers.sampling import sample
 from scoremodel.training.config import TrainingConfig
 from scoremodel.training.loop import train
@@ -262,11 +262,11 @@ def _weights(kinds: dict[str, _Learned], how: _How, seed: int) -> dict[str, dict
 
     def walk(score: ScoreAt, ratio: float) -> Tensor:
         step_size = 0.1 * 0.1**2
-        return langevin(lambda x: score(x, ratio), start, step_size, 300, seed)
+        return unadjusted_langevin(lambda x: score(x, ratio), start, step_size, 300, seed)
 
     many = kinds["many"].denoiser
     assert many is not None
-    exact = langevin(
+    exact = unadjusted_langevin(
         lambda x: _MIXTURE.score(x, torch.zeros(len(x), dtype=torch.float64), VE(1e-4, 1.0)),
         start.double(),
         0.1 * 0.1**2,

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scoremodel.bounds import shown as said
+from scoremodel.data.moments import mean_and_std
 from scoremodel.data.sources.base import RawData, load_source
 from scoremodel.data.sources.folder import load_folder
 from scoremodel.io.files import atomic_folder, atomic_path, write_text
@@ -44,7 +45,7 @@ def read_source(folder: Path) -> RawData:
         return load_folder(folder)
     path = folder / "source.yaml"
     try:
-        return load_source(description)
+        return load_source(description, folder=folder)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
     except MemoryError as error:
@@ -145,22 +146,6 @@ def _require_enough(raw: RawData, numbers: NDArray[np.intp], held_out: float, wh
         )
 
 
-def _moments(x: NDArray[Any], rows: NDArray[np.intp], levels: int | None) -> tuple[Any, float]:
-    """Return the scaled data's mean, by channel or dimension, and their deviation from it."""
-    axes = (0, 2, 3) if x.ndim == 4 else (0,)
-    each = math.prod(x.shape[1:]) * len(rows)
-
-    def parts() -> Iterator[NDArray[np.float64]]:
-        for part in chunked(rows, x):
-            scaled = x[part].astype(np.float64)
-            yield scaled if levels is None else scaled * (2 / (levels - 1)) - 1
-
-    count = each // math.prod(x.shape[1:2])
-    mean = sum(part.sum(axis=axes, keepdims=True) for part in parts()) / count
-    square = sum(float(np.sum((part - mean) ** 2)) for part in parts())
-    return mean, math.sqrt(square / each)
-
-
 def _constant(x: NDArray[Any], rows: NDArray[np.intp]) -> bool:
     """Return whether each channel or dimension has one value only."""
     first = x[rows[:1]][:, :, :1, :1] if x.ndim == 4 else x[rows[:1]]
@@ -191,7 +176,7 @@ def card_of(
             f"data/raw/{name}: all {len(train)} training points have the same value, allowed: data "
             "that vary"
         )
-    mean, std = _moments(raw.x, train, raw.levels)
+    mean, std = mean_and_std(lambda: (raw.x[part] for part in chunked(train, raw.x)), raw.levels)
     counts = None
     if raw.labels is not None:
         found = np.bincount(raw.labels[train], minlength=len(raw.classes))
@@ -207,7 +192,7 @@ def card_of(
         "leaked": int(np.isin(first[held_out], first[train]).sum()),
         "value_range": [low, high],
         "levels": raw.levels,
-        "mean": mean.flatten().tolist(),
+        "mean": mean.tolist(),
         "std": std,
         "class_counts": counts,
         "mixture": raw.mixture,

@@ -1,7 +1,11 @@
-"""Stage train: score matching, over many noise levels or at one → weights and training curves."""
+"""Stage train: score matching, over many noise levels or at one → weights and training curves.
+
+Of a pretrained model the weights are read in place of it.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +19,7 @@ from scoremodel.denoiser import Denoiser
 from scoremodel.io.checkpoint import Checkpoints
 from scoremodel.io.denoisers import save
 from scoremodel.io.files import atomic_path
+from scoremodel.networks.base import NETWORKS
 from scoremodel.parametrisation import Denoise
 from scoremodel.processes.base import Process, process_from_config
 from scoremodel.rng import derive_seed
@@ -50,20 +55,32 @@ def build_denoiser(
         A denoiser on the CPU, class-conditional if labels are to be dropped with some probability.
     """
     ((kind, network),) = model["network"].items()
-    conditional = model["training"].get("label_dropout") is not None
+    of_data = {
+        "mean": card["mean"],
+        "std": card["std"],
+        "preconditioning": model["preconditioning"],
+    }
+    if hasattr(NETWORKS[kind], "data_of"):  # which is made for data of its own scale
+        of_data = NETWORKS[kind].data_of(network, len(card["mean"]))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
         return Denoiser(
             network={"kind": kind, **network},
             process=process,
             shape=card["shape"],
-            mean=card["mean"],
-            std=card["std"],
             levels=card["levels"],
-            classes=len(card["class_counts"]) if conditional else None,
-            preconditioning=model["preconditioning"],
-            energy=model["energy"],
+            classes=len(card["class_counts"]) if _conditional(model) else None,
+            energy=model.get("energy", False),
+            **of_data,
         )
+
+
+def _conditional(model: Mapping[str, Any]) -> bool:
+    """Return whether a model knows classes: a pretrained one if it was trained with them."""
+    if model.get("pretrained"):
+        ((_, network),) = model["network"].items()
+        return network.get("num_class_embeds") is not None
+    return model["training"].get("label_dropout") is not None
 
 
 def true_score(
@@ -155,9 +172,38 @@ def _labels(
     return torch.from_numpy(arrays["train_labels"])
 
 
+def _convert(
+    model: Mapping[str, Any], card: Mapping[str, Any], process: Process, files: Configuration
+) -> None:
+    """Write a published model's weights as a training's are written, and curves without a loss."""
+    given = model["pretrained"]
+    denoiser = build_denoiser(model, card, process, files.train_seed)
+    network: Any = denoiser.network
+    network.read(given["path"], given["sha256"])
+    counts = card["class_counts"]
+    info = {
+        "dataset": files.dataset,
+        "data_sha256": card["sha256"],
+        "model": files.model,
+        "train_seed": files.train_seed,
+        "parameters": sum(weight.numel() for weight in denoiser.parameters()),
+        "train_images": 0,  # none of them here
+        "dequantised": False,
+        "label_counts": list(counts.values()) if _conditional(model) else None,
+        "environment": f"pretrained, sha256 {given['sha256']}",
+    }
+    print(f"{files.model_name}: {given['path']}, {process}", flush=True)
+    save(denoiser, files.weights, info)
+    losses = ["loss", *(f"loss_band_{n + 1}" for n in range(BANDS))]
+    write_curves(pd.DataFrame([{"step": 0, **dict.fromkeys(losses, math.nan)}]), files)
+
+
 def main(files: Configuration) -> None:
     """Write the averaged weights as safetensors, and the curves as CSV."""
     model = resolved(f"models/{files.dataset}-{files.model}")
+    if model.get("pretrained"):
+        _convert(model, read_card(files.card), process_from_config(model["sde"]), files)
+        return
     keeping, machine = resolved("keeping"), Machine.read()
     device = set_up_device(machine)
     card = read_card(files.card)

@@ -65,6 +65,7 @@ class Workspace:
             "samplers": ["heun", "euler_maruyama"],
             "applications": [],
             "studies": [],
+            "external": [],
         }
         params["models"]["vp"]["training"] = {
             "steps": 6,

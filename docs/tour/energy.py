@@ -11,26 +11,20 @@ truth = scoremodel.GaussianMixture([[-0.8, -0.4], [0.8, 0.4]], [0.35, 0.25], [0.
 points, _ = truth.sample(10_000, torch.Generator().manual_seed(0))
 
 torch.manual_seed(0)
-model = scoremodel.Denoiser(
-    {"kind": "mlp", "width": 64, "depth": 2},
-    process=scoremodel.VE(sigma_min=0.02, sigma_max=20.0),
-    shape=(2,),
-    mean=points.mean(0).tolist(),
-    std=float(points.std()),
-    energy=True,
-)
-how = scoremodel.TrainingConfig(
-    steps=800, batch_size=256, learning_rate=3e-3, schedule="cosine", weighting="edm"
-)
+network = {"kind": "mlp", "width": 64, "depth": 2}
+process = scoremodel.VE(sigma_min=0.02, sigma_max=20.0)
+model = scoremodel.Denoiser.for_data(points, network, process, energy=True)
+how = scoremodel.TrainingConfig(steps=800, batch_size=256, learning_rate=3e-3)
 learned = scoremodel.train(model, points.float(), how, seed=0).denoiser
 
 line = torch.linspace(-2, 2, 81)
 places = torch.cartesian_prod(line, line)
-t = torch.full((len(places),), 0.35)  # a little noise: sigma = 0.22
+t = 0.35  # a little noise: sigma = 0.22
 energy = learned.energy(places, t).detach()
 # --8<-- [end:api]
 
-log_density = truth.log_prob(places.double(), t.double(), learned.process)
+times = torch.full((len(places),), t, dtype=torch.float64)
+log_density = truth.log_prob(places.double(), times, learned.process)
 weight = log_density.exp()
 
 

@@ -19,7 +19,7 @@ def score(x: torch.Tensor) -> torch.Tensor:
 draw = torch.Generator().manual_seed(0)
 start = 4 * torch.rand(5000, 2, generator=draw, dtype=torch.float64) - 2
 step_size = 0.05
-end = scoremodel.langevin(score, start, step_size, steps=100, seed=0)
+end = scoremodel.unadjusted_langevin(score, start, step_size, steps=100, seed=0)
 # --8<-- [end:api]
 
 variance = 0.4**2
@@ -32,7 +32,7 @@ print(
 drawn, panels = figure(3)
 path, several = [start[:6]], start[:400]
 for _ in range(40):
-    path.append(scoremodel.langevin(score, path[-1], 0.01, 1, seed=len(path)))
+    path.append(scoremodel.unadjusted_langevin(score, path[-1], 0.01, 1, seed=len(path)))
 paths = torch.stack(path)
 panels[0].plot(paths[:, :, 0], paths[:, :, 1], linewidth=0.8)
 panels[0].set_title("six chains, small steps")

@@ -10,20 +10,11 @@ import scoremodel
 
 torch.set_num_threads(2)
 pixels = torch.from_numpy(load_digits().images).to(torch.uint8)[:, None]  # 17 grey levels
-scaled = pixels / 8 - 1  # the models' scale is [-1, 1]
 
 torch.manual_seed(0)
-model = scoremodel.Denoiser(
-    {"kind": "unet", "width": 16, "multipliers": [1, 4]},
-    process=scoremodel.VP(),
-    shape=(1, 8, 8),
-    mean=[float(scaled.mean())],
-    std=float(scaled.std()),
-    levels=17,
-)
-how = scoremodel.TrainingConfig(
-    steps=1200, batch_size=64, learning_rate=2e-3, schedule="cosine", weighting="edm"
-)
+network = {"kind": "unet", "width": 16, "multipliers": [1, 4]}
+model = scoremodel.Denoiser.for_data(pixels, network, scoremodel.VP(), levels=17)
+how = scoremodel.TrainingConfig(steps=1200)
 digits = scoremodel.train(model, pixels, how, seed=0).denoiser
 drawn_digits = scoremodel.sample(
     digits, scoremodel.Heun(steps=18), count=8, seed=2, trajectory=True

@@ -13,7 +13,7 @@ zero = torch.zeros(4000, dtype=torch.float64)
 
 draw = torch.Generator().manual_seed(0)
 start = 2.4 * torch.rand(4000, 2, generator=draw, dtype=torch.float64) - 1.2
-end = scoremodel.langevin(
+end = scoremodel.unadjusted_langevin(
     lambda x: truth.score(x, zero, process), start, step_size=1e-3, steps=300, seed=0
 )
 share = (end.sum(1) < 0).double().mean()

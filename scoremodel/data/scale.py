@@ -2,10 +2,51 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["bin_width", "quantise", "to_unit"]
+from scoremodel.bounds import shown
+
+__all__ = ["as_data", "bin_width", "quantise", "to_unit"]
+
+
+def as_data(x: Tensor | NDArray[Any], levels: int | None) -> Tensor:
+    """Return data as a tensor, if they are what a number of grey levels, or its absence, says of them.
+
+    Args:
+        x: data with shape (N, C, H, W) or (N, D).
+        levels: number of grey levels, None for real-valued data.
+
+    Returns:
+        The data themselves, not copied.
+
+    Raises:
+        ValueError: if there are none, or they are real numbers with grey levels, or bytes without.
+    """
+    try:
+        data = torch.as_tensor(x)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"data: {shown(x)} is not allowed, allowed: a tensor or an array"
+        ) from None
+    if data.ndim < 2 or not data.numel():
+        raise ValueError(
+            f"data of shape {tuple(data.shape)} are not allowed, allowed: (N, C, H, W) or (N, D)"
+        )
+    if levels is not None and data.is_floating_point():
+        raise ValueError(
+            f"data: {data.dtype} with levels={levels} is not allowed, allowed: grey levels as integers, "
+            "or levels=None for data on the model's scale"
+        )
+    if levels is None and data.dtype == torch.uint8:
+        raise ValueError(
+            "data: torch.uint8 without levels is not allowed, allowed: levels=256 for pixels of 8 bits, "
+            "or real values"
+        )
+    return data
 
 
 def bin_width(levels: int) -> float:

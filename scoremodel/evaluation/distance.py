@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
     "INFINITY_SAMPLES",
@@ -40,16 +40,27 @@ _DIRECTIONS = 512
 _BLOCK = 128  # directions at a time
 
 
-def check_features(rows: Features, name: str = "features") -> None:
-    """Refuse what no distance can be computed from.
+def check_features(rows: ArrayLike, name: str = "features") -> Features:
+    """Return features as an array, and refuse what no distance can be computed from.
 
     Args:
-        rows: features, which need shape (N >= 2, D).
+        rows: features, which need shape (N >= 2, D): an array, a tensor on any device or lists.
         name: what they are called in the error's line.
 
+    Returns:
+        The array itself if it is one, else a view or a copy.
+
     Raises:
-        ValueError: if the shape is another one, a value is not finite, or all rows are equal.
+        ValueError: if they are no numbers, the shape is another one, a value is not finite, or all
+            rows are equal.
     """
+    try:
+        # A tensor has these two, and this module does without torch.
+        rows = np.asarray(rows.detach().cpu() if hasattr(rows, "detach") else rows)
+    except (TypeError, ValueError):
+        rows = np.empty(0, object)
+    if rows.dtype.kind not in "biuf":
+        raise ValueError(f"{name}: no numbers, allowed: numbers with shape (N, D)")
     if rows.ndim != 2 or len(rows) < 2:
         raise ValueError(
             f"{name}: shape {rows.shape} is not allowed, allowed: (N, D), at least 2 rows"
@@ -61,6 +72,7 @@ def check_features(rows: Features, name: str = "features") -> None:
         raise ValueError(
             f"{name}: all {len(rows)} rows are equal, so they have no spread to compare"
         )
+    return rows
 
 
 def check_widths(first: int, second: int) -> None:
@@ -92,7 +104,7 @@ class Moments:
     factor: NDArray[np.float64] | None
 
 
-def moments(features: Features, name: str = "features") -> Moments:
+def moments(features: ArrayLike, name: str = "features") -> Moments:
     """Return the moments of a set of features.
 
     Args:
@@ -105,8 +117,7 @@ def moments(features: Features, name: str = "features") -> Moments:
     Raises:
         ValueError: as `check_features` says.
     """
-    check_features(features, name)
-    return _moments(features)
+    return _moments(check_features(features, name))
 
 
 def _moments(features: Features) -> Moments:
@@ -146,7 +157,7 @@ def _root_trace(a: Moments, b: Moments) -> float:
     return float(np.linalg.svd(_root(a) @ _root(b).T, compute_uv=False).sum())
 
 
-def frechet_distance(a: Features | Moments, b: Features | Moments) -> float:
+def frechet_distance(a: ArrayLike | Moments, b: ArrayLike | Moments) -> float:
     """Return the Fréchet distance between the Gaussians fitted to two sets of features.
 
     The trace of (Σ_1 Σ_2)^½ is taken from the eigenvalues of Lᵀ Σ_1 L, where L is Σ_2's Cholesky
@@ -173,7 +184,7 @@ def frechet_distance(a: Features | Moments, b: Features | Moments) -> float:
 
 
 def frechet_infinity(
-    features: Features, reference: Features | Moments, seed: int, points: int = 15
+    features: ArrayLike, reference: ArrayLike | Moments, seed: int, points: int = 15
 ) -> float:
     """Return the Fréchet distance extrapolated to infinitely many samples, FD_∞.
 
@@ -196,7 +207,7 @@ def frechet_infinity(
     Raises:
         ValueError: if there are fewer than 8 samples, or as `frechet_distance` says.
     """
-    check_features(features)
+    features = check_features(features)
     if len(features) < 8:
         raise ValueError(f"FD∞: {len(features)} samples are not allowed, allowed: at least 8")
     fixed = reference if isinstance(reference, Moments) else moments(reference, "the reference")
@@ -226,7 +237,7 @@ def infinity_is_stable(count: int, width: int) -> bool:
     return count >= INFINITY_SAMPLES * width
 
 
-def sliced_distance(a: Features, b: Features, seed: int) -> float:
+def sliced_distance(a: ArrayLike, b: ArrayLike, seed: int) -> float:
     """Return the sliced 2-Wasserstein distance of two sets of features, squared, times D.
 
         D mean_θ W_2²(θ·a, θ·b),    W_2² = ∫_0^1 (F_a⁻¹(u) − F_b⁻¹(u))² du
@@ -251,8 +262,10 @@ def sliced_distance(a: Features, b: Features, seed: int) -> float:
     Raises:
         ValueError: if the widths differ, or as `check_features` says.
     """
-    check_features(a, "the first set of features")
-    check_features(b, "the second set of features")
+    a, b = (
+        check_features(a, "the first set of features"),
+        check_features(b, "the second set of features"),
+    )
     check_widths(a.shape[1], b.shape[1])
     width: int = a.shape[1]
     draw = np.random.default_rng(seed)
@@ -271,7 +284,7 @@ def sliced_distance(a: Features, b: Features, seed: int) -> float:
     return found / rotations
 
 
-def kernel_distance(a: Features, b: Features) -> float:
+def kernel_distance(a: ArrayLike, b: ArrayLike) -> float:
     """Return KID, the squared maximum mean discrepancy with a cubic kernel, unbiased.
 
         MMD² = mean_{i≠j} k(x_i, x_j) + mean_{i≠j} k(y_i, y_j) − 2 mean_{ij} k(x_i, y_j),
@@ -289,8 +302,10 @@ def kernel_distance(a: Features, b: Features) -> float:
     Raises:
         ValueError: if the widths differ, or as `check_features` says.
     """
-    check_features(a, "the first set of features")
-    check_features(b, "the second set of features")
+    a, b = (
+        check_features(a, "the first set of features"),
+        check_features(b, "the second set of features"),
+    )
     check_widths(a.shape[1], b.shape[1])
     x, y = a.astype(np.float64), b.astype(np.float64)
 
@@ -385,8 +400,8 @@ def most_samples(train: int, share: float = 0.0) -> int:
 
 
 def real_floor(
-    fresh: Features,
-    held_out: Features,
+    fresh: ArrayLike,
+    held_out: ArrayLike,
     count: int,
     seed: int,
     repeats: int = 20,
@@ -419,6 +434,7 @@ def real_floor(
     Raises:
         ValueError: if there are fewer than 4 fresh points, or as `check_features` says.
     """
+    fresh = np.asarray(fresh)
     if len(fresh) < 4:
         raise ValueError(
             f"the floor: {len(fresh)} training points that the extractor was not trained on, "

@@ -59,8 +59,9 @@ def manifold(samples: Features, real: Features, k: int = 5) -> Manifold:
     Raises:
         ValueError: if a set has at most k points, or as `check_features` says.
     """
+    samples = check_features(samples, "the samples' features")
+    real = check_features(real, "the real features")
     for rows, name in ((samples, "the samples' features"), (real, "the real features")):
-        check_features(rows, name)
         if len(rows) <= k:
             raise ValueError(
                 f"{name}: {len(rows)} rows are not allowed, allowed: more than k = {k}"

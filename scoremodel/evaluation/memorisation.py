@@ -40,7 +40,7 @@ def nearest_training(
     Raises:
         ValueError: as `check_features` says.
     """
-    check_features(train, "the training features")
+    features, train = np.asarray(features), check_features(train, "the training features")
     squares, numbers = nearest(
         features.astype(np.float64), train.astype(np.float64), neighbours, itself
     )
@@ -66,7 +66,8 @@ def authenticity(features: Features, train: Features) -> NDArray[np.float64]:
     Raises:
         ValueError: as `check_features` says.
     """
-    check_features(features, "the samples' features")
+    features = check_features(features, "the samples' features")
+    train = check_features(train, "the training features")
     distance, number = (found[:, 0] for found in nearest_training(features, train))
     points, place = np.unique(number, return_inverse=True)
     rounding = _rounding(features, train) * np.linalg.norm(train[points].astype(np.float64), axis=1)
@@ -161,8 +162,10 @@ def likelihood_gap(
     """
     from scipy.spatial.distance import cdist
 
-    for rows, name in ((samples, "samples'"), (train, "training"), (held_out, "held-out")):
+    samples, train, held_out = (
         check_features(rows, f"the {name} features")
+        for rows, name in ((samples, "samples'"), (train, "training"), (held_out, "held-out"))
+    )
     scale = train.std(axis=0, dtype=np.float64)
     used = scale > 0
     width = int(used.sum())

@@ -56,7 +56,7 @@ def held_out_replicates(
     Raises:
         ValueError: if the widths differ, or as `check_features` says.
     """
-    check_features(features, "the samples' features")
+    features = check_features(features, "the samples' features")
     check_widths(features.shape[1], real.held_out.shape[1])
     size = len(real.held_out)
     counts = held_out_counts(real, replicates).astype(np.float64)

@@ -1,4 +1,8 @@
-"""Denoisers on disk: one safetensors file with weights, process and network."""
+"""Denoisers on disk: one safetensors file with weights, process and network.
+
+What is registered (`PROCESSES`, `NETWORKS`) is named with its parameters, and made again from them. A
+module or a process of one's own that is not has its class's name in the file, and is given to `load`.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
-from scoremodel.denoiser import Denoiser, as_channels_last
+from scoremodel.bounds import shown
+from scoremodel.denoiser import Denoiser, as_channels_last, kernel_of
 from scoremodel.io.weights import read_weights, write_weights
-from scoremodel.processes.base import process_from_config
+from scoremodel.networks.base import NETWORKS
+from scoremodel.processes.base import PROCESSES, Process, process_from_config
 
 __all__ = ["load", "save"]
 
@@ -47,6 +54,9 @@ def load(
     path: str | os.PathLike[str],
     device: torch.device | str = "cpu",
     ema_half_life: float | None = None,
+    *,
+    network: nn.Module | None = None,
+    process: Process | None = None,
 ) -> Denoiser:
     """Return the denoiser that `save` wrote, in evaluation mode; nothing is unpickled.
 
@@ -54,6 +64,8 @@ def load(
         path: a safetensors file.
         device: where the weights go.
         ema_half_life: which of several averages; None is the first of them.
+        network: the network, whose weights become those of the file; needed for a module of one's own.
+        process: the process, needed for one of one's own that is not registered.
 
     Returns:
         The denoiser; its attributes `info` and `ema_half_life` say what was saved with the weights,
@@ -61,8 +73,9 @@ def load(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged, was not written by this version's `save`, or lacks that
-            average.
+        ValueError: if the file is damaged, was not written by this version's `save`, lacks that
+            average, or holds a network or a process that it cannot make and that is not given, or
+            not the one that is given.
     """
     tensors, stored = read_weights(path)
     config = stored.get("config", {}) if isinstance(stored, dict) else {}
@@ -86,11 +99,24 @@ def load(
             for key, value in tensors.items()
             if key.startswith(f"{chosen}/")
         }
-    try:
-        denoiser = Denoiser(process=process_from_config(config.pop("sde")), **config)
-        denoiser.load_state_dict(tensors)
-    except (TypeError, RuntimeError) as error:  # of a version whose networks were other ones
+    made = _process(path, config.pop("sde"), process)
+    if network is None and config["network"].get("kind") not in NETWORKS:
+        name = config["network"].get("module") or config["network"].get("kind")
         raise ValueError(
+            f"{os.fspath(path)}: holds the weights of the network {shown(name)}, which is registered "
+            "nowhere, allowed: load(path, network=…) with such a module, or the import of what registers it"
+        )
+    try:
+        denoiser = Denoiser(process=made, **config | ({"network": network} if network else {}))
+        denoiser.to(tensors["mean"].dtype).load_state_dict(tensors)
+    except (TypeError, RuntimeError) as error:
+        if network is not None:
+            said = " ".join(str(error).split("\n\t", 1)[-1].split())
+            raise ValueError(
+                f"{os.fspath(path)}: does not hold the weights of such a {type(network).__name__}: "
+                f"{said[:200]}"
+            ) from error
+        raise ValueError(  # of a version whose networks were other ones
             f"{os.fspath(path)}: holds the weights of a network that this version does not have; train "
             "the model again"
         ) from error
@@ -98,3 +124,27 @@ def load(
     denoiser.ema_half_life = float(chosen) if chosen else None
     denoiser = denoiser.to(device).eval().requires_grad_(False)
     return as_channels_last(denoiser)
+
+
+def _process(
+    path: str | os.PathLike[str], config: dict[str, Any], given: Process | None
+) -> Process:
+    """Return the process that a file names, or the one that is given, if it is the file's."""
+    named = "kernel" not in config and config.get("kind") in PROCESSES
+    if given is None and not named:
+        name = config.get("class") or config.get("kind")
+        raise ValueError(
+            f"{os.fspath(path)}: holds a model of the process {shown(name)}, which is registered nowhere, "
+            "allowed: load(path, process=…) with that process, or the import of what registers it"
+        )
+    expected = process_from_config(config) if named else given
+    assert expected is not None
+    kernel = config.get("kernel") or kernel_of(expected)
+    if given is not None and not torch.allclose(
+        torch.tensor(kernel_of(given)), torch.tensor(kernel), rtol=1e-4, atol=1e-6
+    ):
+        raise ValueError(
+            f"{os.fspath(path)}: holds a model of another process than {shown(given)}, allowed: one with "
+            f"sigma_1 / alpha_1 = {kernel[-1][2] / kernel[-1][1]:.4g}"
+        )
+    return given or expected

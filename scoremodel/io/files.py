@@ -79,7 +79,12 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield new
         if target.exists():
             target.rename(old)
-        new.rename(target)
+        try:
+            new.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
     finally:
         for left in (new, old):
             shutil.rmtree(left, ignore_errors=True)

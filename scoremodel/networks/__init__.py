@@ -4,7 +4,9 @@ All take x with shape (B, *shape), the noise embedding's input c_noise with shap
 were made for classes, class numbers with shape (B,), −1 for no class, and return F with the shape of
 x. They are made from plain dictionaries, so that a file of weights can say what it is the weights of.
 
-A network of your own is a module of that form:
+A network of your own is a module of that form, or F(x, c_noise) where there are no classes:
+`Denoiser(Mine(…), …)` takes it as it is. With a name it is made from a dictionary too, and its
+weights are loaded without being told what they are of:
 
     @NETWORKS.register("mine", dimensions=3)
     class Mine(nn.Module):
@@ -25,4 +27,4 @@ if TYPE_CHECKING:
 
 __all__ = ["MLP", "NETWORKS", "Energy", "UNet", "allow_second_derivatives", "build_network"]
 
-__getattr__ = lazy(__name__)
+__getattr__, __dir__ = lazy(__name__)

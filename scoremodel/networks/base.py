@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from scoremodel.bounds import check_arguments
+from scoremodel.bounds import check_arguments, shown
 from scoremodel.registry import Registry
 
-__all__ = ["NETWORKS", "allow_second_derivatives", "build_network"]
+__all__ = [
+    "NETWORKS",
+    "WithoutLabels",
+    "allow_second_derivatives",
+    "build_network",
+    "taking_labels",
+]
 
 NETWORKS: Registry[Any] = Registry("scoremodel.networks", "network")
 """Classes whose first argument is the data's first dimension. They are registered with `dimensions`,
@@ -18,7 +25,7 @@ the number of the data's dimensions."""
 
 
 def build_network(
-    config: dict[str, Any], shape: Sequence[int], classes: int | None = None
+    config: Mapping[str, Any], shape: Sequence[int], classes: int | None = None
 ) -> nn.Module:
     """Return a new network for data of this shape: `config` is its "kind" and its keyword arguments.
 
@@ -26,7 +33,12 @@ def build_network(
     """
     parameters = dict(config)
     kind = parameters.pop("kind", None)
-    if kind not in NETWORKS or NETWORKS[kind].dimensions != len(shape):
+    if kind not in NETWORKS:
+        raise ValueError(
+            f"unknown network {shown(kind)}, allowed: {', '.join(NETWORKS)}, or one whose module, with "
+            'its @NETWORKS.register("…"), is imported before'
+        )
+    if NETWORKS[kind].dimensions != len(shape):
         fitting = [name for name, one in NETWORKS.items() if one.dimensions == len(shape)]
         raise ValueError(
             f"network {kind!r} does not fit data of shape {tuple(shape)}, "
@@ -35,6 +47,56 @@ def build_network(
     check_arguments(kind, NETWORKS[kind].__init__, parameters)
     network: nn.Module = NETWORKS.make(kind, shape[0], classes=classes, **parameters)
     return network
+
+
+class WithoutLabels(nn.Module):
+    """A network F(x, c_noise) that knows no classes, called as all are: F(x, c_noise, labels).
+
+    Args:
+        inner: the network.
+    """
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return F; of an unconditional model `labels` are None."""
+        f: Tensor = self.inner(x, c_noise)
+        return f
+
+
+def taking_labels(network: nn.Module, classes: int | None) -> nn.Module:
+    """Return a network that is called with (x, c_noise, labels), whether or not `network` is.
+
+    Which it is follows from the signature of its `forward`.
+
+    Args:
+        network: the network.
+        classes: number of classes of the data, None for unconditional models.
+
+    Returns:
+        The network itself, or `WithoutLabels` of it.
+
+    Raises:
+        ValueError: if it can be called neither way, or lacks the labels that classes need.
+    """
+    signature = inspect.signature(network.forward)
+    name = type(network).__name__
+    for arguments in (("x", "c_noise", "labels"), ("x", "c_noise")):
+        try:
+            signature.bind(*arguments)
+        except TypeError:
+            continue
+        if len(arguments) == 3:
+            return network
+        if classes is None:
+            return WithoutLabels(network)
+    needed = "" if classes is None else f", which a model of {classes} classes needs"
+    raise ValueError(
+        f"network {name}: forward{signature} is not allowed, allowed: forward(x, c_noise, labels)"
+        f"{needed or ' or forward(x, c_noise)'}"
+    )
 
 
 def allow_second_derivatives(network: nn.Module) -> None:

@@ -27,8 +27,8 @@ A chain has levels i = 1 … N, at the times t = i / N, with the kernel N(alpha_
 
 As N grows, NCSN's chain becomes VE and DDPM's becomes VP.
 
-A process of your own is a subclass of `SDE` with either pair; everything else follows. A model of it
-can be saved once it has a name:
+A process of your own is a subclass of `SDE` with either pair; everything else follows. With a name a
+model of it is loaded without being told what it is of (`load(path, process=…)`):
 
     @PROCESSES.register("mine")
     @dataclass(frozen=True)
@@ -76,4 +76,4 @@ __all__ = [
     "process_from_config",
 ]
 
-__getattr__ = lazy(__name__)
+__getattr__, __dir__ = lazy(__name__)

@@ -16,10 +16,10 @@ from scoremodel.registry import Registry
 __all__ = [
     "PROCESSES",
     "Process",
-    "check_saveable",
     "check_shape",
     "check_times",
     "column",
+    "has_config",
     "process_from_config",
 ]
 
@@ -139,19 +139,15 @@ def process_from_config(
     return process
 
 
-def check_saveable(process: Process) -> None:
-    """Refuse a process that its `config` would not make again, and say what to write above its class."""
+def has_config(process: Process) -> bool:
+    """Return whether a process's `config` makes it again: a registered dataclass's does."""
     cls = type(process)
-    if not (
+    return (
         "__dataclass_params__" in vars(cls)
         and is_dataclass(process)
         and PROCESSES.get(process.kind) is cls
         and process_from_config(process.config()) == process
-    ):
-        raise ValueError(
-            f"a model of {cls.__name__} could not be saved: write "
-            f'@PROCESSES.register("name") and @dataclass(frozen=True) above class {cls.__name__}'
-        )
+    )
 
 
 def check_times(t: Tensor) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from scoremodel.bounds import Bounds
+from scoremodel.processes.antiderivative import Antiderivative
 from scoremodel.processes.base import Process, check_shape, check_times, column
 
 __all__ = ["SDE", "FirstTime", "as_sde"]
@@ -24,11 +25,13 @@ class SDE(Process):
     """A linear SDE dx = f(t) x dt + g(t) dw.
 
     A subclass gives either the kernel (`alpha`, `sigma`), from which f and g follow by
-    differentiation, or drift and diffusion (`f`, `g`), from which the kernel follows by quadrature:
+    differentiation, or drift and diffusion (`f`, `g`), from which the kernel follows by quadrature,
+    once and in float64 (`Antiderivative`):
 
         alpha_t = exp(∫_0^t f ds),        sigma_t² = ∫_0^t g(s)² (alpha_t / alpha_s)² ds.
 
-    The noise ratio is inverted by bisection unless `t_of_ratio` is given in closed form. A subclass
+    The noise ratio is inverted unless `t_of_ratio` is given in closed form: of a table by Newton's
+    method within the panel where it lies, of a kernel by bisection. A subclass
     that gives neither pair is refused with a TypeError; times outside [0, 1] get a ValueError from
     alpha, sigma, f and g, whoever wrote them.
 
@@ -49,13 +52,21 @@ class SDE(Process):
                 setattr(cls, name, _checked(cls.__dict__[name]))
 
     def alpha(self, t: Tensor) -> Tensor:
-        """Return alpha_t = exp(∫_0^t f ds), by Gauss–Legendre quadrature."""
-        return _integral(self.f, t).exp()
+        """Return alpha_t = exp(∫_0^t f ds), by quadrature."""
+        return self._log_alpha(t).exp().to(t)
 
     def sigma(self, t: Tensor) -> Tensor:
         """Return sigma_t = sqrt(∫_0^t g(s)² (alpha_t / alpha_s)² ds), by quadrature."""
-        scaled = _integral(lambda s: (self.g(s) / self.alpha(s)) ** 2, t)
-        return self.alpha(t) * scaled.sqrt()
+        return (self._log_alpha(t).exp() * self._squared_ratio(t).sqrt()).to(t)
+
+    @cached_property
+    def _log_alpha(self) -> Antiderivative:
+        return Antiderivative(self.f)
+
+    @cached_property
+    def _squared_ratio(self) -> Antiderivative:
+        """(sigma_t / alpha_t)², whose rate is (g / alpha)²."""
+        return Antiderivative(self._rate)
 
     def f(self, t: Tensor) -> Tensor:
         """Return the drift coefficient, d ln(alpha_t) / dt."""
@@ -67,13 +78,18 @@ class SDE(Process):
         return (variance_rate - 2 * self.f(t) * self.sigma(t) ** 2).clamp(min=0).sqrt()
 
     def t_of_ratio(self, ratio: Tensor) -> Tensor:
-        """Return the time at which sigma_t / alpha_t equals `ratio`, by bisection on [0, 1]."""
+        """Return the time at which sigma_t / alpha_t equals `ratio`, or is nearest to it."""
+        if type(self).sigma is SDE.sigma and type(self).alpha is SDE.alpha:
+            return self._squared_ratio.inverse(ratio.double() ** 2, self._rate).to(ratio)
         low, high = torch.zeros_like(ratio), torch.ones_like(ratio)
         for _ in range(60):
             middle = (low + high) / 2
             above = self.ratio(middle) > ratio
             low, high = torch.where(above, low, middle), torch.where(above, middle, high)
         return (low + high) / 2
+
+    def _rate(self, t: Tensor) -> Tensor:
+        return (self.g(t) / self.alpha(t)) ** 2
 
     def time_of_quantile(self, u: Tensor) -> Tensor:
         """Return t_min + (1 − t_min) u."""
@@ -125,12 +141,3 @@ def _derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
         # 0 · s gives a constant function, such as VE's alpha, the derivative 0 instead of none.
         (slope,) = torch.autograd.grad((function(s) + 0 * s).sum(), s)
     return slope
-
-
-_NODES, _WEIGHTS = (torch.from_numpy(values) for values in np.polynomial.legendre.leggauss(48))
-
-
-def _integral(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
-    """Return ∫_0^t function ds at each t, by 48-point Gauss–Legendre quadrature."""
-    half = t[..., None] / 2
-    return (half * _WEIGHTS.to(t) * function(half * (1 + _NODES.to(t)))).sum(-1)

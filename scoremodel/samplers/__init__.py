@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from scoremodel.samplers.base import SAMPLERS, GridSampler, Sampler
     from scoremodel.samplers.grid import GRIDS, time_grid
     from scoremodel.samplers.heun import Heun, StochasticHeun
-    from scoremodel.samplers.langevin_dynamics import AnnealedLangevin, Langevin, langevin
+    from scoremodel.samplers.langevin_dynamics import (
+        AnnealedLangevin,
+        Langevin,
+        unadjusted_langevin,
+    )
     from scoremodel.samplers.multistep import DPMSolver, SDEDPMSolver
     from scoremodel.samplers.probability_flow import Euler, RungeKutta
     from scoremodel.samplers.reverse_sde import (
@@ -48,9 +52,9 @@ __all__ = [
     "Sampler",
     "Samples",
     "StochasticHeun",
-    "langevin",
     "sample",
     "time_grid",
+    "unadjusted_langevin",
 ]
 
-__getattr__ = lazy(__name__)
+__getattr__, __dir__ = lazy(__name__)

@@ -43,6 +43,10 @@ class Sampler(ABC):
 
     kind: ClassVar[str]
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.kind = cls.__name__  # until it is registered
+
     def __post_init__(self) -> None:
         check_bounds(self)
 
@@ -61,8 +65,11 @@ class Sampler(ABC):
         """
 
     def call_times(self, plan: Sequence[Any]) -> list[float]:
-        """Return the times at which a plan calls the model, so that it can prepare for them."""
-        return [step.t for step in plan]
+        """Return the times at which a plan calls the model, so that it can prepare for them.
+
+        By default each step's `t`, where it has one. A call at any other time works too, only slower.
+        """
+        return [step.t for step in plan if isinstance(getattr(step, "t", None), float)]
 
     def calls(self, plan: Sequence[Any]) -> int | None:
         """Return how many times a plan calls the model, by default once a step.

@@ -18,10 +18,10 @@ from scoremodel.rng import generators, randn_rows
 from scoremodel.samplers.base import SAMPLERS, Call, Draw, GridSampler, Sampler
 from scoremodel.samplers.grid import Grid, kernel_steps
 
-__all__ = ["AnnealedLangevin", "Langevin", "langevin"]
+__all__ = ["AnnealedLangevin", "Langevin", "unadjusted_langevin"]
 
 
-def langevin(
+def unadjusted_langevin(
     score: Callable[[Tensor], Tensor],
     x: Tensor,
     step_size: float,
@@ -52,7 +52,7 @@ def langevin(
     """
     if not (0 < step_size < math.inf and steps >= 1 and 0 <= temperature < math.inf):
         raise ValueError(
-            f"langevin needs step_size > 0, steps >= 1 and temperature >= 0, got {step_size}, "
+            f"unadjusted_langevin needs step_size > 0, steps >= 1 and temperature >= 0, got {step_size}, "
             f"{steps} and {temperature}"
         )
     streams = generators(seed, "langevin", range(start, start + len(x)))

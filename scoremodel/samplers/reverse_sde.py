@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Annotated, Literal, NamedTuple
 
@@ -176,7 +176,7 @@ class _Corrected(NamedTuple):
 @SAMPLERS.register("predictor_corrector")
 @dataclass(frozen=True)
 class PredictorCorrector(GridSampler):
-    """A step of reverse diffusion, then a Langevin step at the time reached.
+    """A predictor's step, by default of reverse diffusion, then a Langevin step at the time reached.
 
         x ← x + e s(x, s) + sqrt(2 e) z,
         e = 2 α (snr |z| / |s|)²   ("norm"),        e = 2 α (snr sigma_s)²   ("sigma")
@@ -184,7 +184,7 @@ class PredictorCorrector(GridSampler):
     with α = 1 for VE and (alpha_t / alpha_s)² of the step just taken otherwise. Both are Song's: his
     `LangevinCorrector`, whose norms are here each sample's own, since a mean over the batch would make
     a sample depend on its batch mates, and his `AnnealedLangevinDynamics`. The last step has no
-    corrector and no noise. NFE = 2 · steps − 1.
+    corrector, and of reverse diffusion no noise. NFE = 2 · steps − 1.
 
     A sample's own norm is a measure of the noise in many dimensions only. In D of them |s|² is about
     chi-squared, so that 1 / |s|² has no mean for D ≤ 2 and no variance for D ≤ 4: a sample whose score
@@ -200,25 +200,38 @@ class PredictorCorrector(GridSampler):
         grid: how the times are spaced, see `time_grid`.
         snr: the corrector's signal-to-noise ratio; from 1 on its steps would not converge.
         step_size: what the corrector's step follows: "norm", "sigma", or "auto".
+        predictor: whose step comes before each of the corrector's: one of these samplers by its name, or
+            in Python any linear sampler, whose own `steps` and `grid` do not count here.
     """
 
     snr: Annotated[float, Bounds(ge=1e-6, lt=1)] = 0.16
     step_size: Literal["auto", "norm", "sigma"] = "auto"
+    predictor: (
+        Literal["reverse_diffusion", "euler_maruyama", "ancestral", "ddim"]
+        | Annotated[LinearSampler, "Ancestral(18)"]
+    ) = "reverse_diffusion"
 
     def plan(self, process: Process) -> Sequence[_Corrected]:
-        """Return the steps over the grid, the last one to t_min, without noise or corrector."""
+        """Return the predictor's steps over the grid, each but the last with its corrector."""
+        predictors = self._predictor().plan(process)
+        times = [*(step.t for step in predictors), process.t_min]
+        t = torch.tensor(times, dtype=torch.float64)
+        levels = list(zip(times, process.alpha(t).tolist(), process.sigma(t).tolist(), strict=True))
         plan = []
-        steps = kernel_steps(process, self.steps, self.grid, denoise_last=False)
-        for step in steps:
-            push = 1 / step.sigma_s**2
-            scale = 2 * step.transition[0] ** 2 * self.snr**2
-            corrector = Linear(
-                step.s, 1 - scale, scale * step.alpha_s, step.sigma_s * math.sqrt(2 * scale)
-            )
-            predictor = _reverse_diffusion(step)
-            plan.append(_Corrected(predictor, corrector, step.alpha_s * push, push, scale))
-        last = plan[-1]
-        return [*plan[:-1], last._replace(predictor=last.predictor._replace(c=0.0), scale=0.0)]
+        for predictor, (_, alpha_t, _), (s, alpha_s, sigma_s) in zip(
+            predictors, levels[:-1], levels[1:], strict=True
+        ):
+            push = 1 / sigma_s**2
+            scale = 2 * (alpha_t / alpha_s) ** 2 * self.snr**2
+            corrector = Linear(s, 1 - scale, scale * alpha_s, sigma_s * math.sqrt(2 * scale))
+            plan.append(_Corrected(predictor, corrector, alpha_s * push, push, scale))
+        return [*plan[:-1], plan[-1]._replace(scale=0.0)]
+
+    def _predictor(self) -> LinearSampler:
+        if isinstance(self.predictor, LinearSampler):
+            return replace(self.predictor, steps=self.steps, grid=self.grid)
+        made: LinearSampler = SAMPLERS.make(self.predictor, steps=self.steps, grid=self.grid)
+        return made
 
     def call_times(self, plan: Sequence[_Corrected]) -> list[float]:
         """Return the predictor's and the corrector's time of each step."""

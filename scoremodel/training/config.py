@@ -20,7 +20,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a denoiser is trained.
+    """How a denoiser is trained; what is not said is as in the pipeline's `params.yaml`.
 
     Args:
         steps: number of optimiser steps.
@@ -54,18 +54,18 @@ class TrainingConfig:
     """
 
     steps: Count
-    batch_size: Annotated[int, Bounds(ge=1, le=2**20)] = 128
+    batch_size: Annotated[int, Bounds(ge=1, le=2**20)] = 64
     accumulate: Annotated[int, Bounds(ge=1, le=2**20)] = 1
-    learning_rate: Annotated[float, Bounds(ge=1e-12, le=100)] = 2e-4
-    schedule: Schedule = "constant"
-    warmup_steps: Annotated[int, Bounds(ge=0, le=10**9)] = 0
+    learning_rate: Annotated[float, Bounds(ge=1e-12, le=100)] = 2e-3
+    schedule: Schedule = "cosine"
+    warmup_steps: Annotated[int, Bounds(ge=0, le=10**9)] = 100
     clip_norm: Annotated[float, Bounds(ge=1e-6, le=1e12)] = 1.0
     ema_half_lives: Annotated[
         tuple[Annotated[float, Bounds(ge=1, le=1e12)], ...], Length(1, 16, distinct=True)
     ] = (50_000.0,)
     objective: Objective = "denoising"
-    weighting: Weighting = "sigma2"
-    times: Times = field(default_factory=partial(TIMES.make, "stratified"))
+    weighting: Weighting = "edm"
+    times: Times = field(default_factory=partial(TIMES.make, "log_normal"))
     dequantise: bool = False
     label_dropout: Share | None = None
     flip: bool = False

@@ -12,14 +12,18 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from scoremodel.data.scale import bin_width, to_unit
-from scoremodel.denoiser import Denoiser, as_channels_last
+from scoremodel.bounds import shown
+from scoremodel.data.scale import as_data, bin_width, to_unit
+from scoremodel.denoiser import Denoiser, LabelsLike, as_channels_last
 from scoremodel.io.checkpoint import Checkpoints, Stopped
 from scoremodel.networks.base import allow_second_derivatives
 from scoremodel.networks.energy import Energy
@@ -100,11 +104,11 @@ class _Batches:
 @torch.random.fork_rng()
 def train(
     denoiser: Denoiser,
-    data: Tensor,
+    data: Tensor | NDArray[Any],
     config: TrainingConfig,
     seed: int,
     progress: bool = False,
-    labels: Tensor | None = None,
+    labels: LabelsLike | None = None,
     checkpoints: Checkpoints | None = None,
     observer: Observer | None = None,
     true_score: Denoise | None = None,
@@ -116,7 +120,7 @@ def train(
 
     Args:
         denoiser: the model, on the device to train on.
-        data: grey levels (uint8) or real values with shape (N, *denoiser.shape). They become floats
+        data: grey levels (integers) or real values with shape (N, *denoiser.shape). They become floats
             a batch at a time, on the model's device; a tensor that is a memory-mapped file is read
             as it is needed.
         config: how to train.
@@ -131,8 +135,9 @@ def train(
         The averaged denoisers and the curves.
 
     Raises:
-        ValueError: if the data's shape is not the model's, or labels are missing, or given to an
-            unconditional model; if an energy is to be compiled, which has second derivatives.
+        ValueError: if the data's shape or kind is not the model's, or labels are missing, or given to
+            an unconditional model; if an energy is to be compiled, which has second derivatives.
+        TypeError: if the model, the configuration or the seed is of another type.
         FloatingPointError: if a loss is not finite, naming step, noise level and learning rate; the
             last checkpoint is from before it.
         Stopped: if the checkpoints' `stop` says so; the state is saved.
@@ -197,28 +202,37 @@ class _Run:
     def __init__(
         self,
         denoiser: Denoiser,
-        data: Tensor,
-        labels: Tensor | None,
+        data: Tensor | NDArray[Any],
+        labels: LabelsLike | None,
         config: TrainingConfig,
         seed: int,
         true_score: Denoise | None,
     ) -> None:
+        for name, value, kind in (
+            ("denoiser", denoiser, Denoiser),
+            ("config", config, TrainingConfig),
+            ("seed", seed, int),
+        ):
+            if not isinstance(value, kind):
+                raise TypeError(
+                    f"train: {name}: {shown(value)} is not allowed, allowed: one of type {kind.__name__}"
+                )
+        data = as_data(data, denoiser.levels)
         if config.compile and isinstance(denoiser.network, Energy):
             raise ValueError("an energy's loss has second derivatives: compile not it")
         if data.shape[1:] != denoiser.shape:
             raise ValueError(
                 f"data of shape {tuple(data.shape)} do not fit a model of {denoiser.shape}"
             )
-        if (labels is None) != (denoiser.classes is None) or (
-            labels is not None and labels.shape != data.shape[:1]
-        ):
+        given = None if labels is None else tuple(np.shape(labels))
+        if (given is None) != (denoiser.classes is None) or given not in (None, data.shape[:1]):
             raise ValueError(
                 f"{len(data)} data points and a model of {denoiser.classes or 'no'} classes do not "
-                f"fit {'no labels' if labels is None else f'labels of shape {tuple(labels.shape)}'}"
+                f"fit {'no labels' if given is None else f'labels of shape {given}'}"
             )
         self.denoiser, self.config, self.seed = denoiser, config, seed
         self.true_score = true_score
-        self.device = denoiser.data_mean.device
+        self.device, self.dtype = denoiser.data_mean.device, denoiser.data_mean.dtype
         self.data = _near(data, self.device)
         self.labels = denoiser.checked(labels, 1.0)
         as_channels_last(denoiser)
@@ -229,8 +243,18 @@ class _Run:
             for half_life in config.ema_half_lives
         }
         denoiser.train()
-        self.parameters = list(denoiser.parameters())
-        self.means = {half: list(mean.parameters()) for half, mean in self.averaged.items()}
+        trained = [weight.requires_grad for weight in denoiser.parameters()]
+        self.parameters = list(compress(denoiser.parameters(), trained))
+        self.means = {
+            half: list(compress(mean.parameters(), trained)) for half, mean in self.averaged.items()
+        }
+        if not self.parameters:
+            raise ValueError(
+                "train: all weights of the model are frozen, as a loaded one's are, allowed: "
+                "model.requires_grad_(True)"
+            )
+        # Of a network of one's own: what batch normalisation counts, say. It is not averaged.
+        self.buffers = list(denoiser.buffers())
         self.optimiser = torch.optim.Adam(self.parameters, lr=config.learning_rate, fused=True)
         self.batches = _Batches(len(data), config.batch_size, seed)
         rows = min(config.log_every, config.steps)
@@ -279,7 +303,13 @@ class _Run:
             for half_life, means in self.means.items():
                 decay = min(0.5 ** (config.batch_size / half_life), (1 + step) / (10 + step))
                 torch._foreach_lerp_(means, self.parameters, 1 - decay)  # type: ignore[arg-type]
+            self._share_buffers()
         self.step += 1
+
+    def _share_buffers(self) -> None:
+        for mean in self.averaged.values():
+            for copied, buffer in zip(mean.buffers(), self.buffers, strict=True):
+                copied.copy_(buffer)
 
     def _batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
         """Return this step's data, times, noise, weights and labels."""
@@ -305,6 +335,8 @@ class _Run:
             hidden = torch.rand(len(x_0), generator=draw, device=self.device)
             labels = self.labels[index.to(self.device)]
             shown = labels.masked_fill(hidden < (config.label_dropout or 0.0), -1)
+        # Drawn in single precision whatever the model's: the same seed is the same data and noise.
+        x_0, t, noise, factor = (one.to(self.dtype) for one in (x_0, t, noise, factor))
         weight = factor * denoising_weight(t, process, config.weighting, self.denoiser.std)
         return x_0, t, noise, weight, shown
 
@@ -351,6 +383,7 @@ class _Run:
     def tensors(self) -> dict[str, Tensor]:
         """Return the state's tensors by name."""
         named = {"losses": self.losses, "times": self.times, "grad_norms": self.grad_norms}
+        named |= {f"buffers.{index}": buffer for index, buffer in enumerate(self.buffers)}
         for index, weight in enumerate(self.parameters):
             named[f"weights.{index}"] = weight
             for half_life, means in self.means.items():
@@ -367,14 +400,19 @@ class _Run:
         self.grad_norms.copy_(tensors["grad_norms"])
         names = ("exp_avg", "exp_avg_sq", "step")
         with torch.no_grad():
+            for index, buffer in enumerate(self.buffers):
+                buffer.copy_(tensors[f"buffers.{index}"])
+            self._share_buffers()
             for index, weight in enumerate(self.parameters):
                 weight.copy_(tensors[f"weights.{index}"])
                 for half_life, means in self.means.items():
                     means[index].copy_(tensors[f"averaged_{half_life:.15g}.{index}"])
+                if f"step.{index}" not in tensors:  # the network does not use it
+                    continue
                 self.optimiser.state[weight] = {
-                    name: torch.empty_like(weight if name != "step" else tensors["step.0"]).copy_(
-                        tensors[f"{name}.{index}"]
-                    )
+                    name: torch.empty_like(
+                        weight if name != "step" else tensors[f"step.{index}"]
+                    ).copy_(tensors[f"{name}.{index}"])
                     for name in names
                 }
 

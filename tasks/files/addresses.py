@@ -8,8 +8,16 @@ address before it stores it, so they are of the kind that Python and JavaScript 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-__all__ = ["REMOTE", "REPOSITORY", "cleaned", "require_remote", "require_repository"]
+__all__ = [
+    "REMOTE",
+    "REPOSITORY",
+    "cleaned",
+    "require_listed",
+    "require_remote",
+    "require_repository",
+]
 
 # Ways out of a folder that a list of repositories names.
 _NOT = r"(?!.*(?:(?:/|:)\.\.(?:/|$)|%2[eE]))"
@@ -79,6 +87,26 @@ def require_remote(address: str) -> str:
         "https://, webdavs:// and a HOST/PATH, without a password, token or query, which belong into "
         "the environment or .dvc/config.local under keys of their own",
     )
+
+
+def require_listed(repository: str, allowed: Sequence[str]) -> None:
+    """Refuse a repository that whoever runs this worker has not allowed.
+
+    Args:
+        repository: its address.
+        allowed: the addresses; one that ends in "/" stands for all that begin with it.
+
+    Raises:
+        ValueError: one line with what is allowed.
+    """
+    if not any(
+        repository == one or (one[-1] == "/" and repository.startswith(one)) for one in allowed
+    ):
+        names = cleaned(", ".join(allowed)) or "none"
+        raise ValueError(
+            f"repository: {repository!r} is not allowed on this worker, allowed: {names}; others by "
+            "SCOREMODEL_REPOSITORIES in the worker's environment, or by deploying from there"
+        )
 
 
 def _require(address: str, pattern: str, allowed: str) -> str:

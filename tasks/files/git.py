@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tasks.files.addresses import cleaned
 
-__all__ = ["GitError", "git", "head"]
+__all__ = ["GitError", "git", "head", "short"]
 
 _ENVIRONMENT = {"GIT_ALLOW_PROTOCOL": "file:https:ssh", "GIT_TERMINAL_PROMPT": "0"}
 
@@ -51,3 +51,11 @@ def git(folder: Path, *arguments: str, environment: Mapping[str, str] | None = N
 def head(folder: Path) -> str:
     """Return the commit that is checked out."""
     return git(folder, "rev-parse", "--verify", "HEAD").strip()
+
+
+def short(folder: Path) -> str:
+    """Return the short commit that is checked out, for people."""
+    try:
+        return head(folder)[:7]
+    except GitError:
+        return "no commit"

@@ -8,6 +8,7 @@ from pathlib import Path
 __all__ = [
     "AXES",
     "CURVES",
+    "EXTERNAL",
     "LEDGER",
     "METRICS",
     "PICTURES",
@@ -23,6 +24,9 @@ __all__ = [
 ]
 
 _ARTIFACTS = Path("artifacts")
+
+EXTERNAL = "external"
+"""What stands in a sampler's place for samples from elsewhere, whose name stands in the model's."""
 
 RESOLVED = _ARTIFACTS / "resolved"
 """What `check` makes of params.yaml and of the code: a small file for each thing to depend on."""
@@ -72,8 +76,25 @@ class Configuration:
         return "-".join(part for part in parts if part)
 
     @property
+    def external(self) -> bool:
+        """Whether its samples are from elsewhere."""
+        return self.sampler == EXTERNAL
+
+    @property
+    def evaluation(self) -> str:
+        """The stage that judges its samples."""
+        if self.external:
+            return f"external_evaluate@{self.dataset}-{self.model}"
+        return f"evaluate@{self.name}"
+
+    @property
     def raw(self) -> Path:
         return Path("data/raw") / self.dataset
+
+    @property
+    def given(self) -> Path:
+        """The folder of samples from elsewhere."""
+        return Path("data/samples") / self.dataset / self.model
 
     @property
     def arrays(self) -> Path:

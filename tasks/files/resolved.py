@@ -5,6 +5,7 @@ datasets/NAME.json       how a source is split
 extractors/NAME.json     of which kind a data set's features are
 models/DATASET-NAME.json process, network and training of a model on a data set
 samplers/NAME.json       a sampler
+external/NAME.json       what is known of samples from elsewhere
 judge/NAME.json          draws, floor, metrics: how many samples, against what
 applications/NAME.json, studies/NAME.json
 active.json              what runs

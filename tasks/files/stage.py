@@ -7,7 +7,9 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
@@ -17,9 +19,10 @@ from tasks.files.resolved import resolved, resolved_path
 from tasks.files.terminal import as_command
 from tasks.params.errors import ParamsError
 
-__all__ = ["code_of", "run", "run_stage", "stage_name"]
+__all__ = ["as_stage", "code_of", "run", "run_stage", "stage_name"]
 
 _PR_SET_PDEATHSIG = 1
+_acted: ContextVar[str] = ContextVar("stage that another command acts")
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
@@ -69,13 +72,31 @@ def run_stage(main: Callable[[Configuration], None], *axes: str) -> None:
     run(act)
 
 
+@contextmanager
+def as_stage(name: str) -> Iterator[None]:
+    """Be a stage for a while, in a command that runs several of them in one process.
+
+    Args:
+        name: the stage's.
+
+    Yields:
+        Nothing.
+    """
+    token = _acted.set(name)
+    try:
+        yield
+    finally:
+        _acted.reset(token)
+
+
 def stage_name() -> str:
     """Return the name of the stage that runs: the last part of `tasks.NAME`."""
+    if acted := _acted.get(""):
+        return acted
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return str(spec.name).removeprefix("tasks.").split(".")[0] if spec else ""
 
 
-@cache
 def code_of(configuration: Configuration) -> dict[str, Any]:
     """Return the modules that the running stage is made of, each by its hash.
 
@@ -88,7 +109,11 @@ def code_of(configuration: Configuration) -> dict[str, Any]:
     Raises:
         ValueError: if the code has changed since.
     """
-    stage = stage_name()
+    return _code_of(stage_name(), configuration)
+
+
+@cache
+def _code_of(stage: str, configuration: Configuration) -> dict[str, Any]:
     name = f"code/{stage}" + (f"@{configuration.name}" if configuration.name else "")
     said = resolved(name)
     modules: dict[str, str] = said["modules"]

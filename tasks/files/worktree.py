@@ -15,7 +15,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,12 @@ from typing import Any
 from configobj import ConfigObj
 from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from tasks.files.dvc import StoppedError
 from tasks.files.git import GitError, git
 from tasks.files.graph import checkout
+from tasks.files.layout import LEDGER
 
 __all__ = [
     "beside",
@@ -34,6 +36,7 @@ __all__ = [
     "fetch",
     "link_sources",
     "of_repository",
+    "require_unmodified",
     "verify_remote",
     "workspaces",
 ]
@@ -91,20 +94,38 @@ def beside(
 def link_sources(root: Path, folder: Path) -> None:
     """Link what stages read beside git and DVC: downloads, data nobody tracks, an extractor's file.
 
+    And published models, whose checksums `params.yaml` has: no stage checks them out.
+
     Args:
         root: the workspace.
         folder: its worktree, whose `params.yaml` says which extractor.
     """
     params = YAML(typ="safe", pure=True).load(folder / "params.yaml")
     extractor = params.get("evaluation", {}).get("extractor", {}).get("path")
-    raw = [path for path in (root / "data/raw").glob("*") if path.is_dir()]  # not another's .dvc
-    sources = [root / "data/torchvision", *raw]
+    given = (*root.glob("data/raw/*"), *root.glob("data/samples/*/*"))
+    sources = [root / "data/torchvision", *(path for path in given if path.is_dir())]  # no .dvc
+    sources += _files_of_sources(root, folder)
     sources += [root / extractor] if extractor and not Path(extractor).is_absolute() else []
-    for source in sources:
+    published = [path for path in (root / "data/pretrained").glob("*") if path.is_dir()]
+    for source in (*sources, *published):
         there = folder / source.relative_to(root)
-        if source.exists() and not there.exists() and not Path(f"{there}.dvc").exists():
+        tracked = Path(f"{there}.dvc").exists() and source not in published
+        if source.exists() and not there.exists() and not tracked:
             there.parent.mkdir(parents=True, exist_ok=True)
             there.symlink_to(source.resolve())
+
+
+def _files_of_sources(root: Path, folder: Path) -> list[Path]:
+    """Return what a worktree's `source.yaml` files name as `path`, in the workspace."""
+    found = []
+    for file in (folder / "data/raw").glob("*/source.yaml"):
+        with suppress(YAMLError, UnicodeDecodeError):  # which check will say
+            said = YAML(typ="safe", pure=True).load(file)
+            path = said.get("path") if isinstance(said, dict) else None
+            if isinstance(path, str):
+                there = root / file.parent.relative_to(folder) / path
+                found.append(Path(os.path.normpath(there)))
+    return [p for p in found if p.is_relative_to(root) and os.path.exists(p)]  # noqa: PTH110 (names of any length)
 
 
 @contextmanager
@@ -301,3 +322,29 @@ def verify_remote(root: Path) -> bool:
     with config.edit("local") as local:
         local["remote"].setdefault(name, {})["verify"] = True
     return True
+
+
+def require_unmodified(root: Path, outputs: Collection[str]) -> None:
+    """Refuse a workspace with modified and untracked files that no run makes: workers have commits only.
+
+    Args:
+        root: the workspace.
+        outputs: what its stages make.
+
+    Raises:
+        ValueError: with the files' names.
+    """
+    made = ("dvc.lock", str(LEDGER), *outputs)
+    listed = git(root, "status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames")
+    paths = [
+        entry[3:]
+        for entry in listed.split("\0")
+        if entry and not any(Path(entry[3:]).is_relative_to(one) for one in made)
+    ]
+    if paths:
+        shown = ", ".join(paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")
+        raise ValueError(
+            f"executor: 'workers' is not allowed while {shown} differ from the commit, which is all "
+            "that workers can check out; commit them (git add, git commit), or run with "
+            "executor 'local'"
+        )

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
@@ -16,6 +17,7 @@ from scoremodel.bounds import shown
 from tasks.files.addresses import REMOTE, REPOSITORY, require_remote, require_repository
 
 __all__ = [
+    "Asked",
     "Branch",
     "Budget",
     "Commit",
@@ -63,6 +65,35 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Repository = Annotated[str, *_kind(REPOSITORY, require_repository)]
 RemoteUrl = Annotated[str, *_kind(REMOTE, require_remote)]
 Configurations = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What every flow may be asked, beside its own parameters.
+
+    Args:
+        executor: "local": all stages in the flow's own workspace, side by side within its cores and GPUs;
+            "workers": a stage with a `meta: pool` by a worker of that pool. What several experiments
+            share runs once.
+        repository: work in a worktree of it that is this run's own; by default in the folder in which the
+            flow was started. Workers fetch commits from here too.
+        branch: whose newest commit is checked out there.
+        remote: address of its DVC remote, the workers' too; by default the one that the commit names in
+            .dvc/config.
+        push: whether to push what was made at the end, to the DVC remote, and experiments to the
+            repository.
+        commit_to: branch to which the results are committed at the end, only from a worktree: dvc.lock,
+            and the ledger's new rows; nothing is committed by default.
+        patience: seconds to wait for a worker before a stage is given up.
+    """
+
+    executor: Literal["local", "workers"] = "local"
+    repository: Repository | None = None
+    branch: Branch = "main"
+    remote: RemoteUrl | None = None
+    push: bool = False
+    commit_to: Branch | None = None
+    patience: Patience = 600.0
 
 
 def seconds(budget: str) -> float:

@@ -88,6 +88,8 @@ def filled(raw: Any) -> tuple[Any, dict[Path, Path]]:
                     origins[(key, name, *path)] = (*place, *path)
             if isinstance(merged, dict):
                 merged.pop("like", None)
+                if merged.get("pretrained"):
+                    _refuse_training(layers[1:])
                 if key == "samplers":
                     merged.setdefault("kind", _kind_of(layers))
             whole[key][name] = merged
@@ -95,6 +97,15 @@ def filled(raw: Any) -> tuple[Any, dict[Path, Path]]:
                 index = raw["active"][key].index(name)
                 origins[(key, name, "steps")] = ("active", key, index)
     return whole, origins
+
+
+def _refuse_training(layers: list[tuple[Path, Any]]) -> None:
+    """Refuse what a pretrained model's own blocks say of a training: its folder says what it is."""
+    for place, layer in layers:
+        for key in ("training", "network", "preconditioning", "energy"):
+            if isinstance(layer, Mapping) and key in layer:
+                allowed = "no such key beside pretrained: the model's own files say it"
+                raise Located(f"{place[0]}.{place[1]}.{key}", layer[key], allowed)
 
 
 def _kind_of(layers: list[tuple[Path, Any]]) -> str:

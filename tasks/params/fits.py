@@ -154,6 +154,8 @@ def _counts(card: Card, evaluation: Mapping[str, Any], share: float | None) -> I
 
 
 def _of_model(card: Card, name: str, model: Mapping[str, Any]) -> Iterator[Finding]:
+    if model.get("pretrained"):  # its training is over
+        return
     training, dataset = model["training"], card["name"]
     key = f"models.{name}.training"
     objective = training.get("objective", "denoising")
@@ -169,7 +171,7 @@ def _of_model(card: Card, name: str, model: Mapping[str, Any]) -> Iterator[Findi
             f"{key}.label_dropout", dropout, f"null for {dataset!r}, which has no classes"
         )
     network = model["network"]["unet"]
-    if len(card["shape"]) == 3:
+    if len(card["shape"]) == 3 and not model["network"].get("diffusers_unet2d"):
         side = max(card["shape"][1:])
         most = 1 + math.ceil(math.log2(side))
         if len(network["multipliers"]) > most:

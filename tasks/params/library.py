@@ -223,5 +223,11 @@ def _converted(annotation: Any) -> Any:
     if origin in (tuple, collections.abc.Sequence):
         return list[_converted(inside[0])]  # type: ignore[misc]
     if origin in (Union, types.UnionType):
-        return Union[tuple(_converted(one) for one in inside)]  # noqa: UP007
+        # An object that stands beside names is for Python: here it is chosen by one of them.
+        written = [one for one in inside if not dataclasses.is_dataclass(_bare(one))]
+        return Union[tuple(_converted(one) for one in written)]  # noqa: UP007
     return annotation
+
+
+def _bare(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation

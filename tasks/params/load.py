@@ -23,6 +23,7 @@ from tasks.params.errors import (
     shown,
 )
 from tasks.params.mistakes import mistakes
+from tasks.params.pretrained import explained
 from tasks.params.read import DEEPEST, read_yaml
 from tasks.params.schema import Params
 
@@ -38,13 +39,13 @@ def load_params(path: str | Path = "params.yaml") -> Params:
         path: the file.
 
     Returns:
-        The parameters.
+        The parameters; active models say what their files say of them.
 
     Raises:
         ParamsError: one line for each mistake: file, dotted key, value, and what is allowed.
     """
     path = Path(path)
-    return checked(read_yaml(path), path)
+    return explained(checked(read_yaml(path), path))
 
 
 def require_plain(raw: Any, path: str | Path) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 from scoremodel.processes.base import PROCESSES
 from scoremodel.processes.chain import Chain
 from scoremodel.training.times.base import TIMES
-from tasks.params.errors import Located
+from tasks.files.layout import EXTERNAL
+from tasks.params.errors import Located, of_names
 from tasks.params.schema import Inception, Model, Params
 
 __all__ = ["mistakes"]
@@ -23,12 +24,18 @@ def mistakes(params: Params) -> Iterator[Located]:
     Yields:
         One mistake at a time.
     """
-    for kind in ("datasets", "models", "samplers"):
+    for kind in ("datasets", "models", "samplers", "external"):
         defined = getattr(params, kind)
         for index, name in enumerate(getattr(params.active, kind)):
             if name not in defined:
-                allowed = f"one of: {', '.join(sorted(defined))}"
+                allowed = f"one of: {of_names(sorted(defined))}"
                 yield Located(f"active.{kind}[{index}]", name, allowed)
+    for name in params.external:
+        if name in params.models:
+            yield Located(f"external.{name}", name, "a name that no model has")
+    if EXTERNAL in params.samplers:
+        allowed = "another name: by this one samples from elsewhere go"
+        yield Located(f"samplers.{EXTERNAL}", EXTERNAL, allowed)
     extractor = params.evaluation.extractor
     if isinstance(extractor, Inception) and (extractor.path is None) != (extractor.sha256 is None):
         allowed = "a path and its sha256, or null for both: clean-fid downloads it"
@@ -38,20 +45,23 @@ def mistakes(params: Params) -> Iterator[Located]:
             if value is None:
                 yield Located(f"samplers.{name}.path.{key}", value, "a number")
     for name, model in params.models.items():
-        yield from _mistakes_of_model(f"models.{name}", model)
+        if model.pretrained is None:
+            yield from _mistakes_of_model(f"models.{name}", model)
     for model_name in params.active.models:
         if model_name in params.models:
             yield from _mistakes_of_pairs(params, model_name, params.models[model_name])
 
 
 def _is_chain(model: Model) -> bool:
-    return issubclass(PROCESSES[model.sde.kind], Chain)
+    sde: Any = model.sde  # None is a pretrained model's own, an SDE
+    return sde is not None and issubclass(PROCESSES[sde.kind], Chain)
 
 
 def _mistakes_of_model(key: str, model: Model) -> Iterator[Located]:
     training: Any = model.training
+    sde: Any = model.sde
     if _is_chain(model):
-        why = f"has no g(t) for a chain ({model.sde.kind})"
+        why = f"has no g(t) for a chain ({sde.kind})"
         if training.weighting == "likelihood":
             yield Located(f"{key}.training.weighting", "likelihood", f"sigma2, edm; it {why}")
         if training.times.kind == "importance":
@@ -66,12 +76,13 @@ def _mistakes_of_model(key: str, model: Model) -> Iterator[Located]:
 
 def _mistakes_of_pairs(params: Params, name: str, model: Model) -> Iterator[Located]:
     training: Any = model.training
+    sde: Any = model.sde
     for index, application in enumerate(params.active.applications):
         if application in ("likelihood", "latents") and _is_chain(model):
             yield Located(
                 f"active.applications[{index}]",
                 application,
-                f"inverse, field with the active model {name!r}: a chain ({model.sde.kind}) has no "
+                f"inverse, field with the active model {name!r}: a chain ({sde.kind}) has no "
                 "probability flow",
             )
     for chosen in params.active.samplers:
@@ -87,7 +98,10 @@ def _mistakes_of_pairs(params: Params, name: str, model: Model) -> Iterator[Loca
                 "does not know what no class is",
             )
         half_life = sampler.ema_half_life
-        if half_life is not None and half_life not in training.ema_half_lives:
+        if half_life is not None and model.pretrained is not None:
+            allowed = f"null for the active model {name!r}, of which there is one set of weights"
+            yield Located(f"samplers.{chosen}.ema_half_life", half_life, allowed)
+        elif half_life is not None and half_life not in training.ema_half_lives:
             kept = ", ".join(f"{one:g}" for one in training.ema_half_lives)
             yield Located(
                 f"samplers.{chosen}.ema_half_life",

@@ -15,7 +15,7 @@ from scoremodel.evaluation.extractors.shipped import shipped_for
 from scoremodel.io.files import write_text
 from scoremodel.networks.base import NETWORKS
 from tasks.files.code import Kinds, closure, main_module
-from tasks.files.layout import AXES, RESOLVED, Configuration
+from tasks.files.layout import AXES, EXTERNAL, RESOLVED, Configuration
 from tasks.files.resolved import resolved_path
 from tasks.params.errors import ParamsError
 from tasks.params.schema import Network, Params
@@ -30,6 +30,9 @@ _CHOSEN = (
     "scoremodel.training.times",
 )
 """Packages of whose kinds a run has those that params.yaml names for it."""
+
+_JUDGING = ("features", "evaluate")
+"""Stages of samples, wherever these are from."""
 
 FOLDER = "folder"
 """The kind of a source that is a folder of images."""
@@ -105,11 +108,14 @@ def _kinds(
         elif params.evaluation.extractor.kind in ("auto", "classifier", "shipped"):
             found["scoremodel.evaluation.extractors"] = ["classifier"]
         found["scoremodel.networks"] = [network_of(gives)]
-    if files.model:
+    if files.model and not files.external:
         model: Any = params.models[files.model]
         found["scoremodel.processes"] = [model.sde.kind]
-        found["scoremodel.training.times"] = [model.training.times.kind]
-    if files.sampler:
+        if source is not None:
+            found["scoremodel.networks"] = [network_of(source[1], model.network.model_dump())]
+        if model.pretrained is None:
+            found["scoremodel.training.times"] = [model.training.times.kind]
+    if files.sampler and not files.external:
         sampler: Any = params.samplers[files.sampler]
         found["scoremodel.samplers"] = [sampler.kind]
         if sampler.path is not None:
@@ -118,14 +124,21 @@ def _kinds(
     return found
 
 
-def network_of(gives: str) -> str:
-    """Return which of a model's networks images or vectors take."""
+def network_of(gives: str, network: Mapping[str, Any] | None = None) -> str:
+    """Return which network images or vectors take, of those in a model's block if that is given."""
+    if gives == "images" and (network or {}).get("diffusers_unet2d") is not None:
+        return "diffusers_unet2d"
     dimensions = {"images": 3, "vectors": 1}[gives]
     return next(kind for kind in Network.model_fields if NETWORKS[kind].dimensions == dimensions)
 
 
-def _configurations(params: Params, axes: tuple[str, ...]) -> Iterator[Configuration]:
-    """Yield what the active runs of a stage are of."""
+def _configurations(params: Params, stage: str, axes: tuple[str, ...]) -> Iterator[Configuration]:
+    """Yield what the active runs of a stage are of: of our own samples, and of those from elsewhere."""
+    if stage in (*_JUDGING, EXTERNAL):
+        for dataset, name in product(params.active.datasets, params.active.external):
+            yield Configuration(dataset, name, sampler=EXTERNAL)
+    if stage == EXTERNAL:
+        return
     active: dict[str, list[Any]] = {
         "dataset": params.active.datasets,
         "model": params.active.models,
@@ -169,20 +182,25 @@ def resolve(params: Params) -> dict[str, Any]:
     for name, (source, gives) in sources.items():
         found[f"datasets/{name}"] = said["datasets"][name] | seed | {"gives": gives}
         found[f"extractors/{name}"] = extractor_of(evaluation["extractor"], source, gives)
-        network = network_of(gives)
         for model in active.models:
             whole = said["models"][model]
-            taken = {network: whole["network"][network]}
-            found[f"models/{name}-{model}"] = whole | {"network": taken}
+            network = network_of(gives, whole["network"])
+            taken = {"network": {network: whole["network"][network]}}
+            # Of a published model nothing depends on how others are trained.
+            left_out = ("training", "energy") if whole.get("pretrained") else ()
+            kept = {key: value for key, value in whole.items() if key not in left_out}
+            found[f"models/{name}-{model}"] = kept | taken
     for name in active.samplers:
         found[f"samplers/{name}"] = said["samplers"][name]
+    for name in active.external:
+        found[f"external/{name}"] = params.external[name].model_dump()
     for name in active.applications:
         found[f"applications/{name}"] = said["applications"][name] | seed
     for name in active.studies:
         found[f"studies/{name}"] = said["studies"][name]
     for stage, axes in stages().items():
         entry = main_module(f"tasks.{stage}")
-        for files in _configurations(params, axes):
+        for files in _configurations(params, stage, axes):
             kinds = _kinds(params, files, sources.get(files.dataset))
             name = f"code/{stage}" + (f"@{files.name}" if axes else "")
             found[name] = asdict(closure(entry, kinds))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from scoremodel.bounds import Bounds, Length
+from scoremodel.data.exchange import Quantiser, Resize, Scale
 from scoremodel.inverse import Method
 from scoremodel.networks.mlp import MLP
 from scoremodel.networks.unet import UNet
@@ -29,7 +30,7 @@ from scoremodel.training.times.base import TIMES
 from tasks.files.layout import RECORDS, REPORT, Configuration
 from tasks.params.library import Items, Strict, Within, block, kinds
 
-__all__ = ["Inception", "Model", "Name", "Params", "Seed", "StateFolder"]
+__all__ = ["Inception", "Model", "Name", "Params", "Process", "Seed", "StateFolder"]
 
 _MOST_RUNS = 10_000
 _KEPT = (".git", ".dvc", *{Path(Configuration("x").card).parts[0], Configuration("x").raw.parts[0],
@@ -57,6 +58,8 @@ _Path = Annotated[
     str, _matches(r"/*[^/]{1,200}(/+[^/]{1,200})*/*", "a path, of names of at most 200")
 ]
 _Count = Annotated[int, Within(Bounds(ge=1, le=10**9), whole=True)]
+_Large = Annotated[int, Within(Bounds(ge=1, le=10**15), whole=True)]
+_Line = Annotated[str, _matches(r".{1,200}", "a line of at most 200 characters")]
 _Some = Annotated[int, Within(Bounds(ge=1, le=10_000), whole=True)]
 _Several = Annotated[int, Within(Bounds(ge=2, le=10**7), whole=True)]
 _Repeats = Annotated[int, Within(Bounds(ge=2, le=10_000), whole=True)]
@@ -107,16 +110,20 @@ class Active(Strict):
     studies: Annotated[list[Literal["failures"]], Items(Length(distinct=True))] = Field(
         description="measurements on data whose truth is known"
     )
+    external: Annotated[list[Name], Items(Length(distinct=True))] = Field(
+        description="names of blocks under external: samples from elsewhere, judged like the models'"
+    )
 
     @model_validator(mode="after")
     def _countable(self) -> Active:
         trained = len(self.datasets) * len(self.models) * len(self.train_seeds)
         runs = trained * (len(self.samplers) + len(self.applications))
+        runs += len(self.datasets) * len(self.external)
         if runs > _MOST_RUNS:
             raise PydanticCustomError(
                 "made",
-                "{runs} runs (data sets × models × training seeds × samplers and applications) are not "
-                "allowed, allowed: at most {most}",
+                "{runs} runs (data sets × models × training seeds × samplers and applications, and data "
+                "sets × external) are not allowed, allowed: at most {most}",
                 {"runs": f"{runs:,}", "most": f"{_MOST_RUNS:,}"},
             )
         return self
@@ -157,10 +164,15 @@ _MLP = block(MLP, leave_out=("features", "classes"), check=False)
 
 
 class Network(Strict):
-    """Which of the two is used follows from the shape of the data."""
+    """Which one is used follows from the shape of the data."""
 
     unet: _Levels
     mlp: _MLP  # type: ignore[valid-type]
+    diffusers_unet2d: dict[str, Any] | None = Field(
+        None,
+        description="images: diffusers' UNet2DModel in place of unet: the keys of its config.json, and "
+        "as scheduler those of scheduler_config.json",
+    )
 
 
 _Training = block(
@@ -182,14 +194,38 @@ class Training(_Training):  # type: ignore[valid-type,misc]
         return value
 
 
-class Model(Strict):
-    """A process, a network and how it is trained."""
+class Pretrained(Strict):
+    """A folder as diffusers writes it, `scoremodel.io.diffusers`."""
 
-    sde: Process = Field(description="the forward process")
+    path: _Path = Field(description="the folder, with unet and scheduler")
+    sha256: _Sha256 = Field(description="the checksum of its diffusion_pytorch_model.safetensors")
+
+
+class Model(Strict):
+    """A process, a network and how it is trained; or where it is, if it was trained elsewhere."""
+
+    pretrained: Pretrained | None = Field(
+        None,
+        description="a published model, which is converted in place of a training: it says its process, "
+        "network and preconditioning itself",
+    )
+    sde: Process | None = Field(
+        None,
+        validate_default=True,
+        description="the forward process; of a pretrained model its own, unless another one is said",
+    )
     preconditioning: Preconditioning = Field(description="what the network predicts")
     energy: bool = Field(description="whether that is the gradient of a scalar")
     network: Network
     training: Training
+
+    @field_validator("sde")
+    @classmethod
+    def _known(cls, value: Any, info: ValidationInfo) -> Any:
+        # A pretrained block with a mistake in it is none here, and gets its own line.
+        if value is None and info.data.get("pretrained", "wrong") is None:
+            raise PydanticCustomError("missing", "missing")
+        return value
 
 
 class _AnySampler(Strict):
@@ -356,6 +392,27 @@ class Plane(Strict):
     paths: _Some = Field(description="trajectories that are drawn")
 
 
+class External(Strict):
+    """Samples from elsewhere, `data/samples/DATASET/NAME`: what is known of them; null: it is not."""
+
+    nfe: _Count | None = Field(None, description="network calls that a sample took")
+    parameters: _Large | None = Field(None, description="of the network")
+    train_images: _Large | None = Field(None, description="seen in its training")
+    source: _Line | None = Field(None, description="who made them, and how: an address, a paper")
+    scale: Scale | None = Field(
+        None, description="the range of floating-point pixels: unit, [0, 1], or symmetric, [-1, 1]"
+    )
+    quantiser: Quantiser | None = Field(
+        None, description="how their writer made grey levels of real numbers"
+    )
+    channels: Literal["grey"] | None = Field(
+        None, description="grey: colour samples are made grey for data that are"
+    )
+    resize: Resize | None = Field(
+        None, description="how they are brought to the data's size, null: they must have it"
+    )
+
+
 class Applications(Strict):
     """What else a trained model can be asked to do."""
 
@@ -419,6 +476,7 @@ class Params(Strict):
     datasets: dict[Name, Dataset]
     models: dict[Name, Model]
     samplers: dict[Name, Sampler]
+    external: dict[Name, External]
     evaluation: Evaluation
     applications: Applications
     studies: Studies

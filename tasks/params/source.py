@@ -37,18 +37,37 @@ def read_description(folder: Path) -> dict[str, Any] | None:
     try:
         checked_description(content)
         _require_no_images(folder, content)
+        _require_path(folder, content)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return content
 
 
 def _require_no_images(folder: Path, description: dict[str, Any]) -> None:
-    """Refuse images that a `source.yaml` beside them would hide, unless its `root` holds them."""
+    """Refuse images that a `source.yaml` beside them would hide, unless its source reads there."""
     image = first_image(folder)
     if image is None:
         return
-    root = description.get("root")
-    if not (isinstance(root, str) and Path(root).resolve().is_relative_to(folder.resolve())):
+    root, path = description.get("root"), description.get("path")
+    own = isinstance(root, str) and Path(root).resolve().is_relative_to(folder.resolve())
+    if not own and not (isinstance(path, str) and image.is_relative_to(folder / path)):
         raise ValueError(
             f"stands beside images, such as {image}; allowed: a source.yaml or images, not both"
         )
+
+
+def _require_path(folder: Path, description: dict[str, Any]) -> None:
+    """Refuse a `path` to nothing, or to what may change without a stage's knowing."""
+    path = description.get("path")
+    if not isinstance(path, str):
+        return
+    here = Path(os.path.normpath(folder / path))
+    inside = here.is_relative_to(os.path.normpath(folder))
+    if not inside and not description.get("sha256"):
+        raise ValueError(
+            f"path: {shown(path)} leads out of {folder}, which is all that tells a stage of a change; "
+            "allowed: a file or folder in it, or a link there, or the file's sha256 beside the path"
+        )
+    # What DVC has not fetched yet, prepare will find.
+    if not os.path.exists(here) and not os.path.exists(f"{here}.dvc"):  # noqa: PTH110 (a name may be too long)
+        raise ValueError(f"path: {shown(path)}: no such file or folder in {folder}")

@@ -27,6 +27,7 @@ from tasks.params.cost import Cost, guessed_levels, lines, measured_rates, rate_
 from tasks.params.errors import Located
 from tasks.params.fits import Doubtful, Finding, misfits, share_of
 from tasks.params.memory import Size, gib, machine_memory, size_of, training_memory
+from tasks.params.pretrained import unfit
 from tasks.params.resolve import FOLDER, extractor_of, network_of, source_of
 from tasks.params.schema import Params
 from tasks.params.sense import senseless_process
@@ -69,6 +70,7 @@ class Survey:
         found = [
             *self._of_data(),
             *self._of_warm_ups(),
+            *self._of_seeds(),
             *self._of_processes(),
             *self._of_ladders(),
             *self._of_steps(),
@@ -96,6 +98,8 @@ class Survey:
                 allowed = "a fraction: a folder of images has no test split of its own"
                 yield Located(f"datasets.{name}.held_out", held_out, allowed)
             if card is not None:
+                for model in self.params.active.models:
+                    yield from unfit(model, self.resolved["models"][model], card)
                 extractor = extractor_of(self.said["evaluation"]["extractor"], source, gives)
                 yield from misfits(card, self.said, share_of(extractor))
                 if self.said["evaluation"]["extractor"]["kind"] == extractor["kind"] == "shipped":
@@ -103,6 +107,8 @@ class Survey:
 
     def _of_warm_ups(self) -> Iterator[Finding]:
         for name in self.params.active.models:
+            if self.resolved["models"][name].get("pretrained"):
+                continue
             training = self.resolved["models"][name]["training"]
             steps, warmup = training["steps"], training["warmup_steps"]
             if warmup > steps:
@@ -111,6 +117,14 @@ class Survey:
                     f"{steps / warmup:.2g} of what was meant"
                 )
                 yield Doubtful(f"models.{name}.training.warmup_steps", warmup, why)
+
+    def _of_seeds(self) -> Iterator[Finding]:
+        """Yield where one model is judged as if it were several."""
+        seeds = self.params.active.train_seeds
+        for name in self.params.active.models:
+            if self.resolved["models"][name].get("pretrained") and len(seeds) > 1:
+                why = f"the pretrained model {name!r} is the same for each of them, and counts as several"
+                yield Doubtful("active.train_seeds", seeds, why)
 
     def _of_processes(self) -> Iterator[Finding]:
         active = self.params.active
@@ -170,13 +184,14 @@ class Survey:
         return build_sampler(self.resolved["samplers"][name])
 
     def _network(self, dataset: str, model: str) -> tuple[str, dict[str, Any]]:
-        kind = network_of(self.sources[dataset][1])
-        return kind, self.resolved["models"][model]["network"][kind]
+        networks = self.resolved["models"][model]["network"]
+        kind = network_of(self.sources[dataset][1], networks)
+        return kind, networks[kind]
 
     def _size(self, dataset: str, model: str) -> Size | None:
         """Return the size of a model's network on a data set, None if its data are not known."""
         card, block = self.cards.get(dataset), self.resolved["models"].get(model)
-        if card is None or block is None:
+        if card is None or block is None or block.get("pretrained"):
             return None
         kind, network = self._network(dataset, model)
         conditional = block["training"]["label_dropout"] is not None

@@ -12,10 +12,16 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tasks.files.documents import read_table, read_text
-from tasks.files.layout import PICTURES
+from tasks.files.layout import EXTERNAL, PICTURES
 from tasks.report.figures.base import BELOW, Results, figures
 from tasks.report.figures.judges import agreement
-from tasks.results.active import Active, active_configurations, active_models, active_pairs
+from tasks.results.active import (
+    Active,
+    active_configurations,
+    active_models,
+    active_pairs,
+    called,
+)
 from tasks.results.table import floor_said, labels, summary, with_spread
 from tasks.results.verdict import Verdict, headlines, to_know, together
 
@@ -45,13 +51,13 @@ def _picture(name: str, says: str) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, float):
-        return "—" if pd.isna(value) else f"{value:.4g}"
-    return "—" if value is None else str(value)
+    if pd.isna(value):
+        return "—"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _side_by_side(rows: pd.DataFrame) -> dict[str, dict[str, str]]:
-    """Return sampler → model → "distance ± std" for one data set's rows."""
+    """Return sampler → model → "distance ± std" for one data set's rows; EXTERNAL → name → the same."""
     beside: dict[str, dict[str, str]] = {}
     for row in summary(rows):
         distance = with_spread(row["held_out"], row["held_out_std"])
@@ -85,6 +91,7 @@ def _pedigree(row: dict[str, Any]) -> dict[str, Any]:
             if key != "cmd"
         ],
         "files": len(inputs["files"]),
+        "external": row.get("external"),
     }
 
 
@@ -165,7 +172,8 @@ def _dataset(
     }
     here = rows[rows["dataset"] == name]
     own = [record for record in records if record["dataset"] == name]
-    captions = {c.name: f"{c.model}, {c.sampler}, train seed {c.train_seed}" for c in mine}
+    captions = {c.name: called(c) for c in mine}
+    beside = _side_by_side(here)
     results = Results(
         here,
         {label: read_table(one.curves, ("step", "loss")) for label, one in trained.items()},
@@ -189,7 +197,8 @@ def _dataset(
         "models": active["models"],
         "trainings": len(active["train_seeds"]),
         "images": own[0]["levels"] is not None,
-        "beside": _side_by_side(here),
+        "elsewhere": beside.pop(EXTERNAL, {}),
+        "beside": beside,
         "verdicts": headlines(judged, own),
         "said": _said(judged),
         "pairs": list(_pairs(active, name)),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 
 from tasks.files.documents import read_text
 from tasks.files.layout import LEDGER, REPORT, TABLE, VERDICT
 from tasks.files.stage import run
+from tasks.results.crate import export_row
 from tasks.results.effects import FACTORS, effects_of
 from tasks.results.gather import gather
 from tasks.results.history import WORKSPACE, applications_at, records_at
@@ -103,6 +105,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     again.add_argument("key", help="the beginning of a row's key, or its file")
     again.add_argument("--force", action="store_true", help="run every stage, restore nothing")
+
+    export = commands.add_parser(
+        "export", help="a row as an RO-Crate: what it came from, and by what commands"
+    )
+    export.add_argument("key", help="the beginning of a row's key, or its file")
+    export.add_argument("out", type=Path, help="the folder to write")
+    export.add_argument("--force", action="store_true", help="replace an earlier export")
     return parser
 
 
@@ -182,6 +191,8 @@ def main(arguments: Sequence[str]) -> None:
             print("\n".join(lines))
             if not agreed:
                 raise SystemExit(1)
+        case "export":
+            print(f"{export_row(given.key, given.out, given.force)} in {given.out}")
         case "reproduce":
             same, said = reproduce(given.key, given.force)
             print("\n".join(said))

@@ -6,20 +6,29 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any
 
-from tasks.files.layout import Configuration
+from tasks.files.layout import EXTERNAL, Configuration
 
-__all__ = ["Active", "active_configurations", "active_models", "active_pairs"]
+__all__ = ["Active", "active_configurations", "active_models", "active_pairs", "called"]
 
 Active = Mapping[str, list[Any]]
 """The content of `active:`, as `check` resolved it."""
 
 
 def active_configurations(active: Active) -> Iterator[Configuration]:
-    """Yield every combination of data set, model, training seed and sampler."""
+    """Yield every combination of data set, model, training seed and sampler; then what is from elsewhere."""
     for values in product(
         active["datasets"], active["models"], active["train_seeds"], active["samplers"]
     ):
         yield Configuration(*values)
+    for dataset, name in product(active["datasets"], active["external"]):
+        yield Configuration(dataset, name, sampler=EXTERNAL)
+
+
+def called(files: Configuration) -> str:
+    """Return what people call a configuration, within its data set."""
+    if files.external:
+        return f"{files.model}, from elsewhere"
+    return f"{files.model}, {files.sampler}, train seed {files.train_seed}"
 
 
 def active_models(active: Active, applications: bool = False) -> Iterator[Configuration]:

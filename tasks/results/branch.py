@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tasks.files.git import GitError, git, head
 from tasks.files.layout import LEDGER
 from tasks.files.worktree import fetch
 
-__all__ = ["IDENTITY", "KEPT", "LENT", "RESULTS", "commit_results", "require_results_branch"]
+__all__ = [
+    "IDENTITY",
+    "KEPT",
+    "LENT",
+    "RESULTS",
+    "commit_results",
+    "lent",
+    "require_results_branch",
+]
 
 KEPT = "refs/scoremodel/kept"
 """What no branch has yet."""
@@ -106,3 +115,41 @@ def commit_results(root: Path, branch: str | None, message: str) -> str | None:
             git(root, "update-ref", "-d", KEPT, made)
             return made
     raise AssertionError("unreachable")
+
+
+@contextmanager
+def lent(
+    root: Path,
+    repository: str,
+    run: str,
+    commits: Mapping[str, str],
+    say: Callable[[str], object],
+) -> Iterator[None]:
+    """Let workers fetch experiments' commits from a repository elsewhere meanwhile.
+
+    Args:
+        root: the workspace.
+        repository: the address.
+        run: the flow run; under names of its own no other run of the same experiments takes them away.
+        commits: the commits by the experiments' names.
+        say: is told if they cannot be removed afterwards.
+
+    Yields:
+        Nothing, once they are there.
+
+    Raises:
+        GitError: if the repository does not take them.
+    """
+    names = {f"{LENT}/{run}/{name}": commit for name, commit in commits.items()}
+    if repository == str(root) or not names:
+        yield
+        return
+    pushed = [f"{commit}:{name}" for name, commit in names.items()]
+    git(root, "push", "--quiet", "--force", repository, *pushed)
+    try:
+        yield
+    finally:
+        try:
+            git(root, "push", "--quiet", repository, *(f":{name}" for name in names))
+        except GitError as error:
+            say(f"{LENT}/{run} in {repository} stay: {error}")

@@ -63,7 +63,7 @@ def gather(names: Collection[str] | None = None) -> tuple[list[str], bool]:
 
 
 def _require_locked(configuration: Configuration, lock: dict[str, Any]) -> None:
-    outs = lock["stages"].get(f"evaluate@{configuration.name}", {}).get("outs", [])
+    outs = lock["stages"].get(configuration.evaluation, {}).get("outs", [])
     locked = {out["path"]: out["md5"] for out in outs}
     if locked.get(str(configuration.record)) != file_hash(configuration.record):
         raise ValueError("dvc.lock has another record; run dvc repro")

@@ -13,10 +13,11 @@ from filelock import FileLock, Timeout
 
 from scoremodel.evaluation.comparison import TRAININGS, Claim
 from scoremodel.io.checkpoint import Chunks
+from tasks.files.git import git
 from tasks.files.hashes import content_hash
-from tasks.files.layout import Configuration
+from tasks.files.layout import VERDICT, Configuration
 from tasks.params.overrides import overridden
-from tasks.results.history import applications_at, experiments, records_at
+from tasks.results.history import applications_at, experiments, records_at, resolve
 from tasks.results.rounds import (
     Question,
     Round,
@@ -32,7 +33,7 @@ from tasks.results.trials import Trial, base, trials
 from tasks.results.verdict import Metric, Verdict, verdicts
 from tasks.sample import KEPT
 
-__all__ = ["Growing", "Outcome"]
+__all__ = ["Growing", "Outcome", "outcome_of"]
 
 _ROUNDS = Path(".scoremodel/compare")
 
@@ -49,6 +50,23 @@ class Outcome(NamedTuple):
     trial: Trial
     sentences: list[str]
     markdown: str
+
+
+def outcome_of(trial: Trial, metric: Metric, level: float) -> Outcome:
+    """Return what a comparison came to that has measured once.
+
+    Args:
+        trial: its experiment.
+        metric: which distance decides.
+        level: confidence level of the intervals.
+
+    Returns:
+        Its verdicts, and what its own `verdict.md` says.
+    """
+    took, applications = measured_seconds(), applications_at(trial.name)
+    found = verdicts(records_at(trial.name), metric, level, seconds=took, applications=applications)
+    own = git(Path.cwd(), "show", f"{resolve(trial.name)}:{VERDICT}")
+    return Outcome(trial, [one.sentence for one in found], f"---\n\n{own}")
 
 
 class Growing:
@@ -92,6 +110,7 @@ class Growing:
         first = {
             "active.datasets": params.active.datasets[:1],
             "active.samplers": params.active.samplers[:1],
+            "active.external": [],
         }
         self.values = {**first, **values, "checkpoints.keep_samples": True}
         self.start = Size(

@@ -51,6 +51,7 @@ _VALUES = ("memorised", "classes", "floor", "real", "gaussian", "ratio_to_floor"
 _KEYS = {
     "models": "models.{name}",
     "samplers": "samplers.{name}",
+    "external": "external.{name}",
     "datasets": "datasets.{name}",
     "extractors": "evaluation.extractor",
     "judge": "evaluation",
@@ -59,7 +60,8 @@ _SEEDED = (
     "datasets",
     "judge",
 )  # have the `seed` that stands at the top of params.yaml beside their own
-_WHOLE = ("models", "samplers", "datasets", "extractors")  # blocks, where others are single keys
+# Blocks, where others are single keys.
+_WHOLE = ("models", "samplers", "external", "datasets", "extractors")
 
 
 _RESTORE = "restore it from git: git restore {path}"
@@ -78,7 +80,7 @@ class _Inputs(TypedDict):
 class _Values(TypedDict):
     held_out: Spread
     ratio_to_floor: FiniteFloat
-    nfe: int
+    nfe: int | None
 
 
 class _Row(TypedDict):
@@ -92,6 +94,7 @@ class _Row(TypedDict):
     seconds: dict[str, Timing | None]
     count: NotRequired[int]
     recorded: NotRequired[str]
+    external: NotRequired[dict[str, Any]]
 
 
 class LedgerError(ValueError):
@@ -225,7 +228,7 @@ def append(
             damaged row for them.
         ValueError: if `dvc.lock` is not of one piece.
     """
-    row_inputs = inputs(f"evaluate@{configuration.name}", lock)
+    row_inputs = inputs(configuration.evaluation, lock)
     row_inputs["data_sha256"] = record["data_sha256"]  # a torchvision source names its data only
     values = {name: record[name] for name in (*ordered_metrics(), *_VALUES) if name in record}
     if record["agreement"] is not None:
@@ -239,6 +242,8 @@ def append(
         "inputs": row_inputs,
         "key": content_hash(row_inputs),
     }
+    if "external" in record:  # of such a row only the judging can be measured again here
+        row["external"] = record["external"]
     stem = _stem(row)
     ledger.mkdir(parents=True, exist_ok=True)
     with FileLock(ledger / ".lock"):  # of two writers the second sees what the first has written

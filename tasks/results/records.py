@@ -36,7 +36,7 @@ class _Record(TypedDict):
     model: str
     train_seed: int
     sampler: str
-    nfe: int
+    nfe: int | None
     count: int
     sampling_seeds: list[int]
     metric: str
@@ -46,6 +46,7 @@ class _Record(TypedDict):
     floor: _Floor
     agreement: NotRequired[Spread | None]
     environment: dict[str, str]
+    external: NotRequired[dict[str, Any]]
 
 
 class _Whole(_Record):
@@ -56,8 +57,8 @@ class _Whole(_Record):
     gaussian: dict[str, Spread]
     classes: dict[str, dict[str, FiniteFloat]]
     warnings: list[str]
-    parameters: int
-    train_images: int
+    parameters: int | None
+    train_images: int | None
 
 
 class _Application(TypedDict):

@@ -14,32 +14,16 @@ from ruamel.yaml import YAML
 from scoremodel.io.files import atomic_path
 from tasks.files.documents import read_json, read_text
 from tasks.files.dvc import DvcFailedError, StoppedError, run_dvc
-from tasks.files.layout import LEDGER, Configuration
+from tasks.files.layout import Configuration
 from tasks.files.lock import read_lock
 from tasks.files.worktree import beside, default_remote, link_sources, verify_remote
 from tasks.results.history import resolve
-from tasks.results.ledger import inputs, read_row
+from tasks.results.ledger import inputs
 from tasks.results.plan import restored
 from tasks.results.records import record_of
-from tasks.results.rows import PARTS, changes, commit_of, rows, short, with_parts
+from tasks.results.rows import PARTS, changes, commit_of, find_rows, short
 
 __all__ = ["reproduce"]
-
-
-def _find(key: str) -> list[dict[str, Any]]:
-    """Return the rows, of all environments, of the one key that begins with `key`; or a file's row."""
-    stem = Path(key).name.removesuffix(".json")
-    if stem and (path := LEDGER / f"{stem}.json").is_file():
-        return [with_parts(read_row(path), stem)]
-    found = [row for row in rows() if row["name"].startswith(key)]
-    if not found:
-        raise ValueError(
-            f"{key}: no row in {LEDGER} begins so, and no file there has that name; `list` shows them"
-        )
-    if len({row["key"] for row in found}) > 1:
-        names = ", ".join(row["name"] for row in found)
-        raise ValueError(f"{key!r} stands for several rows: {names}")
-    return found
 
 
 @contextmanager
@@ -97,13 +81,17 @@ def _set_params(path: Path, row: dict[str, Any]) -> None:
             for key in keys[:-1]:
                 block = block.setdefault(key, {})
             block[keys[-1]] = value
-    params["active"] |= {
-        "datasets": [row["dataset"]],
-        "models": [row["model"]],
-        "train_seeds": [row["train_seed"]],
-        "samplers": [row["sampler"]],
-        **{key: [] for key in ("applications", "studies") if key in params["active"]},
+    params["active"] |= {"datasets": [row["dataset"]]} | {
+        key: [] for key in ("applications", "studies", "external") if key in params["active"]
     }
+    if "external" in row:
+        params["active"]["external"] = [row["model"]]
+    else:
+        params["active"] |= {
+            "models": [row["model"]],
+            "train_seeds": [row["train_seed"]],
+            "samplers": [row["sampler"]],
+        }
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as out:
         yaml.dump(params, out)
 
@@ -126,15 +114,20 @@ def reproduce(key: str, force: bool = False) -> tuple[bool, list[str]]:
         ValueError: if there is no such row, it names no revision, or a stage fails.
         InterruptedError: after a SIGTERM or Ctrl-C.
     """
-    found_rows = _find(key)
+    found_rows = find_rows(key)
     row = found_rows[0]
     if row["revision"] is None:
         raise ValueError(f"{row['name']}: names no git revision to reproduce")
     configuration = Configuration(*(row[part] for part in PARTS))
-    stage = f"evaluate@{configuration.name}"
+    stage = configuration.evaluation
     root, commit = Path.cwd(), resolve(commit_of(row))
     said = []
     print(f"{configuration.name} at {short(row['revision'])}", flush=True)
+    if configuration.external:
+        print(
+            "its samples are from elsewhere and cannot be drawn again from here: they are judged again",
+            flush=True,
+        )
     with _stopped_by_signals() as stop, _beside(root, commit, row["name"], stop) as place:
         _set_params(place / "params.yaml", row)
         link_sources(root, place)  # the row's, which need not be the commit's

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from scoremodel.evaluation.comparison import compare
+from tasks.files.layout import LEDGER
 from tasks.results.history import commit_time, records_at
-from tasks.results.ledger import read_rows
+from tasks.results.ledger import read_row, read_rows
 from tasks.results.verdict import margin_of, side
 
 __all__ = [
@@ -17,6 +19,8 @@ __all__ = [
     "changes",
     "commit_of",
     "compare_revisions",
+    "find_rows",
+    "is_of",
     "ledger_table",
     "measured_seconds",
     "rows",
@@ -39,6 +43,41 @@ def with_parts(row: dict[str, Any], name: str) -> dict[str, Any]:
     dataset, model, train_seed, sampler = row["configuration"].split("-")
     parts = {"dataset": dataset, "model": model, "train_seed": int(train_seed)}
     return {"name": name, **parts, "sampler": sampler, **row}
+
+
+def find_rows(key: str) -> list[dict[str, Any]]:
+    """Return the rows, of all environments, of the one key that begins with `key`; or a file's row.
+
+    Args:
+        key: the beginning of a row's name, or its file.
+
+    Returns:
+        The rows, with their names and their configuration's parts.
+
+    Raises:
+        ValueError: if there is none, or several keys begin so.
+    """
+    stem = Path(key).name.removesuffix(".json")
+    if stem and (path := LEDGER / f"{stem}.json").is_file():
+        return [with_parts(read_row(path), stem)]
+    found = [row for row in rows() if row["name"].startswith(key)]
+    if not found:
+        raise ValueError(
+            f"{key}: no row in {LEDGER} begins so, and no file there has that name; `list` shows them"
+        )
+    if len({row["key"] for row in found}) > 1:
+        names = ", ".join(row["name"] for row in found)
+        raise ValueError(f"{key!r} stands for several rows: {names}")
+    return found
+
+
+def is_of(row: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+    """Return whether a row of the ledger says what a record does, in the same environment."""
+    return (
+        row["configuration"] == "-".join(str(record[part]) for part in PARTS)
+        and row["environment"] == record["environment"]
+        and all(record[name] == value for name, value in row["values"].items() if name in record)
+    )
 
 
 def when(row: dict[str, Any]) -> str:
@@ -77,7 +116,9 @@ def ledger_table(found: Sequence[dict[str, Any]]) -> pd.DataFrame:
                 "KID": metric(row, "kid", "mean"),
                 "revision": None if row["revision"] is None else short(row["revision"]),
                 "recorded": when(row),
-                "device": (row["seconds"].get("sample") or {}).get("device"),
+                "device": "elsewhere, not reproducible from here"
+                if "external" in row
+                else (row["seconds"].get("sample") or {}).get("device"),
             }
             for row in found
         ]

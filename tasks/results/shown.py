@@ -11,11 +11,15 @@ import pandas as pd
 from PIL import Image
 
 from scoremodel.io.files import DamagedError
+from tasks.files.layout import PICTURES, REPORT, Configuration
 from tasks.files.schedule import Done
+from tasks.results.history import records_at
 from tasks.results.table import with_spread
 
-__all__ = ["markdown_table", "picture_address", "summary_of"]
+__all__ = ["markdown_table", "summary_of", "trial_rows", "verdict_page"]
 
+_METHOD = ["dataset", "model", "sampler"]
+_AXES = ["dataset", "model", "train_seed", "sampler"]
 _WIDTH = 512  # pixels of a picture: it lies in the server's database
 _SPREAD = "± std"
 _LAST = "experiment"  # a name, after what it is the name of
@@ -51,19 +55,59 @@ def _cell(value: object) -> str:
     return " ".join(shown.replace("|", "\\|").split())
 
 
-def picture_address(path: Path) -> str:
-    """Return a small copy of a picture as an address that holds it.
+def verdict_page(root: Path, rows: pd.DataFrame, verdict: str) -> str:
+    """Return a verdict with a small picture of each method's samples, as far as there is one.
 
     Args:
-        path: the picture.
+        root: the workspace.
+        rows: its table.
+        verdict: its verdict.
 
     Returns:
-        The address.
+        The page, in Markdown.
 
     Raises:
-        FileNotFoundError: if there is none.
-        DamagedError: if it is damaged.
+        DamagedError: if a picture is damaged.
     """
+    # An image artifact would fill the page's side bar with its letters.
+    samples = [
+        f"{name}:\n\n![samples of {name}]({_picture_address(path)})"
+        for row in rows.drop_duplicates(_METHOD).to_dict("records")
+        for name in [Configuration(**{axis: row[axis] for axis in _AXES}).name]
+        if (path := root / PICTURES / f"{name}.png").exists()
+    ]
+    report = f"Report: `{(root / REPORT).resolve()}`"
+    return "\n\n".join([verdict, *["## Samples"] * bool(samples), *samples, report])
+
+
+def trial_rows(trials: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:
+    """Return what experiments scored, and by which overrides they differ.
+
+    Args:
+        trials: the overrides of each, by its name.
+
+    Returns:
+        A row for each configuration of each.
+    """
+    return pd.DataFrame(
+        [
+            {
+                "experiment": name,
+                **{override: str(value) for override, value in values.items()},
+                **{part: found[part] for part in _AXES},
+                "NFE": found["nfe"],
+                "to held-out": found["held_out"]["mean"],
+                "± std": found["held_out"]["std"],
+                "× floor": found["ratio_to_floor"],
+            }
+            for name, values in trials.items()
+            for found in records_at(name)
+        ]
+    )
+
+
+def _picture_address(path: Path) -> str:
+    """Return a small copy of a picture as an address that holds it."""
     out = io.BytesIO()
     try:
         with Image.open(path) as picture:

@@ -1,4 +1,7 @@
-"""The table: one row for each active configuration, from the records that `evaluate` wrote."""
+"""The table: one row for each active configuration, from the records that `evaluate` wrote.
+
+What is not known of samples from elsewhere (network calls, parameters, training images) is empty there.
+"""
 
 from __future__ import annotations
 
@@ -138,6 +141,7 @@ def terminal() -> list[str]:
 
 
 _METHOD = ("dataset", "model", "sampler")
+_UNKNOWN = ("nfe", "parameters", "train_images")  # whole numbers all the same
 _TEXTS = (*_METHOD, "metric")
 _DRAWN = ("held_out_std", "floor", "floor_std")  # in figures
 
@@ -213,7 +217,8 @@ def table(
         row = Row(record, took, (applications or {}).get(_model_name(record), {}))
         rows.append({name: column.get(row) for name, column in COLUMNS.items()})
     found = pd.DataFrame(rows, columns=list(COLUMNS))
-    means = summary(found)
+    found = found.astype({name: "Int64" for name in _UNKNOWN if found[name].isna().any()})
+    means = [one for one in summary(found) if one["nfe"] is not None]
     fronts = {
         tuple(mine[part] for part in _METHOD): not any(
             other["dataset"] == mine["dataset"]
@@ -225,7 +230,7 @@ def table(
         for mine in means
     }
     found["pareto"] = [
-        fronts[key] for key in found[list(_METHOD)].itertuples(index=False, name=None)
+        fronts.get(key) for key in found[list(_METHOD)].itertuples(index=False, name=None)
     ]
     return found
 
@@ -237,14 +242,15 @@ def summary(rows: pd.DataFrame) -> list[dict[str, Any]]:
         rows: the table.
 
     Returns:
-        Data set, model, sampler, `nfe`, `count` (of training seeds), and each metric's mean under its
-        name with its standard deviation under NAME_std: over training seeds, of a single one over
-        sampling seeds.
+        Data set, model, sampler, `nfe` (None if it is not known), `count` (of training seeds), and each
+        metric's mean under its name with its standard deviation under NAME_std: over training seeds, of
+        a single one over sampling seeds.
     """
     found = []
     for key, here in rows.groupby(list(_METHOD), sort=False):
         row: dict[str, Any] = dict(zip(_METHOD, key, strict=True))
-        row |= {"count": len(here), "nfe": int(here["nfe"].mean())}
+        nfe = here["nfe"].mean()
+        row |= {"count": len(here), "nfe": None if pd.isna(nfe) else int(nfe)}
         for metric in (*ordered_metrics(), "ratio_to_floor"):
             values = here[metric if metric in here else f"{metric}_mean"]
             own = here[f"{metric}_std"].iloc[0] if f"{metric}_std" in here else None

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -25,6 +25,7 @@ from scoremodel.evaluation.design import Costs, needed, next_steps
 from scoremodel.evaluation.distance import infinity_is_stable
 from scoremodel.evaluation.intervals import holm
 from tasks.files.layout import Configuration
+from tasks.results.active import called
 from tasks.results.table import floor_at, floor_said, labels, summary, with_spread
 
 __all__ = [
@@ -56,13 +57,13 @@ Applications = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """Two models on one data set with one sampler.
+    """Two models on one data set with one sampler, or a model and samples from elsewhere.
 
     Args:
         dataset: name of the data set.
-        sampler: name of the sampler.
+        sampler: name of the sampler, EXTERNAL if none is known.
         metric: what was compared, for people.
-        models: the two models' names.
+        models: the two models' names; samples from elsewhere have one in the model's place.
         floor: the metric's floor, if it has one.
         gaussian: what a Gaussian scores.
         margin: share of the floor that is no matter; None if the records do not say.
@@ -283,7 +284,8 @@ def side(records: Sequence[Mapping[str, Any]], metric: str) -> Side:
         metric: a metric's name in them, or a judge's of the panel.
 
     Returns:
-        The side; training seeds and sampling seeds are shared with whoever has the same ones.
+        The side; training seeds and sampling seeds are shared with whoever has the same ones, samples
+        from elsewhere with nobody.
 
     Raises:
         ValueError: if a record has no such metric, or has other sampling seeds than the first.
@@ -291,7 +293,7 @@ def side(records: Sequence[Mapping[str, Any]], metric: str) -> Side:
     seeds = records[0]["sampling_seeds"]
     found = []
     for record in records:
-        name = f"{record['model']}, {record['sampler']}, training seed {record['train_seed']}"
+        name = called(_configuration(record))
         value = record.get(metric) or (record.get("panel") or {}).get(metric)
         if value is None:
             raise ValueError(f"{name}: the record has no {metric}")
@@ -299,12 +301,17 @@ def side(records: Sequence[Mapping[str, Any]], metric: str) -> Side:
             raise ValueError(f"{name}: sampling seeds {record['sampling_seeds']}, others {seeds}")
         found.append(value)
     replicates = [record.get("resampled", {}).get(metric) for record in records]
+    drawn_here = not _external(records)
     return Side(
         np.array([one["by_seed"] for one in found]),
-        tuple(record["train_seed"] for record in records),
-        tuple(seeds),
+        tuple(record["train_seed"] for record in records) if drawn_here else None,
+        tuple(seeds) if drawn_here else None,
         None if None in replicates else np.array(replicates),
     )
+
+
+def _external(records: Sequence[Mapping[str, Any]]) -> bool:
+    return "external" in records[0]
 
 
 def _statements(
@@ -397,7 +404,8 @@ def verdicts(
 ) -> list[Verdict]:
     """Return one verdict for each data set, sampler and pair of models, in the records' order.
 
-    Each interval stands alone; `together` says what holds of all at once.
+    Then come those on each model and sampler beside each set of samples from elsewhere, in whose place
+    no sampler is known. Each interval stands alone; `together` says what holds of all at once.
 
     Args:
         records: what `evaluate` wrote; the first sampler's verdict is the one to quote.
@@ -417,44 +425,57 @@ def verdicts(
     if metric not in JUDGED:
         raise ValueError(f"metric: {metric!r} is not allowed, allowed: {', '.join(JUDGED)}")
     groups: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}
+    elsewhere: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for record in records:
         models = groups.setdefault((record["dataset"], record["sampler"]), {})
         models.setdefault(record["model"], []).append(record)
+        if _external([record]):
+            elsewhere.setdefault(record["dataset"], {})[record["model"]] = [record]
+    pairs = [
+        (dataset, sampler, models, pair)
+        for (dataset, sampler), models in groups.items()
+        for pair in combinations(models, 2)
+    ]
+    pairs += [
+        (dataset, sampler, models | others, pair)
+        for (dataset, sampler), models in groups.items()
+        if not models.keys() <= (others := elsewhere.get(dataset, {})).keys()
+        for pair in product(models, others)
+    ]
     found = []
-    for (dataset, sampler), models in groups.items():
-        for pair in combinations(models, 2):
-            sides = [models[name] for name in pair]
-            _check(sides, f"{dataset}, {sampler}: {pair[0]} and {pair[1]}", metric)
-            one = sides[0][0]
-            floor = floor_at(one)
-            scale = margin_of(one) if metric == "held_out" else None
-            measured = [side(records, metric) for records in sides]
-            statements = tuple(_statements(measured, scale, level, watched))
-            judges = (
-                tuple(_judges(sides, metric, statements[0].claim, level, watched, applications))
-                if statements
-                else ()
+    for dataset, sampler, models, pair in pairs:
+        sides = [models[name] for name in pair]
+        _check(sides, f"{dataset}, {sampler}: {pair[0]} and {pair[1]}", metric)
+        one = sides[0][0]
+        floor = floor_at(one)
+        scale = margin_of(one) if metric == "held_out" else None
+        measured = [side(records, metric) for records in sides]
+        statements = tuple(_statements(measured, scale, level, watched))
+        judges = (
+            tuple(_judges(sides, metric, statements[0].claim, level, watched, applications))
+            if statements
+            else ()
+        )
+        shown = {
+            "held_out": one["metric"],
+            "infinity": f"{one['metric']}, N → ∞",
+            "kid": f"KID, {one['metric']}",
+            "sliced": f"sliced W2², {one['metric']}",
+        }[metric]
+        found.append(
+            Verdict(
+                dataset,
+                sampler,
+                shown,
+                (pair[0], pair[1]),
+                floor if metric == "held_out" else None,
+                ((one.get("gaussian") or {}).get(metric) or {}).get("mean"),
+                one.get("margin") if scale is not None else None,
+                statements,
+                judges,
+                _costs(sides, seconds),
             )
-            shown = {
-                "held_out": one["metric"],
-                "infinity": f"{one['metric']}, N → ∞",
-                "kid": f"KID, {one['metric']}",
-                "sliced": f"sliced W2², {one['metric']}",
-            }[metric]
-            found.append(
-                Verdict(
-                    dataset,
-                    sampler,
-                    shown,
-                    (pair[0], pair[1]),
-                    floor if metric == "held_out" else None,
-                    ((one.get("gaussian") or {}).get(metric) or {}).get("mean"),
-                    one.get("margin") if scale is not None else None,
-                    statements,
-                    judges,
-                    _costs(sides, seconds),
-                )
-            )
+        )
     return found
 
 
@@ -512,21 +533,23 @@ def headlines(found: Sequence[Verdict], records: Sequence[dict[str, Any]]) -> li
         At least one sentence for each data set.
     """
     said = [verdict.sentence for verdict in found]
-    judged = {verdict.dataset for verdict in found}
+    elsewhere = {record["model"] for record in records if _external([record])}
+    judged = {verdict.dataset for verdict in found if elsewhere.isdisjoint(verdict.models)}
+    alone = []
     for record in records:
         if record["dataset"] in judged:
             continue
         judged.add(record["dataset"])
         mine = record["held_out"]
         gaussian = record["gaussian"]["held_out"]
-        said.append(
+        alone.append(
             f"{record['dataset']}, {record['sampler']}, {record['metric']}: {record['model']} is at "
             f"{with_spread(mine['mean'], mine['std'])}, real data are at "
             f"{floor_said(record)}, a Gaussian of the data's mean and "
             f"covariance is at {with_spread(gaussian['mean'], gaussian['std'])}"
             + (", so the model is worse than that." if _below_gaussian(record) else ".")
         )
-    return said
+    return alone + said
 
 
 def _below_gaussian(record: Mapping[str, Any]) -> bool:
@@ -566,7 +589,7 @@ def to_know(records: Sequence[dict[str, Any]]) -> list[str]:
     """Return the notes on one data set's records, each once, with those whom it concerns."""
     concerned: dict[str, list[str]] = {}
     for record in records:
-        who = f"{record['model']}, {record['sampler']}, train seed {record['train_seed']}"
+        who = called(_configuration(record))
         for note in notes(record):
             concerned.setdefault(note, []).append(who)
     return [
@@ -600,7 +623,7 @@ def markdown(
                 "model": row["model"],
                 "sampler": row["sampler"],
                 "training seeds": str(row["count"]),
-                "NFE": str(row["nfe"]),
+                "NFE": "" if row["nfe"] is None else str(row["nfe"]),
                 "to held-out": with_spread(row["held_out"], row["held_out_std"]),
                 "× floor": f"{row['ratio_to_floor']:.2f}",
                 **{

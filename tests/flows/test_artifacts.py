@@ -18,8 +18,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from flows.artifacts import publish_results, publish_summary, publish_table
-from flows.progress import Progress
+from flows.artifacts import publish, publish_results, publish_summary
+from flows.progress import progress
 from tasks.files.layout import PICTURES, TABLE, VERDICT
 from tasks.files.schedule import Done
 from tasks.results.table import COLUMNS
@@ -56,7 +56,7 @@ def test_a_table_has_four_digits_and_what_its_rows_share_below_it(shown: dict[st
             "empty": [None, None],
         }
     )
-    publish_table(rows, "sweep", "two experiments")
+    publish(rows, "sweep", "two experiments")
     assert cells(shown["sweep"]) == [
         ["models.ve.rate", "NFE", "to held-out", "× floor", "experiment"],
         ["1e-3", "35", "1.235 ± 0.061", "1.472", "sweep-1"],
@@ -65,7 +65,7 @@ def test_a_table_has_four_digits_and_what_its_rows_share_below_it(shown: dict[st
     assert shown["sweep"].endswith("\n\nThe same in all rows: data set digits")
     assert list(rows) == ["experiment", "models.ve.rate", "data set", "NFE", "to held-out",
                           "± std", "× floor", "empty"]  # fmt: skip
-    publish_table(rows[:1], "one", "one experiment")
+    publish(rows[:1], "one", "one experiment")
     assert "data set" in cells(shown["one"])[0]
 
 
@@ -138,7 +138,7 @@ def test_a_stage_s_progress_is_there_as_long_as_it_runs(
     answer: Callable[..., Any] = lambda **_: nullcontext(client)  # noqa: E731
     monkeypatch.setattr("flows.progress.create_progress_artifact", create)
     monkeypatch.setattr("flows.progress.get_client", answer)
-    with pytest.raises(OSError, match="broken") if fails else nullcontext(), Progress("a", "abc"):
+    with pytest.raises(OSError, match="broken") if fails else nullcontext(), progress("a", "abc"):
         assert len(there) == 1
         if fails:
             raise OSError("broken")

@@ -13,6 +13,7 @@ from dvc.repo import Repo
 from filelock import FileLock
 
 from flows.clean import main
+from tasks.files.stage import run
 from tasks.params.errors import ParamsError
 from tasks.results import cleaning
 
@@ -105,7 +106,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 def clean(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     monkeypatch.setattr(sys, "argv", ["clean", *arguments])
-    main()
+    run(main)
 
 
 def left(project: Project, name: str) -> Path:
@@ -292,6 +293,7 @@ def test_elsewhere_it_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.yaml").touch()
     with pytest.raises(SystemExit) as ended:
         clean(monkeypatch)
     assert ended.value.code == 2

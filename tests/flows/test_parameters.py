@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
 from flows.compare import compare
+from flows.form import command
 from flows.pipeline import pipeline
 from flows.run import finish
 from flows.sweep import sweep
@@ -76,6 +77,37 @@ def test_every_parameter_of_a_form_is_typed_and_described(flow: Any) -> None:
     for name, entry in parameter_schema(flow).properties.items():
         assert entry.get("description"), (flow.name, name)
         assert {"type", "anyOf", "enum", "$ref"} & entry.keys(), (flow.name, name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flow", "given"),
+    [
+        ("compare", compare, {}),
+        (
+            "compare a b --train-seeds 0 1 --until-decided --budget 2h --remote s3://b",
+            compare,
+            {"models": ["a", "b"], "train_seeds": ["0", "1"], "until_decided": True, "budget": "2h",
+             "remote": "s3://b"},
+        ),
+        (
+            'sweep --grid {"a.b":[1,2]} --runs [{"c":null}] --presets seeds chains --commit-to results',
+            sweep,
+            {"grid": {"a.b": [1, 2]}, "runs": [{"c": None}], "presets": ["seeds", "chains"],
+             "commit_to": "results"},
+        ),
+    ],
+)  # fmt: skip
+def test_a_command_takes_what_the_form_shows(
+    monkeypatch: pytest.MonkeyPatch, arguments: str, flow: Any, given: dict[str, Any]
+) -> None:
+    """Whatever is not given is the flow's own default, and numbers are read by the flow's own check."""
+    taken: list[Any] = []
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("sys.argv", ["flows/experiments.py", *arguments.split()])
+    monkeypatch.setattr("flows.form.finish", lambda *both: taken.extend(both))
+    command(compare, sweep)
+    assert taken == [flow, given]
+    flow.validate_parameters(given)
 
 
 def test_a_budget_is_seconds() -> None:

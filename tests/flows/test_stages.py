@@ -11,10 +11,12 @@ import pytest
 
 from flows.hand import _Followed
 from flows.run import REFUSED, at_work, carry_out
+from flows.stages import At
 from tasks.files.git import GitError
 from tasks.files.gpus import _installed_gpus, gpus, some_gpus
 from tasks.files.graph import StageNode
 from tasks.files.schedule import Done, schedule
+from tasks.params.asked import Asked
 from tests.flows.test_pipeline import Recorder
 
 
@@ -67,11 +69,11 @@ def test_stages_that_claim_a_gpu_run_side_by_side_as_far_as_there_are_any() -> N
 
 
 def test_a_mistake_that_shows_after_the_work_is_a_failure_not_a_refusal() -> None:
-    def act(_: Path, __: threading.Event) -> None:
+    def act(_: At) -> None:
         with at_work():
             raise GitError("git push: rejected")
 
-    state = carry_out(act, None, "main", None, None)
+    state = carry_out(act, Asked())
     assert state.is_failed()
     assert state.name != REFUSED
     assert state.message == "git push: rejected"

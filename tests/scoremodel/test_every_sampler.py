@@ -32,7 +32,7 @@ from scoremodel.samplers import grid, langevin_dynamics, reverse_sde
 from scoremodel.samplers.base import SAMPLERS, GridSampler, Sampler
 from scoremodel.samplers.grid import time_grid
 from scoremodel.samplers.heun import Heun, StochasticHeun
-from scoremodel.samplers.langevin_dynamics import AnnealedLangevin, Langevin, langevin
+from scoremodel.samplers.langevin_dynamics import AnnealedLangevin, Langevin, unadjusted_langevin
 from scoremodel.samplers.multistep import DPMSolver, SDEDPMSolver
 from scoremodel.samplers.probability_flow import Euler, RungeKutta
 from scoremodel.samplers.reverse_sde import (
@@ -234,17 +234,25 @@ def test_annealed_langevin_widens_by_what_its_docstring_says(
     assert math.sqrt(found.variance) / STD == pytest.approx(documented, abs=1e-3)
 
 
-def corrected(process: Process, steps: int, snr: float) -> Law:
-    """Reverse diffusion, and at the time reached Song's AnnealedLangevinDynamics, α = alphas[timestep]."""
+def corrected(
+    process: Process,
+    steps: int,
+    snr: float,
+    step: Callable[..., Affine] = reverse_diffusion,
+    option: Any = "",
+    to_zero: bool = False,
+) -> Law:
+    """A predictor, and at the time reached Song's AnnealedLangevinDynamics, α = alphas[timestep]."""
     state = Recursion(process)
-    times = time_grid(process, steps + 1, "uniform")
-    for index, (t, s) in enumerate(pairwise(times)):
-        a, b, c = reverse_diffusion(process, t, s, "")
+    times: list[float | None] = list(time_grid(process, steps + (not to_zero), "uniform"))
+    for index, (t, s) in enumerate(pairwise(times + [None] * to_zero)):
+        a, b, c = step(process, t, s, option)
         state.move(a, b)
         if index < steps - 1:
             state.add(c)
+            assert s is not None
             alpha_s, sigma_s, v_s = values(process, s)
-            e = 2 * (values(process, t)[0] / alpha_s) ** 2 * (snr * sigma_s) ** 2
+            e = 2 * (values(process, t)[0] / alpha_s) ** 2 * (snr * sigma_s) ** 2  # type: ignore[arg-type]
             state.move(1 - e / v_s, e * alpha_s * MEAN / v_s)
             state.add(math.sqrt(2 * e))
     return state.law()
@@ -254,6 +262,29 @@ def corrected(process: Process, steps: int, snr: float) -> Law:
 def test_predictor_corrector_by_sigma_is_the_published_algorithm(process: Process) -> None:
     sampler = PredictorCorrector(30, snr=0.2, step_size="sigma")
     assert_same(law(sampler, process, 62), corrected(process, 30, 0.2))
+
+
+@pytest.mark.parametrize(
+    ("predictor", "step", "option", "to_zero"),
+    [
+        ("euler_maruyama", euler_maruyama, "", False),
+        ("ancestral", ancestral, "posterior", True),
+        (Ancestral(1, grid="edm", variance="kernel"), ancestral, "kernel", True),
+        (DDIM(1, eta=0.5), ddim, 0.5, True),
+    ],
+    ids=str,
+)
+def test_a_corrector_follows_any_linear_sampler_s_step(
+    predictor: Any, step: Callable[..., Affine], option: Any, to_zero: bool
+) -> None:
+    sampler = PredictorCorrector(20, snr=0.2, step_size="sigma", predictor=predictor)
+    for process in SDES:
+        expected = corrected(process, 20, 0.2, step, option, to_zero)
+        assert_same(law(sampler, process, 42), expected)
+    with pytest.raises(
+        ValueError, match=r"predictor: Heun.* is not allowed, allowed: reverse_diff"
+    ):
+        PredictorCorrector(5, predictor=Heun(3))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("process", [VE(0.01, 50.0), VP()], ids=str)
@@ -472,7 +503,7 @@ def test_langevin_has_its_exact_stationary_variance(
 
     monkeypatch.setattr(langevin_dynamics, "randn_rows", units)
     start = torch.full((steps, 1), MEAN, dtype=torch.float64)
-    x = langevin(lambda x: -(x - MEAN) / v, start, e, steps, 0, temperature=temperature)
+    x = unadjusted_langevin(lambda x: -(x - MEAN) / v, start, e, steps, 0, temperature=temperature)
     coefficients = x[:, 0].numpy() - MEAN
     expected = math.sqrt(2 * e * temperature) * (1 - e / v) ** np.arange(steps - 1, -1, -1)
     np.testing.assert_allclose(coefficients, expected, rtol=1e-9, atol=1e-14)
@@ -504,11 +535,11 @@ def test_langevin_s_steps_that_diverge_are_refused() -> None:
 def test_langevin_chain_i_is_a_function_of_seed_and_i() -> None:
     score = lambda x: -x  # noqa: E731
     start = torch.zeros(10, 2)
-    whole = langevin(score, start, 0.1, 5, 3)
-    assert torch.equal(langevin(score, start[4:], 0.1, 5, 3, start=4), whole[4:])
+    whole = unadjusted_langevin(score, start, 0.1, 5, 3)
+    assert torch.equal(unadjusted_langevin(score, start[4:], 0.1, 5, 3, start=4), whole[4:])
     for step_size in (0.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="step_size > 0"):
-            langevin(score, start, step_size, 5, 3)
+            unadjusted_langevin(score, start, step_size, 5, 3)
 
 
 def levels_come_back() -> bool:

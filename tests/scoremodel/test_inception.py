@@ -136,7 +136,9 @@ def test_a_broken_or_other_file_is_named(script: Path, tmp_path: Path) -> None:
         load_inception("clean", 256, tmp_path / "other.pt")
     torch.jit.script(nn.Flatten(0)).save(tmp_path / "flat.pt")
     with pytest.raises(ValueError, match=r"returned shape \(96,\) for 2 images, allowed: \(2, D\)"):
-        TorchScript.read(tmp_path / "flat.pt", 256).features(torch.zeros(2, 3, 4, 4))
+        TorchScript.read(tmp_path / "flat.pt", 256).features(
+            torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+        )
 
 
 def test_a_download_that_breaks_off_is_not_kept() -> None:

@@ -112,8 +112,47 @@ def test_data_without_levels_have_no_bits_and_chains_no_flow() -> None:
         dequantise(torch.zeros(1, 2), None, 0)
     with pytest.raises(ValueError, match="a likelihood needs a process with drift"):
         log_likelihood(lambda x, t: x, torch.zeros(1, 2), process=DDPM())
-    with pytest.raises(ValueError, match="need probes, not None"):
-        log_likelihood(lambda x, t: x, torch.zeros(1, 1, 2, 2), process=VP())
+    with pytest.raises(ValueError, match="probes: 0 is not allowed, allowed: an integer from 1"):
+        log_likelihood(lambda x, t: x, torch.zeros(1, 2), process=VP(), probes=0)
+    with pytest.raises(ValueError, match=r"for x_t of shape \(3, 2\) it returned \(3, 1\)"):
+        log_likelihood(lambda x, t: x[:, :1], torch.zeros(3, 2), process=VP())
+
+
+def test_images_have_a_likelihood_without_asking_for_probes() -> None:
+    """Four of them, each with its error; one alone has an infinite one."""
+    mixture = GaussianMixture([[-0.6] * 4, [0.6] * 4], [0.1, 0.2], [0.8, 0.2])
+    sde = VE(0.01, 200.0)
+    x = mixture.sample(40, torch.Generator().manual_seed(1))[0].view(-1, 1, 2, 2)
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        return mixture.denoised(x.flatten(1), t, sde).view(x.shape)
+
+    found = log_likelihood(denoise, x, process=sde, mean=-0.36)
+    four = log_likelihood(denoise, x, process=sde, mean=-0.36, probes=4)
+    assert torch.equal(found.log_prob, four.log_prob)
+    assert torch.equal(found.std_error, four.std_error)
+    exact = mixture.log_prob(x.flatten(1), torch.full((40,), sde.t_min, dtype=torch.float64), sde)
+    error = float(found.std_error.square().mean().sqrt()) / math.sqrt(40)
+    assert abs(float((found.log_prob - exact).mean())) < 4 * error + 1e-3
+    one = log_likelihood(denoise, x[:2], process=sde, mean=-0.36, probes=1)
+    assert one.std_error.tolist() == [math.inf] * 2
+
+
+def test_an_energy_s_likelihood_is_its_density() -> None:
+    """The trace is the second derivative of the function's energy, which it differentiates itself."""
+    sde = VE(0.01, 50.0)
+
+    def energy(x: Tensor, t: Tensor) -> Tensor:
+        return -GAUSSIAN.log_prob(x, t, sde).sum()
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        return x - sde.sigma(t)[:, None] ** 2 * torch.func.grad(energy)(x, t)
+
+    x = points(4)
+    options = {"process": sde, "mean": torch.tensor(MEAN), "rtol": 1e-2, "atol": 1e-2}
+    found = log_likelihood(denoise, x, **options)  # type: ignore[arg-type]
+    known = log_likelihood(lambda x, t: GAUSSIAN.denoised(x, t, sde), x, **options)  # type: ignore[arg-type]
+    torch.testing.assert_close(found.log_prob, known.log_prob, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("sde", SDES, ids=str)

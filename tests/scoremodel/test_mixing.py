@@ -21,7 +21,7 @@ from scoremodel.processes.vp import VP, SubVP
 from scoremodel.samplers import langevin_dynamics
 from scoremodel.samplers.base import SAMPLERS, Call, Sampler
 from scoremodel.samplers.heun import Heun, StochasticHeun
-from scoremodel.samplers.langevin_dynamics import AnnealedLangevin, langevin
+from scoremodel.samplers.langevin_dynamics import AnnealedLangevin, unadjusted_langevin
 from scoremodel.samplers.multistep import DPMSolver, SDEDPMSolver
 from scoremodel.samplers.probability_flow import Euler, RungeKutta
 from scoremodel.samplers.reverse_sde import (
@@ -34,6 +34,7 @@ from scoremodel.samplers.reverse_sde import (
 from scoremodel.samplers.sampling import sample
 from scoremodel.training.config import TrainingConfig
 from scoremodel.training.loop import train
+from scoremodel.training.times.uniform import Stratified
 
 WEIGHT, COUNT = 0.8, 10_000
 ERROR = math.sqrt(WEIGHT * (1 - WEIGHT) / COUNT)
@@ -194,7 +195,7 @@ def test_plain_langevin_splits_by_the_basins_whatever_the_weights(
         "randn_rows",
         lambda rows, shape, dtype: torch.randn(COUNT, *shape, dtype=dtype, generator=draw),
     )
-    x = langevin(lambda x: oracle.score(x, t, process), start, 1e-3, 60, 1)
+    x = unadjusted_langevin(lambda x: oracle.score(x, t, process), start, 1e-3, 60, 1)
     line = 0.1**2 * math.log(weight / (1 - weight)) / 1.2
     predicted = (1.2 + line) / 2.4
     found = float((x[:, 0] < line).double().mean())
@@ -231,6 +232,7 @@ def test_trained_networks_keep_the_weights(process: Process, sampler: Sampler) -
         warmup_steps=50,
         schedule="cosine",
         weighting="edm",
+        times=Stratified(),
     )
     averaged = train(denoiser, data, config, 0).denoiser
     x = sample(averaged, sampler, COUNT, 0, batch_size=COUNT).x

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
+import io
 import json
 import shutil
-from hashlib import sha256
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from scoremodel.data.exchange import write_images
-from scoremodel.data.sources.base import SOURCES, RawData, load_source
+from scoremodel.data.sources.base import SOURCES, load_source
 from scoremodel.data.sources.folder import load_folder
 
 
@@ -154,144 +157,177 @@ def test_a_truncated_archive_is_named_and_nothing_is_taken_for_data(
         )
 
 
-DRAW = np.random.default_rng(3)
-PIXELS, NUMBERS = DRAW.integers(0, 256, (40, 3, 4, 6), dtype=np.uint8), DRAW.integers(0, 3, 40)
-NAMES = ["ant", "bee", "cat"]
+def own_digits() -> tuple[Any, Any]:
+    """Return 40 digits of 17 grey levels, and their classes."""
+    data = load_digits()
+    return data.images[:40, None].astype(np.uint8), data.target[:40].astype(np.int64)
 
 
-def parquet(path: Path, x: Any, labels: Any, told: bool = True) -> Path:
-    """Write what `datasets` would, by Arrow alone."""
-    import pyarrow
-    from pyarrow import parquet as writer
-
-    images = []
+def parquet(path: Path, x: Any, classes: Any, names: list[str] | None = None, **more: Any) -> None:
+    """Write images as the Hub has them: PNG in a column of structs, names of classes in the schema."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = []
     for one in x:
-        place = path.with_suffix(".png")
-        Image.fromarray(one.transpose(1, 2, 0)).save(place)
-        images.append({"bytes": place.read_bytes(), "path": None})
-        place.unlink()
-    features = {"img": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": NAMES}}
-    metadata = {"huggingface": json.dumps({"info": {"features": features}})} if told else None
-    table = pyarrow.table({"img": images, "label": labels})
-    writer.write_table(table.replace_schema_metadata(metadata), path, row_group_size=7)
-    return path
-
-
-def described(kind: str, folder: Path) -> dict[str, Any]:
-    """Write the same images as a kind takes them; return what a `source.yaml` would say."""
-    if kind == "huggingface":
-        parquet(folder / "train-00000-of-00002.parquet", PIXELS[:25], NUMBERS[:25])
-        parquet(folder / "train-00001-of-00002.parquet", PIXELS[25:], NUMBERS[25:])
-        return {"kind": kind, "path": str(folder)}
-    form, name = ("npz", "a.npz") if kind == "arrays" else ("zip", "a.zip")
-    write_images(folder / name, PIXELS, NUMBERS, NAMES, form)  # type: ignore[arg-type]
-    return {"kind": kind, "path": str(folder / name)} | (
-        {"classes": NAMES} if kind == "arrays" else {}
+        out = io.BytesIO()
+        Image.fromarray(one[0] if len(one) == 1 else one.transpose(1, 2, 0)).save(out, "PNG")
+        rows.append({"bytes": out.getvalue(), "path": None})
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({"image": pa.array(rows, kind), "label": classes, **more})
+    feature = {"_type": "ClassLabel", "names": names} if names else {"_type": "Value"}
+    said = {"info": {"features": {"image": {"_type": "Image"}, "label": feature}}}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(
+        table.replace_schema_metadata({"huggingface": json.dumps(said)}), path, row_group_size=7
     )
 
 
-KINDS = ("arrays", "archive", "huggingface")
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_images_in_others_files_are_a_data_set(kind: str, tmp_path: Path) -> None:
-    raw = load_source(described(kind, tmp_path) | {"licence": "CC BY 4.0"})
-    np.testing.assert_array_equal(raw.x, PIXELS)
-    np.testing.assert_array_equal(raw.labels, NUMBERS)
-    assert (raw.classes, raw.levels, raw.licence) == (NAMES, 256, "CC BY 4.0")
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_hash_holds_the_files_to_what_they_were(kind: str, tmp_path: Path) -> None:
-    said = described(kind, tmp_path)
-    path = Path(said["path"])
-    if path.is_dir():
-        lines = [
-            f"{sha256(one.read_bytes()).hexdigest()}  {one.name}\n"
-            for one in sorted(path.iterdir())
-        ]
-        digest = sha256("".join(lines).encode()).hexdigest()
+@pytest.mark.parametrize("kind", ["npz", "npy", "zip", "parquet", "unit"])
+def test_the_same_images_from_any_file_are_the_same_data(kind: str, tmp_path: Path) -> None:
+    x, classes = own_digits()
+    path = tmp_path / {"unit": "set.npy"}.get(kind, f"set.{kind}")
+    levels: dict[str, Any] = {"levels": 17}
+    if kind == "npz":
+        np.savez(path, arr_0=x.transpose(0, 2, 3, 1), arr_1=classes)
+    elif kind == "zip":
+        write_images(path, x, classes, form="zip")
+    elif kind == "parquet":
+        parquet(path, x, classes)
+        levels = {}
     else:
-        digest = sha256(path.read_bytes()).hexdigest()
-    load_source(said | {"sha256": digest.upper()})
-    with pytest.raises(ValueError, match=f"sha256: '0{{64}}' is not that of .*, which is {digest}"):
-        load_source(said | {"sha256": "0" * 64})
-
-
-def test_vectors_of_a_file_are_a_data_set_and_each_kind_names_the_other(tmp_path: Path) -> None:
-    points = DRAW.standard_normal((9, 2)).astype(np.float32)
-    np.savez(tmp_path / "a.npz", points=points, of=np.arange(9) % 3)
-    raw = load_source(
-        {"kind": "vectors", "path": "a.npz", "vectors": "points", "labels": "of"}, base=tmp_path
+        np.save(path, x[:, 0] / 16 if kind == "unit" else x[:, 0])
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    source = {"zip": "archive", "parquet": "huggingface"}.get(kind, "arrays")
+    said = {"kind": source, "path": path.name, "licence": "CC0", "sha256": digest, **levels}
+    if kind == "unit":
+        said["scale"] = "unit"
+    raw = load_source(said, base="/nowhere", folder=tmp_path)
+    np.testing.assert_array_equal(raw.x, x)
+    assert (raw.levels, raw.licence, SOURCES[source].gives) == (
+        17 if levels else 256,
+        "CC0",
+        "images",
     )
-    np.testing.assert_array_equal(raw.x, points)
-    assert (raw.classes, raw.levels) == (["0", "1", "2"], None)
-    with pytest.raises(
-        ValueError, match="holds vectors, allowed: images; kind 'vectors' takes them"
+    assert path.name in raw.source
+    if kind in ("npy", "unit"):
+        assert raw.labels is None
+    else:
+        np.testing.assert_array_equal(raw.labels, classes)
+        assert raw.classes == [str(number) for number in range(10)]
+    with path.open("ab") as file:  # which a reader of zip and npy would not notice
+        file.write(b" ")
+    with pytest.raises(ValueError, match=f"sha256: .*{path.name} has .* and {digest} was wanted"):
+        load_source(said, folder=tmp_path)
+
+
+def test_vectors_of_a_file_are_vectors(tmp_path: Path) -> None:
+    points = np.random.default_rng(0).standard_normal((9, 2))
+    np.savez(tmp_path / "points.npz", arr_0=points, arr_1=np.arange(9) % 2)
+    raw = load_source({"kind": "vectors", "path": "points.npz"}, folder=tmp_path)
+    assert SOURCES["vectors"].gives == "vectors"
+    np.testing.assert_array_equal(raw.x, points.astype(np.float32))
+    assert (raw.levels, raw.classes) == (None, ["0", "1"])
+    with pytest.raises(ValueError, match="holds vectors, allowed: kind vectors for these"):
+        load_source({"kind": "arrays", "path": "points.npz"}, folder=tmp_path)
+
+
+def test_an_image_set_of_two_splits_holds_out_its_test(tmp_path: Path) -> None:
+    x, classes = own_digits()
+    names = [f"digit {number}" for number in range(10)]
+    for part, rows in (
+        ("train-00000-of-00002", slice(0, 15)),
+        ("train-00001-of-00002", slice(15, 30)),
+        ("test-00000-of-00001", slice(30, 40)),
     ):
-        load_source({"kind": "arrays", "path": str(tmp_path / "a.npz"), "images": "points"})
-    np.save(tmp_path / "b.npy", PIXELS)
-    with pytest.raises(
-        ValueError, match="holds images, allowed: vectors; kind 'arrays' takes them"
-    ):
-        load_source({"kind": "vectors", "path": str(tmp_path / "b.npy")})
+        parquet(tmp_path / f"data/{part}.parquet", x[rows], classes[rows], names)
+    whole = load_source({"kind": "huggingface", "path": "."}, folder=tmp_path)
+    np.testing.assert_array_equal(whole.x, x)
+    np.testing.assert_array_equal(whole.labels, classes)
+    assert whole.held_out is not None
+    assert np.flatnonzero(whole.held_out).tolist() == list(range(30, 40))
+    assert whole.classes == names
+    one = load_source({"kind": "huggingface", "path": ".", "split": "test"}, folder=tmp_path)
+    np.testing.assert_array_equal(one.x, x[30:])
+    assert one.held_out is None
 
 
-def test_a_split_of_a_hugging_face_set_is_held_out(tmp_path: Path) -> None:
-    parquet(tmp_path / "train.parquet", PIXELS[:30], NUMBERS[:30])
-    (tmp_path / "data").mkdir()
-    parquet(tmp_path / "data" / "test-00000-of-00001.parquet", PIXELS[30:], NUMBERS[30:])
-    raw = load_source({"kind": "huggingface", "path": str(tmp_path), "held_out": "test"})
-    np.testing.assert_array_equal(raw.x, PIXELS)
-    assert raw.held_out is not None
-    assert raw.held_out.tolist() == [False] * 30 + [True] * 10
-
-
-def one_file(folder: Path) -> dict[str, Any]:
-    return {"kind": "huggingface", "path": str(parquet(folder / "a.parquet", PIXELS, NUMBERS))}
-
-
-def test_what_a_hugging_face_set_does_not_say_is_asked_for(tmp_path: Path) -> None:
-    said = one_file(tmp_path)
-    assert load_source(said).classes == NAMES
-    bare = parquet(tmp_path / "b.parquet", PIXELS, NUMBERS, told=False)
-    with pytest.raises(ValueError, match=r"image: no column of images in .*\['img', 'label'\]"):
-        load_source(said | {"path": str(bare)})
-    raw = load_source(said | {"path": str(bare), "image": "img"})
-    assert raw.classes == ["0", "1", "2"]
-    np.testing.assert_array_equal(raw.labels, NUMBERS)
-    for wrong, words in (
-        ({"label": "img"}, "label: column 'img' holds no integers"),
-        ({"image": "label"}, r"a\.parquet: label 0: no bytes of an image in the file"),
-        ({"image": "im"}, r"image: 'im' is no column, allowed: \['img', 'label'\]"),
-        (
-            {"path": str(tmp_path), "split": "tests"},
-            r"split 'tests' is not there, there are: \['a', 'b'\]",
-        ),
-    ):
-        with pytest.raises(ValueError, match=words):
-            load_source(said | wrong)
-    content = bytearray((tmp_path / "a.parquet").read_bytes())
-    for damaged in (content[:-9], b"PAR1" + content[4:300]):
-        (tmp_path / "a.parquet").write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"path: .*a\.parquet': cannot be read \(") as error:
-            load_source(said)
-        assert str(error.value).isprintable()
-
-
-def test_without_pyarrow_it_is_said_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_one_image_in_colour_makes_all_of_a_set_colour_and_texts_are_classes(
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(ValueError, match=r"huggingface needs pyarrow.*scoremodel\[huggingface\]"):
-        load_source({"kind": "huggingface", "path": str(tmp_path)})
+    grey = np.full((1, 4, 6), 9, np.uint8)
+    colour = np.random.default_rng(0).integers(0, 256, (3, 4, 6), np.uint8)
+    parquet(tmp_path / "a.parquet", [grey, colour], ["dog", "cat"])
+    raw = load_source({"kind": "huggingface", "path": "a.parquet"}, folder=tmp_path)
+    np.testing.assert_array_equal(raw.x, [np.repeat(grey, 3, 0), colour])
+    assert raw.labels is not None
+    assert [raw.classes[number] for number in raw.labels] == ["dog", "cat"]
 
 
-def test_what_was_assumed_of_a_file_stands_in_its_source(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", PIXELS / np.float32(255))
-    raw: RawData = load_source({"kind": "arrays", "path": str(tmp_path / "a.npy"), "scale": "unit"})
-    np.testing.assert_array_equal(raw.x, PIXELS)
-    assert raw.source == (
-        "a.npy; channels before height and width: taken as (N, C, H, W); "
-        "float32 in [0, 1] rounded to 256 grey levels"
+def test_wrong_image_sets_get_one_line(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    x, classes = own_digits()
+    good = tmp_path / "good.parquet"
+    parquet(good, x, classes, None, number=classes / 2)
+    (tmp_path / "cut.parquet").write_bytes(good.read_bytes()[:-40])
+    whole = bytearray(good.read_bytes())
+    whole[100:400] = bytes(300)
+    (tmp_path / "bad.parquet").write_bytes(whole)
+    parquet(tmp_path / "none.parquet", x[:2], pa.array([1, None]))
+    parquet(tmp_path / "beyond.parquet", x[:2], [0, 2], ["a", "b"])
+    parquet(tmp_path / "below.parquet", x[:2], [-1, 0])
+    parquet(tmp_path / "sizes.parquet", [x[0], x[1][:, :5]], [0, 1])
+    for name in ("a", "b", "test"):
+        parquet(tmp_path / f"three/{name}.parquet", x[:2], [0, 1])
+        parquet(tmp_path / f"twice/{name}/0000.parquet", x[:2], [0, 1])
+        parquet(tmp_path / f"twice/more/{name}/0000.parquet", x[:2], [0, 1])
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved/state.json").write_text(
+        '{"_data_files": [{"filename": "gone.arrow"}], "_split": null}'
     )
+    (tmp_path / "listless").mkdir()
+    (tmp_path / "listless/state.json").write_text("[]")
+    (tmp_path / "empty").mkdir()
+    for path, more, words in (
+        ("gone.parquet", {}, "path: .*gone.parquet: no such file, allowed: .parquet or a folder"),
+        ("cut.parquet", {}, "path: .*cut.parquet: cut off or damaged"),
+        ("bad.parquet", {}, "bad.parquet"),
+        (
+            "good.parquet",
+            {"image": "img"},
+            "image: 'img' is not allowed, allowed: a column of .*'image, la",
+        ),
+        (
+            "good.parquet",
+            {"image": "label"},
+            "image: 'label' of .* holds 'int64', allowed: encoded images",
+        ),
+        ("good.parquet", {"label": "class"}, "label: 'class' is not allowed, allowed: a column of"),
+        (
+            "good.parquet",
+            {"label": "number"},
+            "label: 'number' of .* holds 'double', allowed: integers or",
+        ),
+        ("good.parquet", {"split": "test"}, "split: 'test' is not allowed, allowed: one of 'good'"),
+        ("none.parquet", {}, "label: row 1 of 'label' has none"),
+        ("beyond.parquet", {}, "label: 'label' has class numbers from 0 to 2, allowed: 0 to 1"),
+        ("below.parquet", {}, "label: 'label' has class numbers from -1 to 0, allowed: 0 to 99999"),
+        ("sizes.parquet", {}, "sizes.parquet/row 1: is 8×5 pixels but row 0 is 8×8"),
+        ("three", {}, "split: None is not allowed, allowed: one of 'a, b, test'"),
+        ("twice", {}, "files of 'a' in several folders, such as .*twice/a/0000"),
+        ("saved", {}, "saved: cut off or damaged .*gone.arrow"),
+        ("listless", {}, "listless/state.json is not what save_to_disk writes"),
+        (
+            "empty",
+            {},
+            "empty holds no image set, allowed: parquet files, or what save_to_disk wrote",
+        ),
+        ("empty", {"sha256": "0" * 64}, "sha256: .*empty is a folder, allowed: of a file"),
+    ):
+        with pytest.raises(ValueError, match=words) as caught:
+            load_source({"kind": "huggingface", "path": path, **more}, folder=tmp_path)
+        assert "\n" not in str(caught.value), path
+
+
+def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ValueError, match=r"needs the library pyarrow.*scoremodel\[huggingface\]"):
+        load_source({"kind": "huggingface", "path": "."}, folder=tmp_path)

@@ -29,6 +29,7 @@ from scoremodel.training.loop import Trained, _Batches, learning_rate, train
 from scoremodel.training.loss import Objective, denoising_weight
 from scoremodel.training.schedules import Schedule, schedule_factor
 from scoremodel.training.times.log_normal import LogNormal
+from scoremodel.training.times.uniform import Stratified
 
 NETWORK = {"kind": "unet", "width": 8, "multipliers": [1, 2], "dropout": 0.1}
 
@@ -281,7 +282,12 @@ def test_a_trained_denoiser_approaches_the_exact_score_of_a_mixture(sde: VE | VP
 
     before = excess(denoiser)
     config = TrainingConfig(
-        steps=250, learning_rate=5e-3, schedule="cosine", ema_half_lives=(4_000,), weighting="edm"
+        steps=250,
+        batch_size=128,
+        learning_rate=5e-3,
+        warmup_steps=0,
+        ema_half_lives=(4_000,),
+        times=Stratified(),
     )
     trained = train(denoiser, data, config, 0)
     assert excess(trained.denoiser) < before / 10
@@ -293,7 +299,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_noise_level() -> None:
     data = torch.full((8, 2), torch.inf)
     with pytest.raises(
         FloatingPointError,
-        match=r"loss of step 1 at t = .*, learning rate 0\.0002, found after step 2",
+        match=r"loss of step 1 at t = .*, learning rate 1\.98e-05, found after step 2",
     ):
         train(denoiser, data, TrainingConfig(steps=2, batch_size=8, log_every=2), 0)
 

@@ -25,7 +25,9 @@ from scoremodel.training.config import TrainingConfig
 from scoremodel.training.times.base import TIMES
 from tasks.params import schema
 from tasks.params.json_schema import PATH, json_schema
+from tasks.params.load import read_yaml
 from tasks.params.schema import Params
+from tasks.train import training_config
 from tests.workspace import ROOT
 
 
@@ -102,6 +104,11 @@ def test_a_block_has_the_library_s_parameters_defaults_and_words(
         else:
             assert field.default == (list(default) if isinstance(default, tuple) else default), name
         assert field.description, name
+
+
+def test_the_library_trains_as_the_pipeline_does_by_default() -> None:
+    given = read_yaml(ROOT / "params.yaml")["defaults"]["model"]["training"]
+    assert training_config(given) == TrainingConfig(steps=given["steps"])
 
 
 def bounds(annotation: Any) -> Iterator[tuple[Bounds, bool]]:

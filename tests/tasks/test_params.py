@@ -103,7 +103,7 @@ def changed(folder: Path, *edits: tuple[str, str]) -> Path:
         ("    guidance: 1.0", "    guidence: 1.0",
          "defaults.sampler.guidence: unknown key, allowed: guidance, path, ema_half_life"),
         ("    preconditioning: edm", "    preconditoning: edm", "defaults.model.preconditoning: unknown "
-         "key, allowed: sde, preconditioning, energy, network, training"),
+         "key, allowed: pretrained, sde, preconditioning, energy, network, training"),
         ("  sampler:\n", "  smapler:\n", "defaults.smapler: unknown key, allowed: model, sampler"),
         ("\ndefaults: ", "\ndefault: ", "default: unknown key, allowed: seed, "),
         # and what stands in a model, in that model's block:

@@ -285,6 +285,25 @@ def test_an_active_data_set_without_a_folder_is_named(folder: Any) -> None:
     assert "active.datasets: 'mixture' has no folder data/raw/mixture; put a" in refusal(folder)
 
 
+def test_samples_from_elsewhere_that_are_not_there_are_named(folder: Any) -> None:
+    folder["active"]["external"] = ["edm"]
+    allowed = "active.external[0]: 'edm' is not allowed, allowed: one of: none, there is none"
+    assert allowed in refusal(folder)
+    folder["external"] = {"edm": {}}
+    there = Path("data/samples/digits/edm")
+    said = (
+        f"active.external: 'edm' has no samples of 'digits' in {there}; put images there, or files"
+    )
+    for make in (lambda: None, lambda: there.mkdir(parents=True), (there / "notes.txt").touch):
+        make()
+        assert said in refusal(folder)
+    folder["external"]["vp"] = {}
+    assert "external.vp: 'vp' is not allowed, allowed: a name that no model has" in refusal(folder)
+    del folder["external"]["vp"]
+    folder["samplers"]["external"] = {"like": "heun"}
+    assert "samplers.external: 'external' is not allowed, allowed: another name" in refusal(folder)
+
+
 def test_a_sampler_s_path_is_the_process_it_samples_along(copied: Workspace) -> None:
     params = copied.params()
     params["active"]["samplers"] = ["heun_on_ve"]

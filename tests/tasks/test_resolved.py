@@ -161,18 +161,25 @@ def test_a_new_key_that_nobody_has_changed_yet_changes_no_file(
 
 
 def test_every_stage_has_the_code_of_its_runs_and_depends_on_it(raw: Any) -> None:
-    raw["active"] |= {"applications": ["inverse"], "studies": ["failures"]}
+    raw["active"] |= {"applications": ["inverse"], "studies": ["failures"], "external": ["edm"]}
+    raw["external"] = {"edm": {"nfe": 35}}
     made = set(found(raw))
     graph = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
     said = stages()
     names = {"dataset": "digits", "model": "ve", "train_seed": "0", "sampler": "heun",
-             "application": "inverse", "study": "failures"}  # fmt: skip
+             "application": "inverse", "study": "failures", "external": "edm"}  # fmt: skip
     depended = {"keeping"}  # on which no result depends
     for stage, definition in graph.items():
         axes = list(definition.get("matrix", {}))
         if stage == "check":
             continue
-        if stage != "study":
+        if stage.startswith("external"):  # samples from elsewhere: of a name in the model's place
+            assert axes == ["dataset", "external"]
+            module = stage.removeprefix("external_")
+            words = "${item.dataset} ${item.external} 0 external"
+            assert definition["cmd"] == f"exec python -m tasks.{module} {words}"
+            assert said[module] == AXES[:4]
+        elif stage != "study":
             assert axes == [axis for axis in AXES if axis in said[stage]] == list(said[stage])
         for path in definition["deps"]:
             for axis in axes:
@@ -182,7 +189,10 @@ def test_every_stage_has_the_code_of_its_runs_and_depends_on_it(raw: Any) -> Non
                 depended.add(path.removeprefix("artifacts/resolved/").removesuffix(".json"))
     one = {name for name in made if "vp" not in name and "euler_maruyama" not in name}
     assert depended == one
-    assert set(said) == set(graph) - {"check", "study"} | {"failures"}
+    assert "models/digits-edm" not in made
+    assert set(said) == set(graph) - {
+        "check", "study", "external_features", "external_evaluate"
+    } | {"failures"}  # fmt: skip
 
 
 def test_files_are_written_whole_and_those_of_others_go(

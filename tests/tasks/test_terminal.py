@@ -32,12 +32,12 @@ def ran(code: str, folder: Path = ROOT, **environment: str) -> subprocess.Popen[
 
 
 def test_every_command_goes_through_the_one_that_ends_it() -> None:
-    """What a module does as __main__ is `run`, `run_stage`, or within `as_command`."""
+    """What a module does as __main__ is `run`, `run_stage`, the flows' `command`, or within `as_command`."""
     for name in MAINS:
         path = ROOT / f"{name.replace('.', '/')}.py"
         path = path if path.is_file() else path.with_suffix("") / "__main__.py"
         _, _, last = path.read_text(encoding="utf-8").partition('if __name__ == "__main__":')
-        assert any(word in last for word in ("run(", "run_stage(", "as_command(")), name
+        assert any(word in last for word in ("run(", "run_stage(", "command(")), name
 
 
 def test_outside_a_project_a_command_says_so(tmp_path: Path) -> None:

@@ -151,10 +151,10 @@ def test_old_records_and_damaged_judges_do_not_stop_the_verdict() -> None:
     assert found.judges == ()
     assert found.margin is None
     assert found.headline is not None
-    with pytest.raises(ValueError, match="ve, heun, training seed 0: the record has no sliced"):
+    with pytest.raises(ValueError, match="ve, heun, train seed 0: the record has no sliced"):
         verdicts(old, metric="sliced")
     mixed = [record("ve", VE), record("ve", VE, 1, sampling_seeds=[7, 8, 9]), record("vp", VP)]
-    with pytest.raises(ValueError, match=r"training seed 1: sampling seeds \[7, 8, 9\], others"):
+    with pytest.raises(ValueError, match=r"train seed 1: sampling seeds \[7, 8, 9\], others"):
         verdicts(mixed)
 
 
@@ -253,3 +253,37 @@ def test_the_two_way_table_has_its_margins() -> None:
     assert "| train 1 |      2.000 |      5.000 |  3.500 |" in shown
     assert "| mean    |      1.500 |      3.500 |  2.500 |" in shown
     assert "1.41 over trainings, 1.41 over sampling seeds" in shown
+
+
+def test_samples_from_elsewhere_are_compared_with_each_model_without_pairs() -> None:
+    other = record("edm", VP, sampler="external", external={"nfe": None})
+    ours = [record("ve", VE), record("vp", VP), record("ve", VP, sampler="euler")]
+    found = verdicts([*ours, other])
+    assert [(one.sampler, *one.models) for one in found] == [
+        ("heun", "ve", "vp"),
+        ("heun", "ve", "edm"),
+        ("heun", "vp", "edm"),
+        ("euler", "ve", "edm"),
+    ]
+    ends = stats.ttest_ind(VE, VP, equal_var=False).confidence_interval()
+    headline = found[1].headline
+    assert headline is not None
+    assert (headline.low, headline.high) == pytest.approx((ends.low, ends.high))
+    assert headline.pairs == ()
+    assert found[0].headline is not None
+    assert found[0].headline.pairs == ("sampling seeds",)
+    # Of a single model the sentence to quote says where it stands, and not what others have done.
+    alone = [ours[0], other]
+    for one in alone:
+        one["held_out"] |= {"mean": 1.0, "std": 0.1}
+        one["gaussian"]["held_out"]["std"] = 0.1
+    said = headlines(verdicts(alone), alone)
+    assert [line.split(": ")[1].split(" (")[0] for line in said] == [
+        "ve is at 1.00 ± 0.10, real data are at 0.7, a Gaussian of the data's mean and covariance is at "
+        "8.00 ± 0.10.",
+        "ve",
+    ]
+    assert to_know([ours[0] | {"warnings": [], "memorised": False},
+                    other | {"warnings": ["assumed"], "memorised": False}]) == [
+        "edm, from elsewhere: assumed"
+    ]  # fmt: skip

@@ -15,7 +15,8 @@ from filelock import FileLock
 from flows.run import REFUSED, carry_out
 from tasks.files.dvc import StoppedError
 from tasks.files.git import GitError, git, head
-from tasks.files.worktree import beside, default_remote, of_repository
+from tasks.files.worktree import beside, default_remote, link_sources, of_repository
+from tasks.params.asked import Asked
 from tasks.results.branch import commit_results, require_results_branch
 
 IDENTITY = ("-c", "user.name=a", "-c", "user.email=a@example.com")
@@ -112,7 +113,8 @@ def test_other_people_s_branches_are_refused_before_anything_runs(
         with pytest.raises(ValueError, match="commit_to: 'develop' has commits that are not in"):
             require_results_branch(root, "develop")
     never = threading.Event()
-    state = carry_out(lambda root, stop: never.set(), str(origin), "main", None, "develop")
+    asked = Asked(repository=str(origin), commit_to="develop")
+    state = carry_out(lambda at: never.set(), asked)
     assert state.name == REFUSED
     assert not never.is_set()
 
@@ -216,3 +218,25 @@ def test_a_worktree_that_has_a_name_is_made_again_after_a_kill(tmp_path: Path) -
         assert root == left
         assert (root / "code").read_text() == "one\n"
     assert git(origin, "worktree", "list").count("\n") == 1
+
+
+def test_what_a_source_s_path_names_is_there_too(tmp_path: Path) -> None:
+    """It lies beside a `source.yaml` that git has, where nobody but the source names it."""
+    origin = origin_at(tmp_path / "origin")
+    raw = origin / "data/raw/mine"
+    raw.mkdir(parents=True)
+    (origin / "params.yaml").write_text("{}\n")
+    (raw / "source.yaml").write_text("kind: arrays\npath: set.npz\n")
+    git(origin, "add", "--all")
+    git(origin, *IDENTITY, "commit", "--quiet", "--message", "source")
+    (raw / "set.npz").write_text("numbers")
+    (raw / "other.npz").write_text("not named")
+    folder = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", str(origin), str(folder))
+    link_sources(origin, folder)
+    assert (folder / "data/raw/mine/set.npz").read_text() == "numbers"
+    assert not (folder / "data/raw/mine/other.npz").exists()
+    (folder / "data/raw/mine/set.npz").unlink()
+    (folder / "data/raw/mine/set.npz.dvc").touch()  # DVC brings it
+    link_sources(origin, folder)
+    assert not (folder / "data/raw/mine/set.npz").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -19,7 +20,6 @@ import pytest
 from PIL import Image
 
 import tasks.prepare
-from scoremodel.data.exchange import write_images
 from scoremodel.data.sources.base import SOURCES, RawData, load_source
 from scoremodel.data.sources.folder import load_folder
 from tasks.files.arrays import read_rows
@@ -301,16 +301,16 @@ DESCRIPTIONS: dict[str, tuple[str | bytes, str]] = {
     "download": ("kind: torchvision\nname: MNIST\nroot: .\ndownload: 'no'", "download: 'no' .*: true or"),
     "no files": ("kind: torchvision\nname: MNIST\nroot: nowhere\ndownload: false", "no usable MNIST"),
     "NUL in root": ('kind: torchvision\nname: MNIST\nroot: "a\\0b"', r"root: 'a\\x00b' is not allowed"),
-    "no npz": ("kind: arrays\npath: gone.npz", r"'gone\.npz': No such file or directory, allowed: a folder"),
-    "arrays in a zip": ("kind: arrays\npath: a.zip", r"path: 'a\.zip' is not allowed, allowed: \.npz or"),
-    "scale": ("kind: arrays\npath: a.npz\nscale: auto", "scale: 'auto' is not allowed, allowed: unit, sym"),
-    "levels of 1": ("kind: arrays\npath: a.npz\nlevels: 1", "levels: 1 is not allowed, .* from 2 to 256"),
-    "scale of vectors": ("kind: vectors\npath: a.npz\nscale: unit", "scale: unknown key for kind 'vectors'"),
-    "archive's ending": ("kind: archive\npath: a.npz", r"path: 'a\.npz' is not allowed, allowed: \.zip"),
-    "no archive": ("kind: archive\npath: gone.zip", r"'gone\.zip': No such file or directory"),
-    "hash of nothing": ("kind: archive\npath: gone.zip\nsha256: ab", r"'gone\.zip': cannot be read \(No su"),
-    "no parquet": ("kind: huggingface\npath: gone", "path: 'gone': no such file or folder"),
-    "no set": ("kind: huggingface\npath: .", r"path: '\.': no set; allowed: SPLIT-….parquet, or the folder"),
+    "no path": ("kind: arrays", "path: missing, kind 'arrays' needs it"),
+    "path of a number": ("kind: archive\npath: 3", "archive: path: 3 is not allowed, allowed: text"),
+    "path to nowhere": ("kind: arrays\npath: a.npz", r"path: 'a\.npz': no such file or folder in data/raw/d"),
+    "path out of it": ("kind: huggingface\npath: ../other", r"path: '\.\./other' leads out of data/raw/data"),
+    "long path": (f"kind: arrays\npath: {'x' * 5000}", "path: 'x{78}…: no such file"),
+    "folder itself": ("kind: huggingface\npath: .", "path: data/raw/data holds no image set"),
+    "a file of another kind": ("kind: arrays\npath: source.yaml", r"path: .*source\.yaml is of another kind"),
+    "scale": ("kind: arrays\npath: source.yaml\nscale: wide", "arrays: scale: 'wide' .*: unit, symmetric"),
+    "levels": ("kind: archive\npath: source.yaml\nlevels: 1", "levels: 1 is not allowed, .* from 2 to 256"),
+    "hash": ("kind: arrays\npath: source.yaml\nsha256: abc", "sha256: 'abc' is not allowed, allowed: 64 hex"),
     "no images": ("kind: torchvision\nname: Kitti\nroot: nowhere\ndownload: false", "no usable Kitti"),
 }  # fmt: skip
 
@@ -361,13 +361,11 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "two_moons": {"count": 9, "noise": 0.1, "seed": 0},
     "torchvision": {"name": "Nope", "root": "nowhere", "download": False},
     "digits": {},
-    "arrays": {"path": "nowhere.npz", "images": "arr_0", "labels": "arr_1", "classes": ["a"],
-               "scale": "unit", "levels": 17, "licence": "CC0", "sha256": None},
-    "vectors": {"path": "nowhere.npy", "vectors": "arr_0", "labels": "y.npy", "classes": None,
-                "licence": "CC0", "sha256": "0" * 64},
-    "archive": {"path": "nowhere.zip", "classes": ["a"], "licence": "CC0", "sha256": None},
-    "huggingface": {"path": "nowhere", "image": "image", "label": None, "split": "train",
-                    "held_out": "test", "licence": "CC0", "sha256": None},
+    "arrays": {"path": "nowhere", "scale": None, "levels": 256, "licence": "", "sha256": None},
+    "vectors": {"path": "nowhere", "licence": "", "sha256": None},
+    "archive": {"path": "nowhere", "scale": None, "levels": 256, "licence": "", "sha256": None},
+    "huggingface": {"path": "nowhere", "image": "image", "label": None, "split": None, "licence": "",
+                    "sha256": None},
 }  # fmt: skip
 NASTY: list[Any] = [
     None, True, False, 0, -1, 1, 2**32, -(2**63), 10**40, 0.5, -0.0, 1e-320, 1e300, np.inf, -np.inf,
@@ -382,7 +380,11 @@ ACCEPTED: dict[str, set[str]] = {
     "two_moons": SEEDS | {f"noise={one}" for one in (0, 1, 2**32, 0.5, -0.0, 1e-320)},
     "torchvision": set(),
     "digits": {"kind=digits"},
-}  # of the other kinds nothing is, since their files are not there
+    "arrays": set(),
+    "vectors": set(),
+    "archive": set(),
+    "huggingface": set(),
+}
 
 
 @pytest.mark.parametrize("kind", ARGUMENTS)
@@ -405,12 +407,12 @@ def test_whatever_an_argument_is_it_is_data_or_one_line(kind: str) -> None:
                 str(key),
                 "\\n",
                 "'Nope'",
-                "'nowhere",
                 "have the same length",
                 "unknown key for kind 'digits'",
+                "path: nowhere",
             )
             assert any(words in line for words in said), (key, value, line)
-    assert accepted == ACCEPTED.get(kind, set())
+    assert accepted == ACCEPTED[kind]
 
 
 @pytest.mark.parametrize(
@@ -511,19 +513,34 @@ def test_a_source_of_one_s_own_has_its_arguments_held_to_its_annotations(
         read_source(folder)
 
 
-def test_a_file_beside_its_source_yaml_is_a_data_set(folder: Path) -> None:
-    """As `check` asks of it, and `prepare` reads it: relative to the project."""
-    draw = np.random.default_rng(0)
-    x, labels = draw.integers(0, 256, (20, 1, 4, 6), dtype=np.uint8), np.arange(20) % 2
-    write_images(folder / "a.zip", x, labels, ["cat", "dog"], form="zip")
-    (folder / "source.yaml").write_text("kind: archive\npath: data/raw/data/a.zip\nlicence: CC0\n")
+@pytest.mark.parametrize(
+    ("path", "more"), [("set.npz", ""), ("link.npz", ""), ("../../set.npz", "sha256")]
+)
+def test_a_path_is_relative_to_its_source_yaml_and_what_it_leads_to_is_known_to_dvc(
+    path: str, more: str, folder: Path
+) -> None:
+    x = np.arange(5 * 24, dtype=np.uint8).reshape(5, 6, 4, 1)
+    np.savez(folder / "set.npz", arr_0=x)
+    np.savez("data/set.npz", arr_0=x)
+    (folder / "link.npz").symlink_to(Path("data/set.npz").resolve())
+    digest = hashlib.sha256(Path("data/set.npz").read_bytes()).hexdigest()
+    said = f"kind: arrays\npath: {path}\n" + (f"sha256: {digest}\n" if more else "")
+    (folder / "source.yaml").write_text(said)
     assert source_of(folder)[1] == "images"
-    raw = read_source(folder)
-    np.testing.assert_array_equal(raw.x, x)
-    card = card_of("data", raw, *split(raw, 0.5, None, "data", 0), digest="")
-    assert (card["class_counts"], card["licence"]) == ({"cat": 5, "dog": 5}, "CC0")
-    (folder / "a.zip").write_bytes((folder / "a.zip").read_bytes()[:-9])
-    assert "a.zip: no readable zip archive" in refusal(folder)
+    np.testing.assert_array_equal(read_source(folder).x, x.transpose(0, 3, 1, 2))
+
+
+def test_images_beside_a_path_are_refused_and_what_dvc_has_not_fetched_is_awaited(
+    folder: Path,
+) -> None:
+    (folder / "source.yaml").write_text("kind: archive\npath: set.zip")
+    with pytest.raises(ParamsError, match=r"path: 'set\.zip': no such file or folder in data/raw"):
+        source_of(folder)
+    (folder / "set.zip.dvc").touch()
+    assert source_of(folder)[1] == "images"
+    png(folder / "a.png")
+    with pytest.raises(ParamsError, match="stands beside images"):
+        source_of(folder)
 
 
 def class_of(folder: Path) -> dict[int, str]:

@@ -62,7 +62,8 @@ def _whole() -> dict[str, Any]:
         **{f"t_{kind}": {"like": "vp", "training": {"times": {"kind": kind}}} for kind in TIMES},
     }
     raw["models"]["t_single"]["training"]["times"]["ratio"] = 0.3
-    raw["active"] |= {"models": ["p_vp"], "samplers": ["s_heun"]}
+    raw["active"] |= {"models": ["p_vp"], "samplers": ["s_heun"], "external": ["edm"]}
+    raw["external"] = {"edm": {}}
     raw["samplers"] |= {
         f"s_{kind}": {"kind": kind, **_SAID.get(kind, {"steps": 18})} for kind in SAMPLERS
     }

@@ -1,12 +1,11 @@
-"""Images of one's own in a zip, as EDM and EDM2 take their data."""
+"""An archive of images: EDM's zip of PNG or NPY, with `dataset.json` for class numbers."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from scoremodel.bounds import shown
-from scoremodel.data.exchange.read import read_images
-from scoremodel.data.sources.base import SOURCES, RawData, from_images, require_hash
+from scoremodel.data.exchange import Scale, read_images
+from scoremodel.data.sources.arrays import Levels, raw_data
+from scoremodel.data.sources.base import SOURCES, RawData
+from scoremodel.data.sources.file import checked_path
 
 __all__ = ["load_archive"]
 
@@ -14,25 +13,25 @@ __all__ = ["load_archive"]
 @SOURCES.register("archive", gives="images")
 def load_archive(
     path: str,
-    classes: list[str] | None = None,
+    scale: Scale | None = None,
+    levels: Levels = 256,
     licence: str = "undeclared",
     sha256: str | None = None,
 ) -> RawData:
-    """Return the images of a zip, with the labels of its `dataset.json`.
+    """Return the images of a zip, with the classes of its `dataset.json`.
 
     Args:
-        path: the zip; nothing of it is unpacked to disk.
-        classes: names of the classes, in the order of their numbers.
+        path: the file.
+        scale: the range of real values in NPY files, which become the nearest grey levels.
+        levels: number of grey levels that the images have, or get.
         licence: the data's licence.
-        sha256: of the file, which is then held to it.
+        sha256: of the file, compared before it is read.
 
     Returns:
-        Grey levels with shape (N, C, H, W), in the order of the members' names.
+        Grey levels with shape (N, C, H, W), in the order of the images' names.
 
     Raises:
-        ValueError: if the zip is not what it should be; the member is named.
+        ValueError: if the file is another, or damaged, or its images are not of one size.
     """
-    if Path(path).suffix.lower() != ".zip":
-        raise ValueError(f"path: {shown(path)} is not allowed, allowed: .zip")
-    require_hash(path, sha256)
-    return from_images(read_images(path), path, licence, classes)
+    here = checked_path(path, sha256, [".zip"], folders=False)
+    return raw_data(here.name, read_images(here, scale), levels, licence)

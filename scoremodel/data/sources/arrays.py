@@ -1,96 +1,96 @@
-"""Images or vectors of one's own in an npz or npy file."""
+"""Arrays of one's own in a file of numpy's: images, or vectors."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Annotated
 
-from scoremodel.bounds import shown
-from scoremodel.data.exchange.image_set import ImageSet, Scale
-from scoremodel.data.exchange.read import ARRAY_ENDINGS, read_images
-from scoremodel.data.sources.base import SOURCES, Levels, RawData, from_images, require_hash
+import numpy as np
 
-__all__ = ["load_arrays", "load_vectors"]
+from scoremodel.bounds import Bounds
+from scoremodel.data.exchange import ImageSet, Scale, fitted, read_images
+from scoremodel.data.sources.base import SOURCES, RawData
+from scoremodel.data.sources.file import checked_path
+
+__all__ = ["Levels", "load_arrays", "load_vectors", "raw_data"]
+
+Levels = Annotated[int, Bounds(ge=2, le=256)]
+"""How many grey levels images have: 0 to one less."""
+_ENDINGS = (".npz", ".npy")
 
 
 @SOURCES.register("arrays", gives="images")
 def load_arrays(
     path: str,
-    images: str | None = None,
-    labels: str | None = None,
-    classes: list[str] | None = None,
     scale: Scale | None = None,
     levels: Levels = 256,
     licence: str = "undeclared",
     sha256: str | None = None,
 ) -> RawData:
-    """Return the images of an npz or npy file, as `scoremodel.data.exchange.read_images` reads them.
+    """Return the images of an npz (`arr_0`, `arr_1` for class numbers; `samples`) or npy file.
 
     Args:
         path: the file.
-        images: name of an npz's array of images; `arr_0` or `samples` by default.
-        labels: name of an npz's array of labels (`arr_1` by default), or an npy file beside an npy.
-        classes: names of the classes, in the order of their numbers.
-        scale: what a real-valued array's numbers mean.
-        levels: number of grey levels.
+        scale: the range of real values, which become the nearest grey levels.
+        levels: number of grey levels that they have, or get.
         licence: the data's licence.
-        sha256: of the file, which is then held to it.
+        sha256: of the file, compared before it is read.
 
     Returns:
-        Grey levels with shape (N, C, H, W).
+        Grey levels with shape (N, C, H, W), and classes if the file has them.
 
     Raises:
-        ValueError: if the file is not what it should be, or holds vectors.
+        ValueError: if the file is another, holds no images, or says not what its numbers mean.
     """
-    found = _read(path, images, labels, scale, levels, sha256)
-    if found.x.ndim != 4:
-        raise ValueError(
-            f"path: {shown(path)} holds vectors, allowed: images; kind 'vectors' takes them"
-        )
-    return from_images(found, path, licence, classes)
+    here = checked_path(path, sha256, _ENDINGS, folders=False)
+    return raw_data(here.name, read_images(here, scale), levels, licence)
 
 
 @SOURCES.register("vectors", gives="vectors")
-def load_vectors(
-    path: str,
-    vectors: str | None = None,
-    labels: str | None = None,
-    classes: list[str] | None = None,
-    licence: str = "undeclared",
-    sha256: str | None = None,
-) -> RawData:
-    """Return the vectors of an npz or npy file: real numbers with shape (N, D).
+def load_vectors(path: str, licence: str = "undeclared", sha256: str | None = None) -> RawData:
+    """Return the vectors of an npz or npy file, as `load_arrays` returns images.
 
     Args:
         path: the file.
-        vectors: name of an npz's array of vectors; `arr_0` or `samples` by default.
-        labels: name of an npz's array of labels (`arr_1` by default), or an npy file beside an npy.
-        classes: names of the classes, in the order of their numbers.
         licence: the data's licence.
-        sha256: of the file, which is then held to it.
+        sha256: of the file, compared before it is read.
 
     Returns:
-        float32 with shape (N, D).
+        Vectors with shape (N, D), and classes if the file has them.
 
     Raises:
-        ValueError: if the file is not what it should be, or holds images.
+        ValueError: if the file is another, or holds no vectors.
     """
-    found = _read(path, vectors, labels, None, 256, sha256)
-    if found.x.ndim != 2:
-        raise ValueError(
-            f"path: {shown(path)} holds images, allowed: vectors; kind 'arrays' takes them"
-        )
-    return from_images(found, path, licence, classes)
+    here = checked_path(path, sha256, _ENDINGS, folders=False)
+    return raw_data(here.name, read_images(here), None, licence)
 
 
-def _read(
-    path: str,
-    key: str | None,
-    labels: str | None,
-    scale: Scale | None,
-    levels: int,
-    sha256: str | None,
-) -> ImageSet:
-    if Path(path).suffix.lower() not in ARRAY_ENDINGS:
-        raise ValueError(f"path: {shown(path)} is not allowed, allowed: .npz or .npy")
-    require_hash(path, sha256)
-    return read_images(path, scale=scale, levels=levels, key=key, labels_key=labels)
+def raw_data(name: str, images: ImageSet, levels: int | None, licence: str) -> RawData:
+    """Return a set that was read from a file as data.
+
+    Args:
+        name: the file's.
+        images: the set.
+        levels: number of grey levels of images, None of vectors.
+        licence: the data's licence.
+
+    Returns:
+        The data; what was assumed of them is said in their `source`.
+
+    Raises:
+        ValueError: if they are vectors and should be images, or the other way round.
+    """
+    if (images.x.ndim == 4) != (levels is not None):
+        what, kind = ("images", "arrays") if images.x.ndim == 4 else ("vectors", "vectors")
+        raise ValueError(f"path: {name} holds {what}, allowed: kind {kind} for these")
+    if levels is not None and images.x.dtype != np.uint8:
+        images = fitted(images, images.x.shape[1:], levels)
+    what = "images" if levels else "vectors"
+    return RawData(
+        x=images.x,
+        labels=images.labels,
+        levels=levels,
+        classes=list(images.classes),
+        held_out=None,
+        source="; ".join([f"{name}, {len(images.x)} {what}", *images.said]),
+        licence=licence,
+    )

@@ -1,4 +1,4 @@
-"""Where data come from: bundled, generated, torchvision's, or a folder of images.
+"""Where data come from: bundled, generated, torchvision's, a file's, or a folder of images.
 
 Every source gives the same thing, a `RawData`, or raises `ValueError` with one line that names what
 is wrong and where. A new one is one file beside this one, with a registered function:
@@ -18,20 +18,9 @@ import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import blake2b, file_digest
-from hashlib import sha256 as new_sha256
+from hashlib import blake2b
 from pathlib import Path
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    Any,
-    Literal,
-    Protocol,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,28 +28,20 @@ from numpy.typing import NDArray
 from scoremodel.bounds import Bounds, check_arguments, shown
 from scoremodel.registry import Registry
 
-if TYPE_CHECKING:
-    from scoremodel.data.exchange.image_set import ImageSet
-
 __all__ = [
     "SOURCES",
-    "Levels",
     "Points",
     "RawData",
     "Seed",
     "Source",
     "checked_description",
-    "from_images",
     "load_source",
-    "require_hash",
     "require_memory",
     "require_mixture",
 ]
 
 Points = Annotated[int, Bounds(ge=1, le=10**8)]
 """How many points a source makes; see `require_memory` too."""
-Levels = Annotated[int, Bounds(ge=2, le=256)]
-"""Of grey."""
 Seed = Annotated[int, Bounds(ge=0, le=2**32 - 1)]
 """What numpy and scikit-learn take for a seed."""
 
@@ -226,70 +207,6 @@ def require_memory(count: int, dimension: int) -> None:
         )
 
 
-def require_hash(path: str | os.PathLike[str], expected: str | None) -> None:
-    """Refuse a file, or a folder's files, of another SHA-256 than is expected.
-
-    Args:
-        path: the file; of a folder it is the SHA-256 of the lines that `sha256sum` writes of its files
-            in the order of their relative paths.
-        expected: in hexadecimal, None if nothing is.
-
-    Raises:
-        ValueError: if it is another one, or cannot be read.
-    """
-    if expected is None:
-        return
-    place = Path(path)
-
-    def digest(file: Path) -> str:
-        with file.open("rb") as content:
-            return file_digest(content, "sha256").hexdigest()
-
-    try:
-        if place.is_dir():
-            files = sorted(one for one in place.rglob("*") if one.is_file())
-            lines = (f"{digest(one)}  {one.relative_to(place).as_posix()}\n" for one in files)
-            found = new_sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
-        else:
-            found = digest(place)
-    except OSError as error:
-        raise ValueError(f"path: {shown(str(path))}: cannot be read ({error.strerror})") from error
-    if found != expected.lower():
-        raise ValueError(
-            f"sha256: {shown(expected)} is not that of {shown(str(path))}, which is {found}"
-        )
-
-
-def from_images(
-    images: ImageSet,
-    path: str,
-    licence: str,
-    classes: list[str] | None = None,
-    held_out: NDArray[np.bool_] | None = None,
-) -> RawData:
-    """Return an image set as a source's data.
-
-    Args:
-        images: what was read.
-        path: the file or folder.
-        licence: the data's licence.
-        classes: names of the classes, if the set's own are not to be used.
-        held_out: True for the data points of the set's own test split.
-
-    Returns:
-        The data, whose `source` says the file's name and what was assumed.
-    """
-    return RawData(
-        x=images.x,
-        labels=images.labels,
-        levels=images.levels,
-        classes=images.classes if classes is None else classes,
-        held_out=held_out,
-        source="; ".join((f"{Path(path).name}", *images.said)),
-        licence=licence,
-    )
-
-
 class Source(Protocol):
     """A registered function, whose arguments are the other keys of a `source.yaml`.
 
@@ -305,7 +222,7 @@ class Source(Protocol):
         """Return the data.
 
         Args:
-            **arguments: its own; a relative `root` or `path` is relative to `load_source`'s `base`.
+            **arguments: its own, `root` and `path` as `load_source` has them.
 
         Returns:
             The data.
@@ -349,12 +266,17 @@ def checked_description(description: Mapping[Any, Any]) -> tuple[str, dict[str, 
     return kind, arguments
 
 
-def load_source(description: Mapping[Any, Any], base: str | os.PathLike[str] = ".") -> RawData:
+def load_source(
+    description: Mapping[Any, Any],
+    base: str | os.PathLike[str] = ".",
+    folder: str | os.PathLike[str] | None = None,
+) -> RawData:
     """Return the data that a description names: {"kind": one of SOURCES, argument: value, …}.
 
     Args:
         description: the content of a `source.yaml`.
-        base: folder that a relative `root` or `path` is relative to.
+        base: folder that a relative `root` is relative to.
+        folder: folder that a relative `path` is relative to, the `source.yaml`'s; None for `base`.
 
     Returns:
         The data.
@@ -363,8 +285,9 @@ def load_source(description: Mapping[Any, Any], base: str | os.PathLike[str] = "
         ValueError: if the kind is unknown, an argument is, or the source cannot be read.
     """
     kind, arguments = checked_description(description)
-    for key in {"root", "path"} & arguments.keys():
-        arguments[key] = str(Path(base, arguments[key]))
+    for key, place in (("root", base), ("path", base if folder is None else folder)):
+        if key in arguments:
+            arguments[key] = str(Path(place, arguments[key]))
     return SOURCES[kind](**arguments)
 
 

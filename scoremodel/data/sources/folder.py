@@ -8,11 +8,10 @@ import shutil
 import stat
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,17 +23,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "IMAGE_ENDINGS",
-    "decoded_image",
     "first_image",
     "image_files",
     "load_folder",
-    "one_line",
+    "opened_image",
+    "said_path",
+    "stacked",
 ]
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _MODES = ("1", "L", "P", "RGB")  # 8 bits a channel; alpha would have to be dropped
-_GREY = ("1", "L")
 _SIXTEEN_BITS = re.compile(r";16[BLNS]\b")  # how Pillow calls them before it drops the lower eight
 _NO_DATA = ("__MACOSX",)  # what archives of macOS hold beside the files
 _KINDS = {
@@ -51,15 +50,26 @@ class _RefusedImage(Exception):
 
 
 @contextmanager
-def _opened(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
-    """Yield an image of one opaque frame of 8 bits; that it is none, or cannot be read, is one line."""
+def opened_image(path: Path, content: IO[bytes] | None = None) -> Iterator[Image.Image]:
+    """Open an image of one opaque frame of 8 bits.
+
+    Args:
+        path: the file, or what `content` is called.
+        content: what is in it, None to read the file.
+
+    Yields:
+        The image.
+
+    Raises:
+        ValueError: if it is none, or cannot be read: one line that names it.
+    """
     from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
             for category in (UserWarning, RuntimeWarning):  # damage, and sizes near a bomb's
                 warnings.simplefilter("error", category)
-            with Image.open(file, formats=_FORMATS) as image:
+            with Image.open(content or path, formats=_FORMATS) as image:
                 if image.mode not in _MODES:
                     modes = ", ".join(_MODES)
                     raise _RefusedImage(f"pixels of mode {image.mode}, allowed: {modes}")
@@ -71,7 +81,7 @@ def _opened(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
                     raise _RefusedImage(f"{frames} frames, allowed: one")
                 yield image
     except _RefusedImage as error:
-        raise ValueError(f"{name}: {error}") from None
+        raise ValueError(f"{said_path(path)}: {error}") from None
     except Exception as error:  # of a damaged file Pillow raises whatever its decoders do
         if isinstance(error, UnidentifiedImageError):
             reason = f"none of {', '.join(_FORMATS)}"
@@ -79,37 +89,10 @@ def _opened(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
             reason = f"it claims more than {Image.MAX_IMAGE_PIXELS:,} pixels"
         else:
             reason = getattr(error, "strerror", None) or "cut off or damaged"
-        raise ValueError(f"{name}: not a readable image ({reason})") from error
+        raise ValueError(f"{said_path(path)}: not a readable image ({reason})") from error
 
 
-def decoded_image(content: bytes, name: str) -> NDArray[np.uint8]:
-    """Return the grey levels of an image that is no file of its own, such as an archive's member.
-
-    Args:
-        content: the bytes of its file.
-        name: what an error calls it.
-
-    Returns:
-        (1, H, W) of a greyscale image, else (3, H, W), turned as its EXIF data say.
-
-    Raises:
-        ValueError: if it is no image, or would lose something, as `load_folder` has it.
-    """
-    from PIL import ImageOps
-
-    with _opened(BytesIO(content), name) as image:
-        grey = image.mode in _GREY
-        if image.format == "PNG":
-            image.verify()
-    with _opened(BytesIO(content), name) as image:
-        return _planes(ImageOps.exif_transpose(image).convert("L" if grey else "RGB"))
-
-
-def _planes(image: Any) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(np.atleast_3d(np.asarray(image)).transpose(2, 0, 1))
-
-
-def one_line(path: Path) -> str:
+def said_path(path: Path) -> str:
     """Return a path in one line, whatever characters it has."""
     return str(path) if str(path).isprintable() else ascii(str(path))
 
@@ -132,11 +115,12 @@ def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
             status = here.stat()
             paths = list(here.iterdir())
         except OSError as error:
-            raise ValueError(f"{one_line(here)}: cannot be read ({error.strerror})") from error
+            raise ValueError(f"{said_path(here)}: cannot be read ({error.strerror})") from error
         before = seen.setdefault((status.st_dev, status.st_ino), here)
         if before != here:
             raise ValueError(
-                f"{one_line(here)}: is the same folder as {one_line(before)}, whose images would count twice"
+                f"{said_path(here)}: is the same folder as {said_path(before)}, whose images would "
+                "count twice"
             )
         for path in paths:
             if path.name.startswith(".") or path.name in _NO_DATA:
@@ -145,19 +129,19 @@ def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
                 mode = path.stat().st_mode
             except OSError as error:
                 raise ValueError(
-                    f"{one_line(path)}: leads to no file or folder ({error.strerror})"
+                    f"{said_path(path)}: leads to no file or folder ({error.strerror})"
                 ) from error
             if path.suffix.lower() in IMAGE_ENDINGS:
                 if not stat.S_ISREG(mode):
                     raise ValueError(
-                        f"{one_line(path)}: is {_kind(mode)}, allowed: the file of an image"
+                        f"{said_path(path)}: is {_kind(mode)}, allowed: the file of an image"
                     )
                 yield path, "image"
             elif stat.S_ISDIR(mode):
                 waiting.append(path)
                 yield path, "folder"
             elif not stat.S_ISREG(mode):
-                raise ValueError(f"{one_line(path)}: is {_kind(mode)}, allowed: files and folders")
+                raise ValueError(f"{said_path(path)}: is {_kind(mode)}, allowed: files and folders")
             else:
                 yield path, "other"
 
@@ -188,31 +172,32 @@ def image_files(folder: Path) -> tuple[list[Path], list[str], list[Path]]:
     files = sorted(found["image"])
     if not files:
         endings = " ".join(IMAGE_ENDINGS)
-        raise ValueError(f"{one_line(folder)}: no images (allowed endings: {endings})")
+        raise ValueError(f"{said_path(folder)}: no images (allowed endings: {endings})")
     base = Path(os.path.commonpath([path.parent for path in files]))
     loose = [path for path in files if path.parent == base]
     deeper = [path for path in files if path.parent != base]
     if loose and deeper:
         raise ValueError(
-            f"{one_line(loose[0])}: lies beside sub-folders of images, such as {one_line(deeper[0])}; either "
-            "all images lie in sub-folders, one for each class, or none does"
+            f"{said_path(loose[0])}: lies beside sub-folders of images, such as "
+            f"{said_path(deeper[0])}; either all images lie in sub-folders, one for each class, or none "
+            "does"
         )
     for path in deeper:
         if path.parent.parent != base:
             raise ValueError(
-                f"{one_line(path)}: lies deeper than one folder below {one_line(base)}; allowed: one "
+                f"{said_path(path)}: lies deeper than one folder below {said_path(base)}; allowed: one "
                 "sub-folder of images for each class (which part is held out, params.yaml says)"
             )
     used = {path.parent for path in files}
     for path in sorted(found["folder"]):
         beside = base.is_relative_to(path.parent) and not base.is_relative_to(path)
         if beside and path not in used and (deeper or path.parent != base):
-            raise ValueError(f"{one_line(path)}: no images, beside folders of images; remove it")
+            raise ValueError(f"{said_path(path)}: no images, beside folders of images; remove it")
     classes = [path.parent.name for path in deeper]
     for name in set(classes):
         if not name.isprintable():
             raise ValueError(
-                f"{one_line(base / name)}: a class's name may have printable characters"
+                f"{said_path(base / name)}: a class's name may have printable characters"
             )
     return files, classes, sorted(found["other"])
 
@@ -222,9 +207,56 @@ def _require_room(folder: Path, count: int, size: tuple[int, int], channels: int
     needed, free = count * channels * size[0] * size[1], shutil.disk_usage(where).free
     if needed > free:
         raise ValueError(
-            f"{one_line(folder)}: {count:,} images of {size[0]}×{size[1]} pixels take "
+            f"{said_path(folder)}: {count:,} images of {size[0]}×{size[1]} pixels take "
             f"{needed / 2**30:.1f} GiB, allowed: what is free in {where}, {free / 2**30:.1f} GiB"
         )
+
+
+def stacked(
+    place: Path, images: Callable[[], Iterable[tuple[Path, IO[bytes] | None]]]
+) -> NDArray[np.uint8]:
+    """Return images as one array, which is a map of a file: they may be more than fits into memory.
+
+    Args:
+        place: where they come from, for the error.
+        images: yields each one's file, or what it is called and its content; called twice.
+
+    Returns:
+        Grey levels with shape (N, 1, H, W) if every image is greyscale, else (N, 3, H, W); images are
+        turned as their EXIF data say.
+
+    Raises:
+        ValueError: if one cannot be read or would lose something (transparency, further frames, 16
+            bits), sizes differ, or there is no room for them; the image is named.
+    """
+    from PIL import ImageOps
+
+    grey, count = True, 0
+    first: tuple[Path, tuple[int, int]] | None = None
+    for path, content in images():  # before any image takes memory
+        with opened_image(path, content) as image:
+            size, mode = image.size, image.mode
+            if image.format == "PNG":
+                image.verify()  # its checksums; the other formats have none
+        grey, count = grey and mode in ("1", "L"), count + 1
+        first = first or (path, size)
+        _require_size(path, size, *first, turned=True)
+    assert first is not None
+    channels = 1 if grey else 3
+    _require_room(place, count, first[1], channels)
+    upright = None
+    with tempfile.TemporaryFile() as decoded:
+        for path, content in images():
+            with opened_image(path, content) as image:
+                pixels = np.asarray(ImageOps.exif_transpose(image).convert("L" if grey else "RGB"))
+            size = pixels.shape[1], pixels.shape[0]
+            upright = upright or size
+            _require_size(path, size, first[0], upright)
+            decoded.write(np.ascontiguousarray(np.atleast_3d(pixels).transpose(2, 0, 1)).data)
+        decoded.flush()
+        assert upright is not None
+        shape = (count, channels, upright[1], upright[0])
+        return np.memmap(decoded, dtype=np.uint8, mode="c", shape=shape)
 
 
 def load_folder(folder: Path) -> RawData:
@@ -243,39 +275,11 @@ def load_folder(folder: Path) -> RawData:
             further frames, 16 bits), sizes differ, or folders are not one for each class; the file is
             named.
     """
-    from PIL import ImageOps
-
     files, names, others = image_files(folder)
-    grey = True
-    first = None
-    for path in files:  # before any image takes memory
-        with _opened(path, one_line(path)) as image:
-            size, mode = image.size, image.mode
-            if image.format == "PNG":
-                image.verify()  # its checksums; the other formats have none
-        grey = grey and mode in _GREY
-        first = first or size
-        _require_size(path, size, files[0], first, turned=True)
-    assert first is not None
-    channels = 1 if grey else 3
-    _require_room(folder, len(files), first, channels)
-    # To a file and back as a map of it: the images may be more than fits into memory.
-    upright = None
-    with tempfile.TemporaryFile() as decoded:
-        for path in files:
-            with _opened(path, one_line(path)) as image:
-                pixels = _planes(ImageOps.exif_transpose(image).convert("L" if grey else "RGB"))
-            size = pixels.shape[2], pixels.shape[1]
-            upright = upright or size
-            _require_size(path, size, files[0], upright)
-            decoded.write(pixels.data)
-        decoded.flush()
-        assert upright is not None
-        shape = (len(files), channels, upright[1], upright[0])
-        x = np.memmap(decoded, dtype=np.uint8, mode="c", shape=shape)
+    x = stacked(folder, lambda: ((path, None) for path in files))
     classes = sorted(set(names))
     number = {name: index for index, name in enumerate(classes)}
-    left = f"; left aside: {len(others)} other, such as {one_line(others[0])}" if others else ""
+    left = f"; left aside: {len(others)} other, such as {said_path(others[0])}" if others else ""
     return RawData(
         x=x,
         labels=np.array([number[name] for name in names]) if names else None,
@@ -297,6 +301,6 @@ def _require_size(
     """Refuse an image of another size than the first; `turned` ones may have width and height swapped."""
     if size != first and not (turned and size == first[::-1]):
         raise ValueError(
-            f"{one_line(path)}: is {size[0]}×{size[1]} pixels but {one_line(Path(other.name))} is "
+            f"{said_path(path)}: is {size[0]}×{size[1]} pixels but {said_path(Path(other.name))} is "
             f"{first[0]}×{first[1]}; all images must have one size"
         )

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from scoremodel.bounds import shown
 from scoremodel.io.weights import read_weights, write_weights
 from scoremodel.registry import Registry
 
@@ -24,6 +25,7 @@ __all__ = [
     "EXTRACTORS",
     "Extractor",
     "equal_batches",
+    "grey_levels",
     "image_hashes",
     "load_extractor",
     "save_extractor",
@@ -52,6 +54,34 @@ def equal_batches(data: Tensor, batch_size: int) -> tuple[Tensor, ...]:
     would not be those of what it copies.
     """
     return torch.tensor_split(data, max(1, math.ceil(len(data) / batch_size)))
+
+
+def grey_levels(data: Tensor, levels: int) -> Tensor:
+    """Return images as they are, if they are grey levels: of other numbers the features mean nothing.
+
+    Args:
+        data: images with shape (N, C, H, W), as integers.
+        levels: number of grey levels.
+
+    Returns:
+        The images.
+
+    Raises:
+        ValueError: if they are real numbers, of another shape, or out of range.
+    """
+    if not isinstance(data, Tensor) or data.is_floating_point() or data.ndim != 4:
+        what = (
+            f"{data.dtype} of shape {tuple(data.shape)}" if hasattr(data, "dtype") else shown(data)
+        )
+        raise ValueError(
+            f"features: {what} is not allowed, allowed: a tensor of grey levels 0 … {levels - 1} with "
+            f"shape (N, C, H, W), such as scoremodel.quantise(x, {levels}) makes of x in [-1, 1]"
+        )
+    if data.numel() and int(data.max()) >= levels:
+        raise ValueError(
+            f"features: grey level {int(data.max())} is not allowed, allowed: 0 … {levels - 1}"
+        )
+    return data
 
 
 class Extractor(nn.Module):

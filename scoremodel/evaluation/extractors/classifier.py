@@ -21,6 +21,7 @@ from scoremodel.evaluation.extractors.base import (
     EXTRACTORS,
     Extractor,
     equal_batches,
+    grey_levels,
     image_hashes,
 )
 from scoremodel.rng import generator
@@ -81,7 +82,7 @@ class Classifier(Extractor):
         with torch.inference_mode():
             parts = [
                 self(to_unit(part.to(device), self.levels)).cpu()
-                for part in equal_batches(data, batch_size)
+                for part in equal_batches(grey_levels(data, self.levels), batch_size)
             ]
         return torch.cat(parts)
 

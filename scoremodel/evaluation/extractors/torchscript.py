@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoremodel.evaluation.extractors.base import EXTRACTORS, Extractor, equal_batches
+from scoremodel.evaluation.extractors.base import EXTRACTORS, Extractor, equal_batches, grey_levels
 
 __all__ = ["ColourExtractor", "TorchScript", "colours"]
 
@@ -52,7 +52,7 @@ class ColourExtractor(Extractor):
     def features(self, data: Tensor, batch_size: int = 64) -> Tensor:
         parts = []
         with torch.inference_mode():
-            for part in equal_batches(data, batch_size):
+            for part in equal_batches(grey_levels(data, self.levels), batch_size):
                 found = self.compute(colours(part, self.levels).to(self.device()))
                 if found.ndim != 2 or len(found) != len(part):
                     raise ValueError(

@@ -20,4 +20,4 @@ if TYPE_CHECKING:
 
 __all__ = ["TIMES", "Importance", "LogNormal", "Single", "Stratified", "Times", "Uniform"]
 
-__getattr__ = lazy(__name__)
+__getattr__, __dir__ = lazy(__name__)

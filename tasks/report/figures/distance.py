@@ -27,12 +27,14 @@ def distance_figure(rows: pd.DataFrame) -> str:
     """Return the distance to held-out against the NFE with the floor, for one data set's rows.
 
     Args:
-        rows: rows of the table. Samplers whose names differ in a number at the end, their steps, are
-            joined by a line; with such lines every model has a panel of its own.
+        rows: rows of the table; those whose NFE is not known are left out. Samplers whose names differ
+            in a number at the end, their steps, are joined by a line; with such lines every model has a
+            panel of its own.
 
     Returns:
         The figure as SVG.
     """
+    rows = rows.dropna(subset="nfe").astype({"nfe": int})
     families = rows["sampler"].str.replace(r"_\d+$", "", regex=True).rename("family")
     names = sorted(families.unique())
     lines = len(names) < rows["sampler"].nunique()

@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
+from tasks.files.layout import EXTERNAL
 from tasks.report.figures.base import FIGURES, Results
 from tasks.report.svg import svg
 from tasks.results.verdict import Verdict
@@ -45,8 +46,8 @@ def values_of(
             [
                 record["held_out"]["by_seed"]
                 for record in records
-                if (record["dataset"], record["sampler"], record["model"])
-                == (verdict.dataset, verdict.sampler, model)
+                if (record["dataset"], record["model"]) == (verdict.dataset, model)
+                and record["sampler"] in (verdict.sampler, EXTERNAL)
             ],
             dtype=np.float64,
         )

@@ -22,12 +22,15 @@ __all__ = ["loss"]
     "shapes, not heights.",
 )
 def loss(results: Results) -> list[str]:
-    """Return the training loss against the step, one line for each model."""
+    """Return the training loss against the step, one line for each model that was trained here."""
+    curves = {name: one for name, one in results.curves.items() if one["loss"].notna().any()}
+    if not curves:
+        return []
 
     def draw(axes: Sequence[Axes]) -> None:
-        for name, curve in results.curves.items():
+        for name, curve in curves.items():
             axes[0].plot(curve["step"], curve["loss"], label=name)
-        lowest = min(float(curve["loss"].min()) for curve in results.curves.values())
+        lowest = min(float(curve["loss"].min()) for curve in curves.values())
         # Sliced and implicit score matching have negative losses.
         axes[0].set(xlabel="step", ylabel="loss", yscale="log" if lowest > 0 else "linear")
         axes[0].legend()

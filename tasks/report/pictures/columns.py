@@ -8,8 +8,8 @@ from typing import Any
 from numpy.typing import NDArray
 from PIL import Image
 
+from scoremodel.data.tiles import tiles
 from tasks.report.pictures.base import PICTURES
-from tasks.report.pictures.grid import tiles
 
 __all__ = ["columns"]
 

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from scoremodel.data.tiles import PIXELS, tiles
 from tasks.report.pictures.base import PICTURES
 
-__all__ = ["PIXELS", "grid", "picture", "tiles"]
+__all__ = ["grid", "picture"]
 
 _SIDE = 10
-PIXELS = 480
 
 
 @PICTURES.register("grid")
@@ -40,16 +40,3 @@ def picture(data: NDArray[Any], levels: int | None) -> Image.Image:
         image = Image.fromarray(shade[::-1].astype(np.uint8))
         return image.resize((PIXELS, PIXELS), Image.Resampling.NEAREST)
     return tiles(data[: _SIDE * _SIDE], levels, _SIDE, _SIDE)
-
-
-def tiles(data: NDArray[Any], levels: int, down: int, across: int) -> Image.Image:
-    """Return images with shape (N, C, H, W), N <= down · across, in so many rows and columns."""
-    channels, height, width = data.shape[1:]
-    cells = np.zeros((down * across, channels, height + 1, width + 1), np.uint8)
-    shown = data.astype(np.float64) * (255 / (levels - 1))
-    cells[: len(shown), :, :height, :width] = shown.round().astype(np.uint8)
-    rows = cells.reshape(down, across, channels, height + 1, width + 1).transpose(0, 3, 1, 4, 2)
-    flat = rows.reshape(down * (height + 1), across * (width + 1), channels)
-    image = Image.fromarray(flat[:, :, 0] if channels == 1 else flat)
-    scale = max(1, PIXELS // image.width)
-    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)

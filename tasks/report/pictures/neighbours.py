@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from scoremodel.data.tiles import PIXELS
 from tasks.report.pictures.base import PICTURES
-from tasks.report.pictures.grid import PIXELS, picture
+from tasks.report.pictures.grid import picture
 
 __all__ = ["neighbours"]
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from scoremodel.data.tiles import tiles
 from tasks.report.pictures.base import PICTURES
-from tasks.report.pictures.grid import tiles
 from tasks.report.svg import svg
 
 if TYPE_CHECKING:
