@@ -15,7 +15,12 @@ from tasks.sample import array_name
 
 __all__ = ["FORMS", "export_samples"]
 
-FORMS: dict[Form, str | None] = {"npz": None, "folder": "000000/000000.png", "zip": None}
+FORMS: dict[Form, str | None] = {
+    "npz": None,
+    "folder": "000000/000000.png",
+    "flat": "000000.png",
+    "zip": None,
+}
 """What samples can be exported as → the name in a folder by which an earlier export is known."""
 
 

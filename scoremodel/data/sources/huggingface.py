@@ -25,6 +25,7 @@ __all__ = ["load_huggingface"]
 _LABEL, _TRAIN, _TEST = "label", "train", "test"
 _MOST_CLASSES = 100_000
 _ROWS = 256  # at a time
+_DEPTHS = ("", "*/", "*/*/")  # below a set's folder, for its configuration and its split
 _SHARD = re.compile(r"(?P<split>.+?)-\d+-of-\d+.*")
 
 
@@ -94,11 +95,13 @@ def _splits(path: Path) -> dict[str, list[Path]]:
     if (path / "state.json").is_file():
         return {str(_json(path / "state.json", "_split") or path.name): _saved(path)}
     found: dict[str, list[Path]] = {}
-    for file in sorted(path.rglob("[!.]*.parquet")):
+    files = [file for depth in _DEPTHS for file in path.glob(f"{depth}[!.]*.parquet")]
+    for file in sorted(files):
         found.setdefault(_split_of(file), []).append(file)
     if not found:
         raise ValueError(
-            f"path: {said_path(path)} holds no image set, allowed: parquet files, or what save_to_disk wrote"
+            f"path: {said_path(path)} holds no image set, allowed: parquet files, or what save_to_disk "
+            "wrote"
         )
     for name, files in found.items():
         if odd := next((file for file in files if file.parent != files[0].parent), None):
