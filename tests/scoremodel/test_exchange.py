@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import zipfile
@@ -21,7 +22,7 @@ from scoremodel.data.exchange import (
     write_images,
 )
 
-FORMS = {"npz": "set.npz", "folder": "set", "zip": "set.zip"}
+FORMS = {"npz": "set.npz", "folder": "set", "flat": "set", "zip": "set.zip"}
 
 
 def digits(count: int = 500) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -105,6 +106,47 @@ def test_a_zip_of_npy_and_one_hot_labels_is_edm_s(tmp_path: Path) -> None:
     assert found.labels.tolist() == [1, 0, 1, 0]
 
 
+def test_a_zip_is_read_as_a_folder_of_the_same_images_is(tmp_path: Path) -> None:
+    """Colour if one image is, any kind of image, and sizes of which arrays would not be clear."""
+    draw = np.random.default_rng(0)
+    folder = tmp_path / "set"
+    folder.mkdir()
+    Image.fromarray(draw.integers(0, 256, (3, 3), np.uint8)).save(folder / "a.png")
+    Image.fromarray(draw.integers(0, 256, (3, 3, 3), np.uint8)).save(folder / "b.bmp")
+    with zipfile.ZipFile(tmp_path / "set.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in folder.iterdir():
+            archive.write(path, path.name)
+    found = read_images(tmp_path / "set.zip")
+    assert found.x.shape == (2, 3, 3, 3)
+    assert found.sha256 == read_images(folder).sha256
+
+
+def test_damaged_bytes_of_a_zip_are_never_other_pixels(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (3, 1, 8, 8), np.uint8)
+    path = tmp_path / "set.zip"
+    for deflated in (False, True):
+        write_images(path, x, form="zip")
+        if deflated:
+            with zipfile.ZipFile(path) as old:
+                members = {name: old.read(name) for name in old.namelist()}
+            with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+                for name, one in members.items():
+                    archive.writestr(name, one)
+        content, draw, refused = path.read_bytes(), np.random.default_rng(1), 0
+        for _ in range(150):
+            damaged = bytearray(content)
+            damaged[draw.integers(len(content))] ^= 1 << int(draw.integers(8))
+            path.write_bytes(damaged)
+            try:
+                found = read_images(path).x
+            except ValueError as error:
+                assert "set.zip" in str(error)
+                refused += 1
+            else:
+                assert set(map(bytes, found)) <= set(map(bytes, x))  # a name may be another
+        assert refused > 60
+
+
 def test_a_folder_of_files_is_one_set_each(tmp_path: Path) -> None:
     x, _ = digits(20)
     for seed in (1, 0):
@@ -182,6 +224,14 @@ def _wrong(folder: Path) -> dict[str, str]:
     with zipfile.ZipFile(folder / "o.zip", "w") as archive:
         archive.writestr("readme.txt", b"")
     (folder / "p.zip").write_bytes(b"no zip")
+    for name, kinds in (("t.zip", (np.uint8, np.int64)), ("u.zip", (np.uint8,))):
+        with zipfile.ZipFile(folder / name, "w") as archive:
+            for number, kind in enumerate(kinds):
+                content = io.BytesIO()
+                np.save(content, np.zeros((1, 8, 8), kind))
+                archive.writestr(f"{number}.npy", content.getvalue())
+            if name == "u.zip":
+                archive.writestr("z.png", b"")
     (folder / "q.txt").touch()
     (folder / "r").mkdir()
     return {
@@ -201,6 +251,8 @@ def _wrong(folder: Path) -> dict[str, str]:
         "n.zip": "not a readable image",
         "o.zip": "no images, allowed: PNG or NPY",
         "p.zip": "not a readable zip",
+        "t.zip": "'1.npy' is int64 of shape (1, 8, 8) and '0.npy' uint8",
+        "u.zip": "images beside NPY, allowed: the one or the other",
         "q.txt": "of an unknown kind, allowed",
         "r": "no images",
         "s": "no such file or folder",
