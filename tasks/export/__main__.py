@@ -27,7 +27,9 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--ema-half-life", type=float, help="which averaged weights")
 
     samples = commands.add_parser("samples", parents=[common], help="samples as images")
-    samples.add_argument("--as", dest="form", choices=("npz", "folder", "flat", "zip"), default="npz")
+    samples.add_argument(
+        "--as", dest="form", choices=("npz", "folder", "flat", "zip"), default="npz"
+    )
     samples.add_argument("--seed", type=int, help="a sampling seed; the first by default")
 
     commands.add_parser("data", parents=[common], help="a data set's card as Croissant")

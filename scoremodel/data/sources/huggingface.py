@@ -80,7 +80,7 @@ def load_huggingface(
         levels=256,
         classes=names,
         held_out=np.repeat([name == _TEST for name in chosen], counts) if len(chosen) > 1 else None,
-        source=f"Hugging Face image set {here.name}, {' and '.join(chosen)}, {len(x)} images",
+        source=f"Hugging Face image set {shown(here.name)}, {' and '.join(chosen)}, {len(x)} images",
         licence=licence,
     )
 
