@@ -15,9 +15,13 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import stat
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
@@ -149,11 +153,17 @@ def read_images(path: str | os.PathLike[str], scale: Scale | None = None) -> Ima
         raise ValueError(
             f"scale: {shown(scale)} is not allowed, allowed: {', '.join(get_args(Scale))}"
         )
-    if not here.exists():
-        raise FileNotFoundError(f"{said_path(here)}: no such file or folder")
+    try:
+        mode = here.stat().st_mode
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{said_path(here)}: no such file or folder") from None
+    except OSError as error:  # such as a name that is too long
+        raise ValueError(f"{shown(str(here))}: cannot be read ({error.strerror})") from error
     ending = here.suffix.lower()
-    if here.is_dir():
+    if stat.S_ISDIR(mode):
         return _of_folder(here)
+    if not stat.S_ISREG(mode):  # reading a FIFO would not end
+        raise ValueError(f"{said_path(here)}: neither file nor folder, allowed: one of them")
     if ending in _PICKLES:
         raise ValueError(
             f"{said_path(here)}: a pickle, which would run its code when it is read, allowed: a folder "
@@ -192,7 +202,20 @@ def _loaded(source: Path | io.BytesIO, name: str | None = None) -> Any:
         raise ValueError(f"{name}: cut off or damaged") from error
 
 
+def _require_room(members: Iterable[zipfile.ZipInfo], name: str) -> None:
+    """Refuse an archive of more than half of this machine's memory, which a small one may become."""
+    most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    if (needed := sum(one.file_size for one in members)) > most:
+        raise ValueError(
+            f"{name}: {needed / 2**30:.1f} GiB when it is unpacked, allowed: half of this machine's "
+            f"memory, {most / 2**30:.1f} GiB"
+        )
+
+
 def _of_npz(path: Path, scale: Scale | None) -> ImageSet:
+    if zipfile.is_zipfile(path):
+        with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+            _require_room(archive.infolist(), said_path(path))
     arrays = _loaded(path)
     if not isinstance(arrays, dict):
         raise ValueError(f"{said_path(path)}: no npz file")
@@ -210,7 +233,11 @@ def _of_npz(path: Path, scale: Scale | None) -> ImageSet:
 
 
 def _of_array(name: str, array: Any, scale: Scale | None) -> ImageSet:
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "uif" or array.size == 0:
+    if (
+        not isinstance(array, np.ndarray)
+        or array.dtype.kind not in "uif"
+        or 0 in (array.size, array.ndim)
+    ):
         kind = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "npz"
         raise ValueError(f"{name}: {kind}, allowed: numbers, at least one")
     if array.dtype.kind == "f":
@@ -218,7 +245,11 @@ def _of_array(name: str, array: Any, scale: Scale | None) -> ImageSet:
         if bad:
             raise ValueError(f"{name}: {bad} of {len(array)} hold a value that is not finite")
     if array.ndim == 2:
-        return ImageSet(np.ascontiguousarray(array, np.float32))
+        with np.errstate(over="ignore"):
+            vectors = np.ascontiguousarray(array, np.float32)
+        if not np.isfinite(vectors).all():
+            raise ValueError(f"{name}: values beyond single precision, allowed: up to 3e38")
+        return ImageSet(vectors)
     x, said = _channels_first(name, array)
     if array.dtype.kind == "f":
         return _real(name, x, scale, said)
@@ -295,20 +326,19 @@ def _of_folder(folder: Path) -> ImageSet:
     if listing.is_file():
         names = [str(file.relative_to(listing.parent)) for file in files]
         return _with_json(found, listing, listing.read_bytes(), names)
-    if raw.labels is None or all(map(_numbered, files)):
+    if raw.labels is None:
         return found
+    if all(map(_numbered, files)):
+        return replace(
+            found, said=("folders by thousand, named by the images' numbers: no classes",)
+        )
     return replace(found, labels=raw.labels, classes=tuple(raw.classes))
 
 
 def _numbered(path: Path) -> bool:
-    """Return whether an image lies where EDM puts image number i: folder ⌊i / 1000⌋ · 1000."""
-    name, folder = path.stem, path.parent.name
-    return (
-        name.isdecimal()
-        and folder.isdecimal()
-        and len(name) == len(folder)
-        and int(name) // 1000 * 1000 == int(folder)
-    )
+    """Return whether an image lies where EDM puts samples, NNN000/NNNnnn.png, or data, NNN/imgNNNnnn.png."""
+    number = re.fullmatch(r"(?:img)?(\d+)\d{3}", path.stem)
+    return number is not None and path.parent.name in (f"{number[1]}000", number[1])
 
 
 def _of_zip(path: Path, scale: Scale | None) -> ImageSet:
@@ -327,7 +357,7 @@ def _of_zip(path: Path, scale: Scale | None) -> ImageSet:
                 found = ImageSet(
                     stacked(path, lambda: ((path / n, io.BytesIO(archive.read(n))) for n in names))
                 )
-            listing = archive.read(_LABELS) if _LABELS in archive.namelist() else None
+            top, listing = _listing(archive)
     except _Refused as error:
         raise ValueError(f"{said}: {error}") from None
     except ValueError:
@@ -343,7 +373,26 @@ def _of_zip(path: Path, scale: Scale | None) -> ImageSet:
         if isinstance(error, PermissionError):
             raise
         raise ValueError(f"{said}: not a readable zip (cut off or damaged)") from error
-    return found if listing is None else _with_json(found, path / _LABELS, listing, names)
+    if listing is not None:
+        return _with_json(
+            found, path / top / _LABELS, listing, [n.removeprefix(top) for n in names]
+        )
+    if any("/" in name for name in names) and not all(_numbered(Path(name)) for name in names):
+        folders = f"no {_LABELS}: the folders of an archive are taken as no classes"
+        found = replace(found, said=(*found.said, folders))
+    return found
+
+
+def _listing(archive: zipfile.ZipFile) -> tuple[str, bytes | None]:
+    """Return an archive's `dataset.json`, and the folder that holds it and the images, if one was packed."""
+    found = [
+        name
+        for name in archive.namelist()
+        if Path(name).name == _LABELS and not name.startswith("__MACOSX/")
+    ]
+    if len(found) > 1:
+        raise _Refused(f"{len(found)} files {_LABELS}, allowed: one")
+    return (found[0].removesuffix(_LABELS), archive.read(found[0])) if found else ("", None)
 
 
 def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
@@ -352,11 +401,20 @@ def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
         one.filename: one
         for one in archive.infolist()
         if Path(one.filename).suffix.lower() in (*IMAGE_ENDINGS, ".npy")
-        and not any(part.startswith((".", "__MACOSX")) for part in Path(one.filename).parts)
+        and not any(
+            part == "__MACOSX" or (part.startswith(".") and part != "..")
+            for part in Path(one.filename).parts
+        )
     }
     if not found:
         raise _Refused("no images, allowed: PNG or NPY")
+    counted = Counter(one.filename for one in archive.infolist())
+    if twice := next((name for name in found if counted[name] > 1), None):
+        raise _Refused(f"{shown(twice)}: is there twice, allowed: once")
+    _require_room(found.values(), said_path(Path(str(archive.filename))))
     for name, one in found.items():
+        if name.startswith("/") or ".." in name.split("/"):
+            raise _Refused(f"{shown(name)}: a path out of the archive, allowed: relative ones")
         if one.file_size > _LARGEST or one.flag_bits & 1:
             what = "encrypted" if one.flag_bits & 1 else f"{one.file_size:,} bytes"
             raise _Refused(f"{shown(name)}: {what}, allowed: plain, {_LARGEST:,} bytes")
@@ -401,6 +459,10 @@ def _with_json(images: ImageSet, path: Path, content: bytes, names: Sequence[str
         given = {str(name): label for name, label in labels}
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f'{said}: allowed: {{"labels": [[file, class number], …]}}') from error
+    if absent := sorted(given.keys() - {name.replace(os.sep, "/") for name in names}):
+        raise ValueError(
+            f"{said}: {shown(absent[0])} has a label and is not there, allowed: labels of the images"
+        )
     numbers = []
     for name in names:
         label = given.get(name.replace(os.sep, "/"))
