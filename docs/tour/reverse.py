@@ -16,7 +16,7 @@ def back(sampler: scoremodel.Sampler) -> scoremodel.samplers.Samples:
         lambda x, t: truth.denoised(x, t, process),
         sampler,
         count=20_000,
-        seed=0,
+        seed=1,
         process=process,
         shape=(1,),
         dtype=torch.float64,
