@@ -16,7 +16,7 @@ from tasks.files.schedule import Done
 from tasks.results.history import records_at
 from tasks.results.table import with_spread
 
-__all__ = ["markdown_table", "summary_of", "trial_rows", "verdict_page"]
+__all__ = ["markdown_table", "picture_address", "summary_of", "trial_rows", "verdict_page"]
 
 _METHOD = ["dataset", "model", "sampler"]
 _AXES = ["dataset", "model", "train_seed", "sampler"]
@@ -71,7 +71,7 @@ def verdict_page(root: Path, rows: pd.DataFrame, verdict: str) -> str:
     """
     # An image artifact would fill the page's side bar with its letters.
     samples = [
-        f"{name}:\n\n![samples of {name}]({_picture_address(path)})"
+        f"{name}:\n\n![samples of {name}]({picture_address(path)})"
         for row in rows.drop_duplicates(_METHOD).to_dict("records")
         for name in [Configuration(**{axis: row[axis] for axis in _AXES}).name]
         if (path := root / PICTURES / f"{name}.png").exists()
@@ -106,8 +106,19 @@ def trial_rows(trials: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:
     )
 
 
-def _picture_address(path: Path) -> str:
-    """Return a small copy of a picture as an address that holds it."""
+def picture_address(path: Path) -> str:
+    """Return a small copy of a picture as an address that holds it.
+
+    Args:
+        path: the picture.
+
+    Returns:
+        The address.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        DamagedError: if it is damaged.
+    """
     out = io.BytesIO()
     try:
         with Image.open(path) as picture:

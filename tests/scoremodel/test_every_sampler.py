@@ -272,7 +272,7 @@ def test_predictor_corrector_by_sigma_is_the_published_algorithm(process: Proces
         (Ancestral(1, grid="edm", variance="kernel"), ancestral, "kernel", True),
         (DDIM(1, eta=0.5), ddim, 0.5, True),
     ],
-    ids=str,
+    ids=lambda one: getattr(one, "__name__", str(one)),
 )
 def test_a_corrector_follows_any_linear_sampler_s_step(
     predictor: Any, step: Callable[..., Affine], option: Any, to_zero: bool
