@@ -234,8 +234,11 @@ def test_a_source_says_whether_it_gives_images_or_vectors(tmp_path: Path) -> Non
     ):
         (tmp_path / "source.yaml").write_text(text)
         assert source_of(tmp_path) == expected
-    for text, said in (("kind: nope", "kind: 'nope' is unknown, allowed: archive, arrays, digits, "), ("[", "not valid"),
-                       ("- 1", "allowed: a block of keys")):  # fmt: skip
+    for text, said in (
+        ("kind: nope", "kind: 'nope' is unknown, allowed: archive, arrays, digits, "),
+        ("[", "not valid"),
+        ("- 1", "allowed: a block of keys"),
+    ):
         (tmp_path / "source.yaml").write_text(text)
         with pytest.raises(ParamsError, match=said):
             source_of(tmp_path)
