@@ -49,7 +49,7 @@ def find_rows(key: str) -> list[dict[str, Any]]:
     """Return the rows, of all environments, of the one key that begins with `key`; or a file's row.
 
     Args:
-        key: the beginning of a row's name, or its file.
+        key: the beginning of a row's name or of its key, or its file.
 
     Returns:
         The rows, with their names and their configuration's parts.
@@ -60,7 +60,7 @@ def find_rows(key: str) -> list[dict[str, Any]]:
     stem = Path(key).name.removesuffix(".json")
     if stem and (path := LEDGER / f"{stem}.json").is_file():
         return [with_parts(read_row(path), stem)]
-    found = [row for row in rows() if row["name"].startswith(key)]
+    found = [row for row in rows() if row["name"].startswith(key) or row["key"].startswith(key)]
     if not found:
         raise ValueError(
             f"{key}: no row in {LEDGER} begins so, and no file there has that name; `list` shows them"
