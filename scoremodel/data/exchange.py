@@ -302,9 +302,7 @@ def _real(name: str, x: NDArray[Any], scale: Scale | None, said: tuple[str, ...]
     return ImageSet(np.ascontiguousarray(x), said=said)
 
 
-def _labelled(
-    images: ImageSet, name: str, labels: Any, classes: Sequence[str] | None = None
-) -> ImageSet:
+def _labelled(images: ImageSet, name: str, labels: Any) -> ImageSet:
     found = np.asarray(labels)
     if found.shape != (len(images.x),) or found.dtype.kind not in "iu":
         raise ValueError(
@@ -313,8 +311,8 @@ def _labelled(
         )
     if (low := int(found.min())) < 0 or int(found.max()) >= 100_000:
         raise ValueError(f"{name}: class numbers from {low} to {int(found.max())}, allowed: from 0")
-    names = classes or [str(number) for number in range(int(found.max()) + 1)]
-    return replace(images, labels=found.astype(np.int64), classes=tuple(names))
+    classes = tuple(map(str, range(int(found.max()) + 1)))
+    return replace(images, labels=found.astype(np.int64), classes=classes)
 
 
 def _of_folder(folder: Path) -> ImageSet:

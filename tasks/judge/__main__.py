@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
@@ -77,6 +77,14 @@ def _judged(at: Bench, sets: dict[str, dict[str, ImageSet]], subsets: int) -> li
     return [Judged(name, whole[name], parts[name]) for name in sets]
 
 
+def _left_aside(sets: dict[str, dict[str, ImageSet]], judged: Sequence[Judged]) -> Iterator[str]:
+    for one in judged:
+        there = sum(len(found.x) for found in sets[one.name].values())
+        used = one.parts["count"] * len(one.parts["held_out"]["by_seed"])
+        if used < there:
+            yield f"{one.name}: {there - used} of its {there} samples are left aside: all sets have one size"
+
+
 def _document(
     asked: Asked, said: Sequence[str], judged: Sequence[Judged], compared: Sequence[Any]
 ) -> dict[str, Any]:
@@ -125,7 +133,7 @@ def main(arguments: Sequence[str]) -> None:
     with bench(asked) as at:
         judged = _judged(at, sets, given.subsets)
         said, compared = lines(judged)
-        said += at.said
+        said += [*at.said, *_left_aside(sets, judged)]
         if statistics:
             said += distances(statistics, fixed, asked.dataset, [one.name for one in judged])
         if page_path:

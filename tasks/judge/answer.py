@@ -45,10 +45,7 @@ def sentences(one: Judged) -> list[str]:
     """
     record = one.whole
     value, gaussian = record["held_out"], record["gaussian"]["held_out"]
-    floor, count = (
-        record["floor"]["at_count" if "at_count" in record["floor"] else "value"],
-        record["count"],
-    )
+    floor, count = floor_at(record), record["count"]
     share = (
         (value["mean"] - floor) / (gaussian["mean"] - floor)
         if gaussian["mean"] > floor
@@ -136,10 +133,9 @@ def rows(one: Judged) -> list[dict[str, Any]]:
     return found
 
 
-def _at_whole_margin(one: Judged) -> dict[str, Any]:
-    """Return the subsets' record, its margin that of all samples: it would grow with their number."""
-    scale = floor_at(one.whole) / floor_at(one.parts)
-    return {**one.parts, "margin": one.whole["margin"] * scale}
+def _at_whole_floor(one: Judged) -> dict[str, Any]:
+    """Return the subsets' record with the floor of all samples: the margin is a share of that."""
+    return {**one.parts, "floor": one.whole["floor"]}
 
 
 def lines(judged: Sequence[Judged]) -> tuple[list[str], list[Verdict]]:
@@ -151,7 +147,7 @@ def lines(judged: Sequence[Judged]) -> tuple[list[str], list[Verdict]]:
     Returns:
         The sentences, and the verdicts.
     """
-    found = verdicts([_at_whole_margin(one) for one in judged]) if len(judged) > 1 else []
+    found = verdicts([_at_whole_floor(one) for one in judged]) if len(judged) > 1 else []
     said = [verdict.sentence for verdict in found]
     for one in judged:
         said += sentences(one)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from importlib import import_module
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -70,11 +71,11 @@ class Bench:
 
     def _resolve(self, count: int, sets: int) -> None:
         """Say as `check` would how many samples and sets are judged."""
-        self.raw["evaluation"] |= {"count": count, "sampling_seeds": list(range(sets))}
-        neighbours = self.raw["evaluation"]["neighbours"]
-        if isinstance(neighbours, int):
-            self.raw["evaluation"]["neighbours"] = min(neighbours, count - 1)
-        write(resolve(checked(self.raw, _PARAMS)))
+        said = self.raw["evaluation"]
+        neighbours = min(said["neighbours"], count - 1)
+        seeds = list(range(sets))
+        now = {**said, "count": count, "sampling_seeds": seeds, "neighbours": neighbours}
+        write(resolve(checked({**self.raw, "evaluation": now}, _PARAMS)))
 
     def _run(self, *stages: str, of: Configuration | None = None) -> None:
         for name in stages:
@@ -136,8 +137,6 @@ class Bench:
 
 
 def _main(stage: str) -> Callable[[Configuration], None]:
-    from importlib import import_module
-
     main: Callable[[Configuration], None] = import_module(f"tasks.{stage}").main
     return main
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from tasks.files.documents import read_text
 from tasks.files.layout import EXTERNAL, Configuration
 from tasks.judge.answer import Judged, rows
+from tasks.report.html import embedded, rendered
 from tasks.report.pictures.base import draw
 
 __all__ = ["page"]
@@ -19,12 +16,9 @@ __all__ = ["page"]
 
 def _picture(shown: Path, says: str) -> dict[str, str]:
     """Return a picture of what a stage left to be seen, and what it shows."""
-    made = draw(shown, Path(shown.stem))
-    assert made is not None
-    if made.suffix == ".svg":
-        return {"says": says, "svg": read_text(made)}
-    content = base64.b64encode(made.read_bytes()).decode()
-    return {"says": says, "address": f"data:image/png;base64,{content}"}
+    stem = Path(shown.stem)
+    draw(shown, stem)
+    return {"says": says, "drawn": embedded(stem, says)}
 
 
 def page(dataset: str, said: Sequence[str], judged: Sequence[Judged]) -> str:
@@ -49,13 +43,5 @@ def page(dataset: str, said: Sequence[str], judged: Sequence[Judged]) -> str:
         header = list(dict.fromkeys(key for row in found for key in row))
         cells = [[row.get(key, "") for key in header] for row in found]
         tables.append({"name": one.name, "header": header, "rows": cells})
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("judge.html.j2").render(
-        dataset=dataset, said=said, tables=tables, pictures=pictures
-    )
+    template = Path(__file__).with_name("judge.html.j2")
+    return rendered(template, dataset=dataset, said=said, tables=tables, pictures=pictures)

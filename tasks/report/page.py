@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from tasks.files.documents import read_table, read_text
+from tasks.files.documents import read_table
 from tasks.files.layout import EXTERNAL, PICTURES
 from tasks.report.figures.base import BELOW, Results, figures
 from tasks.report.figures.judges import agreement
+from tasks.report.html import embedded, rendered
 from tasks.results.active import (
     Active,
     active_configurations,
@@ -32,20 +30,7 @@ Applications = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 def _picture(name: str, says: str) -> str:
-    """Return a picture as the page shows it: the SVG's text, or an image with its content inside.
-
-    Args:
-        name: the picture's.
-        says: what it shows, for those who do not see it.
-
-    Returns:
-        HTML.
-    """
-    path = PICTURES / f"{name}.svg"
-    if path.exists():
-        return read_text(path)
-    encoded = base64.b64encode((PICTURES / f"{name}.png").read_bytes()).decode()
-    return f'<img src="data:image/png;base64,{encoded}" alt="{html.escape(says)}">'
+    return embedded(PICTURES / name, says)
 
 
 def _cell(value: Any) -> str:
@@ -247,15 +232,9 @@ def page(
     Returns:
         The page's text, the same for the same rows, pictures and curves.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     shown = rows.dropna(axis=1, how="all")
-    return environment.get_template("report.html.j2").render(
+    return rendered(
+        Path(__file__).with_name("report.html.j2"),
         columns=[labels()[column] for column in shown.columns],
         rows=[[_cell(value) for value in row] for row in shown.itertuples(index=False)],
         datasets=[

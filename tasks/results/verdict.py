@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations, product
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -49,16 +49,22 @@ JUDGED: tuple[Metric, ...] = get_args(Metric)
 
 _COLUMNS = ("infinity", "kid", "sliced", "precision", "recall", "coverage", "authentic")
 _HOUR = 3600.0
-_ELSEWHERE = {
-    "2 sampling seeds of these checkpoints, and for the methods "
-    f"{TRAININGS} training seeds with {SAMPLES} sampling seeds": "2 sets of samples of each",
-    "these checkpoints": "these samples",
-    "These checkpoints": "These samples",
-    ", which are not the same": "",
-    "sampling seeds": "sets of samples",
-    "sampling seed": "set of samples",
-}
-"""What is said of samples from elsewhere in place of checkpoints and seeds."""
+
+
+class _Words(NamedTuple):
+    """What a side is called of which one drew the samples here, or somebody else did."""
+
+    these: str
+    one: str
+    several: str
+
+    def counted(self, number: int) -> str:
+        return f"{number} {self.one if number == 1 else self.several}"
+
+
+_OURS = _Words("these checkpoints", "sampling seed", "sampling seeds")
+_THEIRS = _Words("these samples", "set of samples", "sets of samples")
+_TRAININGS = _Words("", "training seed", "training seeds")
 _METHODS = f"{TRAININGS} training seeds with {SAMPLES} sampling seeds"
 
 Applications = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -103,26 +109,16 @@ class Verdict:
     @cached_property
     def sentence(self) -> str:
         """The verdict as people read it."""
-        if not self.elsewhere:
-            return self._sentence
-        text = self._sentence
-        for ours, theirs in _ELSEWHERE.items():
-            text = text.replace(ours, theirs)
-        return text
-
-    @property
-    def _sentence(self) -> str:
         first, second = self.models
         where = ", ".join(
             one for one in (self.dataset, self.sampler, self.metric) if one != EXTERNAL
         )
         found = self.headline
         if found is None:
-            return (
-                f"{where}: no verdict on {first} and {second}: it takes 2 sampling seeds of these "
-                f"checkpoints, and for the methods {_METHODS}."
-            )
-        text = f"{where}: {self._claim(found)}: {_difference(found)}, {_worth(found)}."
+            of = "each" if self.elsewhere else f"{_OURS.these}, and for the methods {_METHODS}"
+            needs = f"it takes {self._words.counted(2)} of {of}"
+            return f"{where}: no verdict on {first} and {second}: {needs}."
+        text = f"{where}: {self._claim(found)}: {_difference(found)}, {_worth(found, self._words)}."
         text += "".join(f" {self._wider(one)}." for one in self.statements[1:])
         if found.claim == "checkpoints" and not self.elsewhere:
             text += f" A claim about the methods takes {_METHODS}."
@@ -135,6 +131,10 @@ class Verdict:
         ]:
             text += f" It depends on the judge: {first} is {' and '.join(against)}."
         return text
+
+    @property
+    def _words(self) -> _Words:
+        return _THEIRS if self.elsewhere else _OURS
 
     def _claim(self, found: Comparison) -> str:
         first, second = (
@@ -159,7 +159,7 @@ class Verdict:
             "better": f"{first} is better",
             "worse": f"{first} is worse",
         }[found.answer]
-        return f"{_scope(found).capitalize()}: {said}, [{_ends(found)}]"
+        return f"{_scope(found, self._words).capitalize()}: {said}, [{_ends(found)}]"
 
     def _price(self, found: Comparison) -> str:
         if found.error == 0:
@@ -170,7 +170,7 @@ class Verdict:
         if found.claim == "methods":
             what = f"{design.trainings} training seeds with {design.samples} sampling seeds"
         else:
-            what = f"{design.samples} sampling seeds"
+            what = f"{design.samples} {self._words.several}"
         seconds = "" if design.seconds is None else f" ({duration(design.seconds)} more)"
         return (
             f"If the difference is as it seems, to decide with a probability of 80 % takes {what} "
@@ -233,10 +233,6 @@ def duration(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s"
 
 
-def _plural(number: int, name: str) -> str:
-    return f"{number} {name}{'s' * (number != 1)}"
-
-
 def _digits(found: Comparison) -> int:
     half = (found.high - found.low) / 2
     return 3 if half == 0 or not math.isfinite(half) else max(0, 1 - math.floor(math.log10(half)))
@@ -254,31 +250,31 @@ def _difference(found: Comparison) -> str:
     return f"{said}, {found.level * 100:g} % {kind} [{_ends(found)}]"
 
 
-def _scope(found: Comparison) -> str:
-    which = "the methods" if found.claim == "methods" else "these checkpoints"
+def _scope(found: Comparison, words: _Words) -> str:
+    which = "the methods" if found.claim == "methods" else words.these
     return f"{which} on {'all such data' if found.population else 'these held-out data'}"
 
 
-def _worth(found: Comparison) -> str:
+def _worth(found: Comparison, words: _Words) -> str:
     """Return of what the statement holds, from how many, and what their pairs gained."""
-    counts = {"training seed": found.trainings, "sampling seed": found.samples}
+    counts = {_TRAININGS: found.trainings, words: found.samples}
     if max(found.trainings) == 1:
-        del counts["training seed"]
+        del counts[_TRAININGS]
     counted = {
-        name: _plural(numbers[0], name)
+        name.several: name.counted(numbers[0])
         if len(set(numbers)) == 1
-        else f"{numbers[0]} and {_plural(numbers[1], name)}"
+        else f"{numbers[0]} and {name.counted(numbers[1])}"
         for name, numbers in counts.items()
     }
-    paired = [said for name, said in counted.items() if f"{name}s" in found.pairs]
-    apart = [said for name, said in counted.items() if f"{name}s" not in found.pairs]
-    text = _scope(found)
+    paired = [said for name, said in counted.items() if name in found.pairs]
+    apart = [said for name, said in counted.items() if name not in found.pairs]
+    text = _scope(found, words)
     if paired:
         text += f", in pairs of {' × '.join(paired)}"
     if apart:
-        text += f", {'of ' if paired else ''}{' × '.join(apart)} of each" + (
-            "" if found.claim == "checkpoints" and paired else ", which are not the same"
-        )
+        text += f", {'of ' if paired else ''}{' × '.join(apart)} of each"
+        if words is _OURS and not (found.claim == "checkpoints" and paired):
+            text += ", which are not the same"
     if not paired or found.error == 0 or not math.isfinite(found.high):
         return text
     if found.gain < 1:

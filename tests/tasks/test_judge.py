@@ -105,10 +105,12 @@ def test_the_same_images_as_folder_npz_and_zip_are_judged_equal_to_the_bit(
 def test_two_sets_have_a_verdict_that_turns_with_them(capsys: pytest.CaptureFixture[str]) -> None:
     write_images("good.npz", noisy(400, 0.5), levels=17)
     write_images("bad.npz", noisy(300, 4.0), levels=17)
-    there, back = (
-        judged(capsys, *pair, "--dataset", "digits")["verdicts"][0]
+    found = [
+        judged(capsys, *pair, "--dataset", "digits")
         for pair in (("good.npz", "bad.npz"), ("bad.npz", "good.npz"))
-    )
+    ]
+    there, back = (one["verdicts"][0] for one in found)
+    whole = found[0]["samples"]["good"]["whole"]
     assert (there["answer"], back["answer"]) == ("better", "worse")
     assert there["difference"] == pytest.approx(-back["difference"])
     main(["good.npz", "bad.npz", "--dataset", "digits"])
@@ -118,6 +120,9 @@ def test_two_sets_have_a_verdict_that_turns_with_them(capsys: pytest.CaptureFixt
     assert "is better than bad" in said
     assert "sampling seed" not in said
     assert "checkpoint" not in said
+    # Of the floor of all samples, not of the subsets'.
+    assert there["margin"] == pytest.approx(0.1 * whole["floor"]["at_count"], rel=1e-6)
+    assert "good: 100 of its 400 samples are left aside" in said
 
 
 def test_several_files_are_several_sets(capsys: pytest.CaptureFixture[str]) -> None:
