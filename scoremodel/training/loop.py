@@ -38,6 +38,10 @@ __all__ = ["BANDS", "Observer", "Trained", "learning_rate", "train"]
 BANDS = 4
 """The curves show the loss by noise band: t in quarters, band 1 the least noisy."""
 
+_BAND_LOSSES = tuple(f"loss_band_{index + 1}" for index in range(BANDS))
+_POINT = ("step", "loss", *_BAND_LOSSES, "grad_norm", "learning_rate")
+"""What a point of the curves has, in its order."""
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -394,7 +398,9 @@ class _Run:
 
     def restore(self, step: int, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
         """Go back to the state after `step` steps, of which the other two arguments are the rest."""
-        self.step, self.curves = step, info["curves"]
+        # A checkpoint sorts what it says by name.
+        self.step = step
+        self.curves = [{name: point[name] for name in _POINT} for point in info["curves"]]
         self.losses.copy_(tensors["losses"])
         self.times.copy_(tensors["times"])
         self.grad_norms.copy_(tensors["grad_norms"])
@@ -427,7 +433,7 @@ def _near(data: Tensor, device: torch.device) -> Tensor:
 def _curve_point(losses: Tensor, times: Tensor, step: int) -> dict[str, float]:
     point = {"step": step, "loss": float(losses.mean())}
     band = (times * BANDS).long().clamp(max=BANDS - 1)
-    for index in range(BANDS):
+    for index, name in enumerate(_BAND_LOSSES):
         inside = losses[band == index]
-        point[f"loss_band_{index + 1}"] = float(inside.mean()) if len(inside) else math.nan
+        point[name] = float(inside.mean()) if len(inside) else math.nan
     return point
