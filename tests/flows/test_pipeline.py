@@ -135,7 +135,8 @@ def test_the_flow_s_forced_run_gives_dvc_s_bytes(site: Site) -> None:
 def test_a_broken_stage_fails_the_flow_with_its_line(site: Site) -> None:
     Path(site.workspace.root / "data/raw/digits/source.yaml").write_text("kind: digit\n")
     said = site.python("-m", "flows.pipeline", status=1)
-    assert "data/raw/digits/source.yaml: kind: 'digit' is unknown, allowed: digits" in said
+    assert "data/raw/digits/source.yaml: kind: 'digit' is unknown, allowed: " in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.slow
