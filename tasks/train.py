@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import pandas as pd
@@ -22,6 +23,7 @@ from scoremodel.io.files import atomic_path
 from scoremodel.networks.base import NETWORKS
 from scoremodel.parametrisation import Denoise
 from scoremodel.processes.base import Process, process_from_config
+from scoremodel.ranks import Ranks
 from scoremodel.rng import derive_seed
 from scoremodel.training.config import TrainingConfig, resolve_precision
 from scoremodel.training.loop import BANDS, train
@@ -29,6 +31,7 @@ from scoremodel.training.times.base import TIMES
 from tasks.files.arrays import read_card, read_rows
 from tasks.files.device import Machine, device_name, environment, set_up_device
 from tasks.files.layout import Configuration
+from tasks.files.ranks import on_ranks
 from tasks.files.resolved import resolved
 from tasks.files.stage import code_of, run_stage
 from tasks.files.state import state_folder, stop_on_signals
@@ -37,7 +40,7 @@ from tasks.files.watch import Watch
 from tasks.params.errors import ParamsError
 from tasks.params.memory import require_memory, size_of, training_memory
 
-__all__ = ["build_denoiser", "main", "training_config", "true_score", "write_curves"]
+__all__ = ["build_denoiser", "main", "parts", "training_config", "true_score", "write_curves"]
 
 
 def build_denoiser(
@@ -198,10 +201,21 @@ def _convert(
     write_curves(pd.DataFrame([{"step": 0, **dict.fromkeys(losses, math.nan)}]), files)
 
 
-def main(files: Configuration) -> None:
-    """Write the averaged weights as safetensors, and the curves as CSV."""
+def parts(files: Configuration) -> int:
+    """Return in how many parts a batch is computed."""
     model = resolved(f"models/{files.dataset}-{files.model}")
-    if model.get("pretrained"):
+    return 1 if model.get("pretrained") else int(model["training"]["parts"])
+
+
+def main(files: Configuration, ranks: Ranks) -> None:
+    """Write the averaged weights as safetensors, and the curves as CSV.
+
+    Args:
+        files: says which data set, model and training seed.
+        ranks: this process's place among those that train together, of which the first one writes.
+    """
+    model = resolved(f"models/{files.dataset}-{files.model}")
+    if model.get("pretrained"):  # in one process
         _convert(model, read_card(files.card), process_from_config(model["sde"]), files)
         return
     keeping, machine = resolved("keeping"), Machine.read()
@@ -247,25 +261,30 @@ def main(files: Configuration) -> None:
         },
     )
     kept = keeping["checkpoints"]
-    watch = Watch(folder, **keeping["watch"])
-    with (
-        stop_on_signals() as stop,
-        Checkpoints(folder, kept["every_steps"], kept["every_seconds"], stop) as checkpoints,
-    ):
+    watch = Watch(folder, **keeping["watch"]) if ranks.first else None
+    with ExitStack() as opened:
+        stop = opened.enter_context(stop_on_signals())
+        checkpoints = Checkpoints(folder, kept["every_steps"], kept["every_seconds"], stop)
+        if ranks.first:  # one process of them holds the folder
+            opened.enter_context(checkpoints)
         began, resumed = time.perf_counter(), checkpoints.exist()
         verb = "goes on from" if resumed else "can be watched in"
-        print(f"{files.model_name}: {verb} {folder}", flush=True)
+        of_them = "" if ranks.world_size == 1 else f", {ranks.world_size} processes"
+        print(f"{files.model_name}: {verb} {folder}{of_them}", flush=True)
         trained = train(
             denoiser,
             data,
             config,
             files.train_seed,
-            progress=True,
+            progress=ranks.first,
             labels=labels,
             checkpoints=checkpoints,
             observer=watch,
             true_score=known,
+            ranks=ranks,
         )
+        if not ranks.first:
+            return
         seconds = time.perf_counter() - began
         save(trained.averaged, files.weights, info)
         write_curves(pd.DataFrame(trained.curves), files)
@@ -276,4 +295,4 @@ def main(files: Configuration) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main, "dataset", "model", "train_seed")
+    run_stage(on_ranks(main, parts), "dataset", "model", "train_seed")

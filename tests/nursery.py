@@ -92,9 +92,13 @@ class Nursery:
         job = {"stage": stage, "arguments": arguments, "before": before}
         return self._give({**job, "folder": folder, "log": str(self.log)})
 
+    def wait(self) -> int:
+        """Wait for what was started, and return its exit status."""
+        return self._answer()
+
     def end(self, status: int = 0) -> str:
         """Wait for what was started, and return what it said; fail unless it exits with `status`."""
-        ended = self._answer()
+        ended = self.wait()
         said = self.log.read_text()
         assert ended == status, (ended, said)
         return said

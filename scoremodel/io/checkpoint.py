@@ -8,11 +8,14 @@ function of (seed, step) or (seed, sample number), so there is no generator's st
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -26,6 +29,7 @@ from scoremodel.io.weights import read_weights, write_weights
 __all__ = ["Checkpoints", "Chunks", "Stopped"]
 
 _KEPT = 2
+_SHARE = 0.02  # of a training's time may go into checkpoints that are due by time
 
 
 def _say(line: str) -> None:
@@ -99,11 +103,15 @@ class _State:
 class Checkpoints(_State):
     """The checkpoints of one run, in a folder that one process at a time may use.
 
+    They are written beside the training, and those of `every_seconds` come so seldom that they take 2 %
+    of its time at most.
+
     Args:
         folder: the run's own folder, made when it is first needed.
         every_steps: a checkpoint is due after that many steps, 0 for never.
-        every_seconds: a checkpoint is due after that many seconds, 0 for never.
-        stop: asked after every step; once it is true the run saves its state and raises `Stopped`.
+        every_seconds: a checkpoint is due after that many seconds, or 50 times what the last one took,
+            0 for never.
+        stop: asked at every step; once it is true the run saves its state and raises `Stopped`.
         warn: is told about damaged checkpoints.
 
     Raises:
@@ -124,33 +132,80 @@ class Checkpoints(_State):
         self.every_steps, self.every_seconds = every_steps, every_seconds
         self.stop = stop
         self.saved = time.monotonic()
+        self.took = 0.0
+        self.writer = ThreadPoolExecutor(1)
+        self.writing: Future[None] | None = None
 
     def __enter__(self) -> Self:
         super().__enter__()
         self.saved = time.monotonic()
         return self
 
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._settle()
+        except OSError:
+            if error is None:
+                raise
+        finally:
+            self.writer.shutdown()
+            super().__exit__(kind, error, trace)
+
     def due(self, step: int) -> bool:
         """Return whether the state after `step` steps should be saved now."""
-        return bool(self.every_steps and step % self.every_steps == 0) or bool(
-            self.every_seconds and time.monotonic() - self.saved >= self.every_seconds
-        )
+        if self.every_steps and step % self.every_steps == 0:
+            return True
+        if not self.every_seconds or (self.writing is not None and not self.writing.done()):
+            return False
+        apart = max(self.every_seconds, self.took / _SHARE)
+        return time.monotonic() - self.saved >= apart
 
-    def save(self, step: int, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
+    def save(
+        self, step: int, tensors: dict[str, Tensor], info: dict[str, Any], wait: bool = True
+    ) -> None:
         """Write the state after `step` steps, and drop all but the newest two.
 
         Args:
             step: number of steps done.
             tensors: the state.
             info: the rest of it, as JSON.
+            wait: whether to return once it is written, or as soon as the tensors may change.
 
         Raises:
-            OSError: if the file cannot be written, naming it; older checkpoints stay.
+            OSError: if the file, or the one before that was not waited for, cannot be written, naming
+                it; older checkpoints stay.
         """
-        self._write(f"step-{step:010}", tensors, {"step": step, "info": info})
+        self._settle()
+        began = time.monotonic()
+        copies = {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
+        content = {"step": step, "info": copy.deepcopy(info)}
+        self.writing = self.writer.submit(self._keep, f"step-{step:010}", copies, content, began)
+        if wait:
+            self._settle()
+
+    def remove(self) -> None:
+        """Delete all of it, once what the run was for has been written."""
+        with suppress(OSError):
+            self._settle()
+        super().remove()
+
+    def _keep(self, name: str, tensors: dict[str, Tensor], content: Any, began: float) -> None:
+        self._write(name, tensors, content)
         for path in self._files()[:-_KEPT]:
             path.unlink()
         self.saved = time.monotonic()
+        self.took = self.saved - began
+
+    def _settle(self) -> None:
+        """Wait for the last checkpoint, and raise what went wrong with it."""
+        if self.writing is not None:
+            done, self.writing = self.writing, None
+            done.result()
 
     def latest(
         self, device: torch.device | str = "cpu"

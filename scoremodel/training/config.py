@@ -25,9 +25,10 @@ class TrainingConfig:
     Args:
         steps: number of optimiser steps.
         batch_size: data points per step.
-        accumulate: number of parts in which a batch is computed, one after the other, for batches
-            whose activations do not fit into memory. The parts have the whole batch's times and
-            noise, so that only rounding and the places of dropout differ.
+        parts: number of parts in which a batch is computed, a power of two: one after the other, where
+            its activations do not fit into memory, or by as many processes as divide it, with the same
+            bits (`scoremodel.ranks`). The parts have the whole batch's times and noise: another number
+            of them changes rounding and the places of dropout.
         learning_rate: Adam's, after warm-up.
         schedule: see `scoremodel.training.schedules`.
         warmup_steps: steps over which the learning rate rises linearly from zero.
@@ -55,7 +56,7 @@ class TrainingConfig:
 
     steps: Count
     batch_size: Annotated[int, Bounds(ge=1, le=2**20)] = 64
-    accumulate: Annotated[int, Bounds(ge=1, le=2**20)] = 1
+    parts: Annotated[int, Bounds(ge=1, le=2**20)] = 1
     learning_rate: Annotated[float, Bounds(ge=1e-12, le=100)] = 2e-3
     schedule: Schedule = "cosine"
     warmup_steps: Annotated[int, Bounds(ge=0, le=10**9)] = 100
@@ -75,9 +76,10 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check_bounds(self)
-        if self.batch_size % self.accumulate:
+        if self.parts & (self.parts - 1) or self.batch_size % self.parts:
             raise ValueError(
-                f"a batch of {self.batch_size} does not have {self.accumulate} equal parts"
+                f"parts: {self.parts} is not allowed, allowed: a power of two that divides a batch of "
+                f"{self.batch_size}"
             )
         if self.compile and self.objective in ("sliced", "implicit"):
             raise ValueError(f"objective {self.objective!r} has second derivatives: compile not it")

@@ -1,7 +1,8 @@
 """The training loop: score matching with Adam, warm-up, clipping and averaged copies.
 
 All randomness of step k comes from (seed, k), the order of the data from (seed, epoch): a run that
-goes on from a checkpoint is the uninterrupted run, bit for bit.
+goes on from a checkpoint is the uninterrupted run, bit for bit. So is one of several processes
+(`scoremodel.ranks`): each computes its parts of the batch, and all have the same weights.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from tqdm.auto import tqdm
 
 from scoremodel.bounds import shown
@@ -28,6 +30,7 @@ from scoremodel.io.checkpoint import Checkpoints, Stopped
 from scoremodel.networks.base import allow_second_derivatives
 from scoremodel.networks.energy import Energy
 from scoremodel.parametrisation import Denoise
+from scoremodel.ranks import Ranks, Tree
 from scoremodel.rng import derive_seed, generator
 from scoremodel.training.config import TrainingConfig, resolve_precision
 from scoremodel.training.loss import denoising_weight, score_matching_loss
@@ -38,6 +41,7 @@ __all__ = ["BANDS", "Observer", "Trained", "learning_rate", "train"]
 BANDS = 4
 """The curves show the loss by noise band: t in quarters, band 1 the least noisy."""
 
+_ALONE = Ranks()
 _BAND_LOSSES = tuple(f"loss_band_{index + 1}" for index in range(BANDS))
 _POINT = ("step", "loss", *_BAND_LOSSES, "grad_norm", "learning_rate")
 """What a point of the curves has, in its order."""
@@ -105,6 +109,31 @@ class _Batches:
         return torch.cat(parts)
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """What one step draws for its batch of B data points.
+
+    Args:
+        index: their numbers with shape (B,), on the CPU.
+        t: times with shape (B,).
+        noise: standard normal noise with shape (B, *shape).
+        weight: weights of |D − x_0|² with shape (B,).
+        bins: what is added to grey levels, with shape (B, *shape), if anything is.
+        mirrored: which ones are mirrored, with shape (B,), if any may be.
+        labels: their classes with shape (B,), −1 for a hidden one, of a class-conditional model.
+        probe: random signs with shape (B, *shape), if the objective takes them.
+    """
+
+    index: Tensor
+    t: Tensor
+    noise: Tensor
+    weight: Tensor
+    bins: Tensor | None
+    mirrored: Tensor | None
+    labels: Tensor | None
+    probe: Tensor | None
+
+
 @torch.random.fork_rng()
 def train(
     denoiser: Denoiser,
@@ -116,6 +145,7 @@ def train(
     checkpoints: Checkpoints | None = None,
     observer: Observer | None = None,
     true_score: Denoise | None = None,
+    ranks: Ranks = _ALONE,
 ) -> Trained:
     """Train `denoiser` in place and return its averaged copies with the training curves.
 
@@ -134,21 +164,28 @@ def train(
         checkpoints: where to keep the state, and to go on from; None keeps none.
         observer: watches.
         true_score: ∇ ln p_t(x_t) as a function of (x_t, t), for the objective "explicit" only.
+        ranks: this process's place among those that train together, each of which calls this with the
+            same arguments. The first one reads and writes the checkpoints, and only what it is given
+            to watch is shown; the stop of any of them stops all after the same step.
 
     Returns:
-        The averaged denoisers and the curves.
+        The averaged denoisers and the curves, in every process.
 
     Raises:
         ValueError: if the data's shape or kind is not the model's, or labels are missing, or given to
-            an unconditional model; if an energy is to be compiled, which has second derivatives.
+            an unconditional model; if an energy is to be compiled, which has second derivatives; if
+            there are more processes than parts, or several and a network with batch normalisation.
         TypeError: if the model, the configuration or the seed is of another type.
         FloatingPointError: if a loss is not finite, naming step, noise level and learning rate; the
             last checkpoint is from before it.
         Stopped: if the checkpoints' `stop` says so; the state is saved.
     """
-    run = _Run(denoiser, data, labels, config, seed, true_score)
-    if checkpoints is not None and (found := checkpoints.latest(run.device)) is not None:
-        run.restore(*found)
+    run = _Run(denoiser, data, labels, config, seed, true_score, ranks)
+    if checkpoints is not None:
+        found = checkpoints.latest(run.device) if ranks.first else None
+        step, info = ranks.told(None if found is None else (found[0], found[2])) or (0, None)
+        if info is not None:
+            run.restore(step, ranks.sent(None if found is None else found[1], run.device), info)
     if observer is not None:
         observer.begin(run.step)
     first = next(iter(run.averaged.values()))
@@ -162,7 +199,7 @@ def train(
         disable=not progress,
     ) as bar:
         while run.step < config.steps:
-            run.advance()
+            stop, due = run.advance(checkpoints if run.step + 1 < config.steps else None)
             if run.step % config.log_every == 0 or run.step == config.steps:
                 point = run.log()
                 now = time.perf_counter()
@@ -173,11 +210,10 @@ def train(
                 if observer is not None:
                     observer.point(point | {"images_per_second": rate, "memory_mib": memory})
             bar.update(config.batch_size)
-            if checkpoints is not None and run.step < config.steps:
-                stop = checkpoints.stop()
-                if stop or checkpoints.due(run.step):
-                    run.check()
-                    checkpoints.save(run.step, run.tensors(), {"curves": run.curves})
+            if checkpoints is not None and (stop or due):
+                run.check()
+                if ranks.first:
+                    checkpoints.save(run.step, run.tensors(), {"curves": run.curves}, stop)
                 if stop:
                     raise Stopped(
                         f"stopped after step {run.step} of {config.steps}, whose state is in "
@@ -211,6 +247,7 @@ class _Run:
         config: TrainingConfig,
         seed: int,
         true_score: Denoise | None,
+        ranks: Ranks,
     ) -> None:
         for name, value, kind in (
             ("denoiser", denoiser, Denoiser),
@@ -234,8 +271,14 @@ class _Run:
                 f"{len(data)} data points and a model of {denoiser.classes or 'no'} classes do not "
                 f"fit {'no labels' if given is None else f'labels of shape {given}'}"
             )
+        if ranks.world_size > 1 and any(isinstance(m, _NormBase) for m in denoiser.modules()):
+            raise ValueError(
+                "a network with batch normalisation is not allowed in several processes"
+            )
         self.denoiser, self.config, self.seed = denoiser, config, seed
-        self.true_score = true_score
+        self.true_score, self.ranks = true_score, ranks
+        size = config.batch_size // config.parts
+        self.parts = {n: slice(n * size, (n + 1) * size) for n in ranks.share(config.parts)}
         self.device, self.dtype = denoiser.data_mean.device, denoiser.data_mean.dtype
         self.data = _near(data, self.device)
         self.labels = denoiser.checked(labels, 1.0)
@@ -271,36 +314,29 @@ class _Run:
         if config.compile:
             denoiser.network.compile()
 
-    def advance(self) -> None:
-        """Take one step."""
+    def advance(self, checkpoints: Checkpoints | None = None) -> tuple[bool, bool]:
+        """Take one step; return whether any process asks for a stop, and for a checkpoint, after it."""
         config, step = self.config, self.step
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(step, config)
-        x_0, t, noise, weight, shown = self._batch()
-        probe = self._probe(x_0)
-        torch.manual_seed(derive_seed(self.seed, "dropout", step))
-        self.optimiser.zero_grad()
+        wishes = (False, False)
+        if checkpoints is not None:
+            wishes = checkpoints.stop(), self.ranks.first and checkpoints.due(step + 1)
+        answer = self.ranks.any(*wishes)
+        batch = self._batch()
         row = step % config.log_every
-        self.times[row] = t
-        for part in torch.arange(len(t)).chunk(config.accumulate):
-            inside = slice(int(part[0]), int(part[-1]) + 1)
-            denoise = self.denoiser.along(
-                self.denoiser.process, None if shown is None else shown[inside]
-            )
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-                loss = score_matching_loss(
-                    config.objective,
-                    denoise,
-                    x_0[inside],
-                    t[inside],
-                    noise[inside],
-                    self.denoiser.process,
-                    weight[inside],
-                    probe=None if probe is None else probe[inside],
-                    true_score=self.true_score,
-                )
-            (loss.sum() / len(t)).backward()  # type: ignore[no-untyped-call]
+        self.times[row] = batch.t
+        tree = Tree()
+        for number, inside in self.parts.items():
+            torch.manual_seed(derive_seed(self.seed, "dropout", step * config.parts + number))
+            self.optimiser.zero_grad()
+            loss = self._loss(batch, inside)
+            (loss.sum() / config.batch_size).backward()  # type: ignore[no-untyped-call]
             self.losses[row, inside] = loss.detach()
+            if config.parts > 1:
+                tree.add([_gradient(weight) for weight in self.parameters])
+        if config.parts > 1:
+            self._exchange(tree.total())
         self.grad_norms[row] = nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
         self.optimiser.step()
         with torch.no_grad():  # or the averages would remember every step's graph
@@ -309,48 +345,81 @@ class _Run:
                 torch._foreach_lerp_(means, self.parameters, 1 - decay)  # type: ignore[arg-type]
             self._share_buffers()
         self.step += 1
+        stop, due = answer()
+        return stop, due
+
+    def _exchange(self, gradients: list[Tensor]) -> None:
+        """Give every weight the sum of all processes' gradients."""
+        if self.ranks.world_size > 1:
+            flat = self.ranks.total(torch.cat([gradient.flatten() for gradient in gradients]))
+            sums = torch.split(flat, [gradient.numel() for gradient in gradients])
+            # Into the gradients' own memory formats, by which the optimiser's and the norm's bits go.
+            shaped = [one.view(own.shape) for one, own in zip(sums, gradients, strict=True)]
+            torch._foreach_copy_(gradients, shaped)
+        for weight, gradient in zip(self.parameters, gradients, strict=True):
+            weight.grad = gradient
 
     def _share_buffers(self) -> None:
         for mean in self.averaged.values():
             for copied, buffer in zip(mean.buffers(), self.buffers, strict=True):
                 copied.copy_(buffer)
 
-    def _batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-        """Return this step's data, times, noise, weights and labels."""
-        config, process = self.config, self.denoiser.process
+    def _loss(self, batch: _Batch, inside: slice) -> Tensor:
+        """Return the losses of one part of a batch."""
+        denoiser, config = self.denoiser, self.config
+        image = len(denoiser.shape) == 3
+
+        def own(whole: Tensor | None) -> Tensor | None:
+            return None if whole is None else whole[inside]
+
+        def laid(x: Tensor) -> Tensor:
+            return x.contiguous(memory_format=torch.channels_last) if image else x
+
+        pixels = self.data[batch.index[inside].to(self.data.device)].to(self.device)
+        x_0 = to_unit(pixels, denoiser.levels)
+        if batch.bins is not None:
+            x_0 = x_0 + batch.bins[inside]
+        if batch.mirrored is not None:
+            x_0 = torch.where(batch.mirrored[inside, None, None, None], x_0.flip(3), x_0)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            return score_matching_loss(
+                config.objective,
+                denoiser.along(denoiser.process, own(batch.labels)),
+                laid(x_0.to(self.dtype)),
+                batch.t[inside],
+                laid(batch.noise[inside]),
+                denoiser.process,
+                batch.weight[inside],
+                probe=own(batch.probe),
+                true_score=self.true_score,
+            )
+
+    def _batch(self) -> _Batch:
+        """Return what this step draws, for the whole batch in every process."""
+        config, process, size = self.config, self.denoiser.process, self.config.batch_size
+        shape = (size, *self.denoiser.shape)
         draw = generator(self.seed, "step", self.step, self.device)
         index = self.batches(self.step)
-        pixels = self.data[index.to(self.data.device)].to(self.device)
-        x_0 = to_unit(pixels, self.denoiser.levels)
+        bins = mirrored = labels = probe = None
         if config.dequantise and self.denoiser.levels is not None:
-            inside = torch.rand(x_0.shape, generator=draw, device=self.device) - 0.5
-            x_0 = x_0 + bin_width(self.denoiser.levels) * inside
-        image = x_0.ndim == 4
-        if config.flip and image:
-            mirrored = torch.rand(len(x_0), generator=draw, device=self.device) < 0.5
-            x_0 = torch.where(mirrored[:, None, None, None], x_0.flip(3), x_0)
-        t, factor = config.times.draw(len(x_0), process, draw)
-        noise = torch.randn(x_0.shape, generator=draw, device=self.device)
-        if image:
-            x_0 = x_0.contiguous(memory_format=torch.channels_last)
-            noise = noise.contiguous(memory_format=torch.channels_last)
-        shown = None
+            inside = torch.rand(shape, generator=draw, device=self.device) - 0.5
+            bins = bin_width(self.denoiser.levels) * inside
+        if config.flip and len(shape) == 4:
+            mirrored = torch.rand(size, generator=draw, device=self.device) < 0.5
+        t, factor = config.times.draw(size, process, draw)
+        noise = torch.randn(shape, generator=draw, device=self.device)
         if self.labels is not None:
-            hidden = torch.rand(len(x_0), generator=draw, device=self.device)
-            labels = self.labels[index.to(self.device)]
-            shown = labels.masked_fill(hidden < (config.label_dropout or 0.0), -1)
+            hidden = torch.rand(size, generator=draw, device=self.device)
+            of_data = self.labels[index.to(self.device)]
+            labels = of_data.masked_fill(hidden < (config.label_dropout or 0.0), -1)
         # Drawn in single precision whatever the model's: the same seed is the same data and noise.
-        x_0, t, noise, factor = (one.to(self.dtype) for one in (x_0, t, noise, factor))
+        t, noise, factor = (one.to(self.dtype) for one in (t, noise, factor))
         weight = factor * denoising_weight(t, process, config.weighting, self.denoiser.std)
-        return x_0, t, noise, weight, shown
-
-    def _probe(self, x_0: Tensor) -> Tensor | None:
-        """Return this step's random signs, if the objective needs them."""
-        if self.config.objective != "sliced":
-            return None
-        draw = generator(self.seed, "probe", self.step, self.device)
-        signs = torch.randint(2, x_0.shape, generator=draw, device=self.device, dtype=x_0.dtype)
-        return 2 * signs - 1
+        if config.objective == "sliced":
+            signs = generator(self.seed, "probe", self.step, self.device)
+            made = torch.randint(2, shape, generator=signs, device=self.device, dtype=self.dtype)
+            probe = 2 * made - 1
+        return _Batch(index, t, noise, weight, bins, mirrored, labels, probe)
 
     def log(self) -> dict[str, float]:
         """Add a point to the curves and return it."""
@@ -365,6 +434,9 @@ class _Run:
     def check(self) -> None:
         """Raise FloatingPointError if a loss since the last point, or the gradient, is not finite."""
         rows = self._rows()
+        if self.ranks.world_size > 1:
+            own = slice(next(iter(self.parts.values())).start, [*self.parts.values()][-1].stop)
+            self.losses[:rows] = torch.cat([*self.ranks.gathered(self.losses[:rows, own])], dim=1)
         losses, norms = self.losses[:rows], self.grad_norms[:rows]
         wrong = ~(losses.isfinite().all(1) & norms.isfinite())
         if not bool(wrong.any()):
@@ -421,6 +493,11 @@ class _Run:
                     ).copy_(tensors[f"{name}.{index}"])
                     for name in names
                 }
+
+
+def _gradient(weight: nn.Parameter) -> Tensor:
+    """Return a weight's gradient, zero if the loss does not use it."""
+    return torch.zeros_like(weight) if weight.grad is None else weight.grad
 
 
 def _near(data: Tensor, device: torch.device) -> Tensor:

@@ -66,6 +66,8 @@ def set_up_device(machine: Machine) -> torch.device:
         # The CPU's kernels that are used here repeat as they are, and the call costs a second there:
         # it imports the compiler.
         torch.use_deterministic_algorithms(machine.deterministic)
+    if chosen == "cuda":  # of several processes each has its own
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     print(f"device: {chosen} ({device_name(chosen)}), {machine.threads} threads", flush=True)
     return torch.device(chosen)
 

@@ -19,36 +19,62 @@ from tasks.files.resolved import resolved, resolved_path
 from tasks.files.terminal import as_command
 from tasks.params.errors import ParamsError
 
-__all__ = ["as_stage", "code_of", "run", "run_stage", "stage_name"]
+__all__ = [
+    "as_stage",
+    "code_of",
+    "die_with_parent",
+    "in_one_line",
+    "run",
+    "run_stage",
+    "stage_name",
+]
 
 _PR_SET_PDEATHSIG = 1
 _acted: ContextVar[str] = ContextVar("stage that another command acts")
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
-    """Run a command; a mistake of the user's prints its line to standard error and exits with 2.
-
-    What was asked to stop exits with 143, the status of a process ended by SIGTERM.
+    """Run a command, whose mistakes are said as `in_one_line` says them.
 
     Args:
         main: takes the command's arguments.
     """
-    _die_with_dvc()
-    with as_command():
-        try:
-            main(sys.argv[1:])
-        except InterruptedError as error:
-            print(error, file=sys.stderr)
-            raise SystemExit(128 + signal.SIGTERM) from None
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            said = f"{error.filename}: {error.strerror}" if error.filename else error
-            print(f"error: {said}", file=sys.stderr)
-            raise SystemExit(2) from None
-        except (ParamsError, ValueError, FloatingPointError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            raise SystemExit(2) from None
+    if "DVC_STAGE" in os.environ:  # one that outlives its DVC is an orphan beside the next one's
+        die_with_parent()
+    with as_command(), in_one_line():
+        main(sys.argv[1:])
+
+
+@contextmanager
+def in_one_line(silent: bool = False) -> Iterator[None]:
+    """Turn a mistake of the user's into its line on standard error and the status 2.
+
+    What was asked to stop exits with 143, the status of a process ended by SIGTERM.
+
+    Args:
+        silent: whether to say nothing, of what another process says too.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        SystemExit: with the status.
+    """
+    status = 2
+    try:
+        yield
+        return
+    except InterruptedError as error:
+        status, line = 128 + signal.SIGTERM, str(error)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        line = f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}"
+    except (ParamsError, ValueError, FloatingPointError) as error:
+        line = f"error: {error}"
+    if not silent:
+        print(line, file=sys.stderr)
+    raise SystemExit(status)
 
 
 def run_stage(main: Callable[[Configuration], None], *axes: str) -> None:
@@ -129,13 +155,12 @@ def _code_of(stage: str, configuration: Configuration) -> dict[str, Any]:
     return modules
 
 
-def _die_with_dvc() -> None:
-    """Ask Linux for a SIGTERM when the process that started this stage dies, if that is DVC.
+def die_with_parent() -> None:
+    """Ask Linux for a SIGTERM when the process that started this one dies.
 
-    A stage that outlives its DVC is an orphan beside which the next `dvc repro` starts another. The
-    commands in dvc.yaml start with `exec`, so that no shell stands between the two.
+    The commands in dvc.yaml start with `exec`, so that no shell stands between a stage and its DVC.
     """
-    if "DVC_STAGE" not in os.environ or not sys.platform.startswith("linux"):
+    if not sys.platform.startswith("linux"):
         return
     parent = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

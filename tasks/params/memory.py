@@ -124,7 +124,7 @@ def training_memory(
     if network.get("checkpointing"):
         return held, held
     each = size.activations * (_BYTES if training["precision"] == "float32" else _BYTES // 2)
-    at_once = training["batch_size"] // training["accumulate"]
+    at_once = training["batch_size"] // training["parts"]
     return held + each, held + at_once * each
 
 

@@ -185,12 +185,12 @@ _Training = block(
 class Training(_Training):  # type: ignore[valid-type,misc]
     """How a model is trained, `scoremodel.training.config.TrainingConfig`."""
 
-    @field_validator("accumulate", check_fields=False)
+    @field_validator("parts", check_fields=False)
     @classmethod
     def _divides(cls, value: int, info: ValidationInfo) -> int:
         size = info.data.get("batch_size", value)
-        if size % value:
-            raise ValueError(f"a divisor of batch_size ({size})")
+        if value & (value - 1) or size % value:
+            raise ValueError(f"a power of two that divides batch_size ({size})")
         return value
 
 
@@ -465,8 +465,22 @@ class Params(Strict):
 
     seed: Seed = Field(description="of the splits and of the floor's subsets")
     threads: Annotated[int, Within(Bounds(ge=1, le=1024), whole=True)] = Field(
-        description="of each stage's process"
+        description="of each of a stage's processes"
     )
+    cores: Annotated[int, Within(Bounds(ge=1, le=1024), whole=True)] = Field(
+        description="that a stage may use, in as many processes as its work has parts for"
+    )
+    processes: Literal["auto"] | Annotated[int, Within(Bounds(ge=1, le=1024), whole=True)] = Field(
+        description="of each stage; auto: one for each GPU, or for each `threads` of the cores"
+    )
+
+    @field_validator("cores")
+    @classmethod
+    def _hold_the_threads(cls, value: int, info: ValidationInfo) -> int:
+        if value < (threads := info.data.get("threads", 1)):
+            raise ValueError(f"at least threads ({threads})")
+        return value
+
     device: _Device = Field(description="auto, cpu, cuda, cuda:N or mps")
     tf32: bool = Field(description="whether a GPU may round float32 factors to 10 bits")
     deterministic: bool = Field(description="false: a GPU may take its fastest algorithms")

@@ -224,7 +224,7 @@ class Survey:
                 yield Doubtful(key, network, needs.format(f"at least {gib(least)}"))
             else:
                 why = needs.format(f"about {gib(about)}")
-                how = "training.accumulate and network.unet.checkpointing take less"
+                how = "more training.parts and network.unet.checkpointing take less"
                 batch = training["batch_size"]
                 yield Doubtful(f"models.{model}.training.batch_size", batch, f"{why}; {how}")
 

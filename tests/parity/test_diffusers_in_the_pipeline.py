@@ -12,6 +12,7 @@ from scoremodel.io.denoisers import load
 from scoremodel.io.diffusers import read_folder
 from scoremodel.processes.ve import VE
 from scoremodel.processes.vp import VP
+from scoremodel.ranks import Ranks
 from tasks import prepare, train
 from tasks.check import check
 from tasks.files.layout import Configuration
@@ -66,7 +67,7 @@ def test_its_files_say_what_it_is_and_it_is_converted(
 
     prepare.main(Configuration("digits"))
     files = Configuration("digits", "tiny", 0)
-    train.main(files)
+    train.main(files, Ranks())
     ours, theirs = load(files.weights), read_folder(PATH, levels=17)
     assert ours.config() == theirs.config()
     before = theirs.state_dict()

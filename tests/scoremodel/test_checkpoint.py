@@ -67,7 +67,7 @@ def test_a_run_stopped_after_any_step_goes_on_to_the_same_bits(
 
 def test_a_run_with_every_option_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     """Labels, bfloat16, accumulation, activation checkpointing, and somebody who watches."""
-    config = replace(CONFIG, precision="bfloat16", accumulate=2)
+    config = replace(CONFIG, precision="bfloat16", parts=2)
     labels = torch.arange(40) % 3
 
     def train_it(checkpoints: Checkpoints | None) -> tuple[str, str]:

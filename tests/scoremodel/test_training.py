@@ -171,15 +171,18 @@ def test_accumulated_gradients_are_the_large_batch_s_but_for_rounding(
         return real(objective, denoise, x_0, *rest, **needed)
 
     monkeypatch.setattr(loop, "score_matching_loss", counted)
-    parts = trained_with({"dropout": 0.0}, accumulate=4)
+    parts = trained_with({"dropout": 0.0}, parts=4)
     assert sizes == [4] * 4 * 4
     for point, other in zip(whole.curves, parts.curves, strict=True):
         assert other == pytest.approx(point, rel=1e-4, nan_ok=True)
     for mean, other in zip(whole.denoiser.parameters(), parts.denoiser.parameters(), strict=True):
         torch.testing.assert_close(other, mean, rtol=1e-3, atol=2e-5)
     for options, said in (
-        ({"accumulate": 3}, "a batch of 16 does not have 3 equal parts"),
-        ({"accumulate": 0}, "accumulate: 0 is not allowed"),
+        (
+            {"parts": 3},
+            "parts: 3 is not allowed, allowed: a power of two that divides a batch of 16",
+        ),
+        ({"parts": 0}, "parts: 0 is not allowed"),
         ({"ema_half_lives": ()}, r"ema_half_lives: \(\) is not allowed"),
         ({"ema_half_lives": (5.0, 0.0)}, r"ema_half_lives: \(5.0, 0.0\) is not allowed"),
     ):
@@ -413,9 +416,9 @@ def test_training_leaves_the_global_generator_alone() -> None:
     "options",
     [
         {"precision": "bfloat16"},
-        {"accumulate": 4},
+        {"parts": 4},
         {"checkpointing": True},
-        {"objective": "sliced", "accumulate": 4, "checkpointing": True},
+        {"objective": "sliced", "parts": 4, "checkpointing": True},
     ],
     ids=lambda options: ", ".join(options),
 )

@@ -83,8 +83,8 @@ def changed(folder: Path, *edits: tuple[str, str]) -> Path:
         ("    seeds:\n    - 0\n    - 1\n    - 2\n", "    seeds:\n    - 0\n",
          "studies.failures.seeds: [0] is not allowed"),
         # What stands in defaults is named there, once, however many models and samplers have it:
-        ("accumulate: 1", "accumulate: 3", "defaults.model.training.accumulate: 3 is not allowed, "
-         "allowed: a divisor of batch_size (64)"),
+        ("parts: 1", "parts: 3", "defaults.model.training.parts: 3 is not allowed, "
+         "allowed: a power of two that divides batch_size (64)"),
         ("precision: auto", "precision: float16", "defaults.model.training.precision: 'float16' is "
          "not allowed, allowed: 'auto', 'float32' or 'bfloat16'"),
         ("another than the first\n      - 50000", "another\n        []",

@@ -18,6 +18,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from scoremodel.processes.base import process_from_config
+from scoremodel.ranks import Ranks
 from tasks import check as checking
 from tasks import prepare, train
 from tasks.check import Checked, check
@@ -432,7 +433,7 @@ def test_a_training_refuses_before_it_takes_the_memory(
     with pytest.raises(
         ParamsError, match=r"^params\.yaml: models\.ve: .* \(cpu\) has 0\.000977 GiB"
     ):
-        train.main(Configuration("digits", "ve", 0))
+        train.main(Configuration("digits", "ve", 0), Ranks())
 
 
 def test_the_curves_of_rare_points_take_memory_too(

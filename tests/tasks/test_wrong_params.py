@@ -230,7 +230,7 @@ def _work(params: Params, what: str) -> bool:
     model, sampler = _active(params)
     training = model["training"] | {"steps": 2, "warmup_steps": 0, "compile": False}
     if training.get("batch_size", 128) > 64:
-        training |= {"batch_size": 64, "accumulate": 1}
+        training |= {"batch_size": 64, "parts": 1}
     steps = {"steps": 2} if sampler.get("steps") else {}
     data = torch.randn(64, 2, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
     with _one_line(what):

@@ -1,0 +1,242 @@
+"""A training in several processes: one command as with one, and the same bytes whatever befalls them."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests import shared
+from tests.nursery import Nursery, nursery
+from tests.shared import MIXTURE_TRAIN as STAGE
+from tests.workspace import Workspace
+
+TRAIN = ("train", "mixture", "vp", "0")
+OUTPUTS = ("artifacts/models/mixture-vp-0.safetensors", "artifacts/curves/mixture-vp-0.csv")
+
+
+def with_parts(root: Path) -> Workspace:
+    """Return a workspace whose training has a batch of eight parts."""
+    workspace = shared.with_mixture(root)
+    params = workspace.params()
+    params["processes"] = 1
+    params["models"]["vp"]["training"] |= {"parts": 8}
+    params["models"]["vp"]["network"]["mlp"] |= {"dropout": 0.1}
+    workspace.write_params(params)
+    workspace.dvc("repro", "--single-item", "check")
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return shared.once(tmp_path_factory, "parts", with_parts)
+
+
+@pytest.fixture(scope="module")
+def stages(untrained: Workspace) -> Iterator[Nursery]:
+    with nursery(untrained) as made:
+        yield made
+
+
+@pytest.fixture
+def workspace(untrained: Workspace, tmp_path: Path) -> Workspace:
+    return shared.copy(untrained, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def alone(untrained: Workspace, stages: Nursery, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    workspace = shared.copy(untrained, tmp_path_factory.mktemp("alone"))
+    stages.run(*TRAIN, where=workspace)
+    return made(workspace)
+
+
+def made(workspace: Workspace) -> bytes:
+    return b"".join((workspace.root / name).read_bytes() for name in OUTPUTS)
+
+
+def in_processes(workspace: Workspace, count: int, **training: object) -> None:
+    params = workspace.params()
+    params["processes"] = count
+    params["models"]["vp"]["training"] |= training
+    workspace.write_params(params)
+    workspace.dvc("repro", "--single-item", "check")
+
+
+def states(workspace: Workspace) -> list[Path]:
+    return sorted((workspace.root / ".scoremodel/state").rglob("step-*.safetensors"))
+
+
+def ranks_of(trainer: int, count: int) -> list[psutil.Process]:
+    """Return a trainer's processes, once they are there."""
+    found: list[psutil.Process] = []
+    deadline = time.monotonic() + 120
+    while len(found) < count:
+        assert time.monotonic() < deadline
+        found = psutil.Process(trainer).children()
+        time.sleep(0.01)
+    return sorted(found, key=lambda process: process.pid)
+
+
+def until_saved(workspace: Workspace) -> None:
+    deadline = time.monotonic() + 120
+    while not states(workspace):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_the_number_of_processes_is_no_input_of_the_stage(
+    workspace: Workspace, alone: bytes
+) -> None:
+    in_processes(workspace, 2)
+    said = workspace.dvc("repro", "--single-item", STAGE)
+    assert ", 2 processes" in said
+    assert said.count("device: cpu") == 1
+    assert made(workspace) == alone
+    in_processes(workspace, 8)
+    assert "didn't change, skipping" in workspace.dvc("repro", "--single-item", STAGE)
+
+
+def test_what_is_stopped_goes_on_in_another_number_of_processes(
+    workspace: Workspace, alone: bytes, stages: Nursery
+) -> None:
+    in_processes(workspace, 4)
+    trainer = stages.start(*TRAIN, where=workspace)
+    until_saved(workspace)
+    os.kill(trainer, signal.SIGTERM)
+    said = stages.end(status=128 + signal.SIGTERM)
+    assert len(re.findall("stopped after step", said)) == 1
+    assert "of 300, whose state is in" in said
+    in_processes(workspace, 1)
+    assert "goes on from" in stages.run(*TRAIN, where=workspace)
+    assert made(workspace) == alone
+
+
+def test_a_killed_process_ends_all_with_its_status_and_nothing_is_lost(
+    workspace: Workspace, alone: bytes, stages: Nursery
+) -> None:
+    in_processes(workspace, 2)
+    trainer = stages.start(*TRAIN, where=workspace)
+    ranks = ranks_of(trainer, 2)
+    until_saved(workspace)
+    ranks[1].kill()
+    said = stages.end(status=128 + signal.SIGKILL)
+    assert "error: process 1 of 2 was ended by SIGKILL; the same command goes on" in said
+    assert "Traceback" not in said
+    assert not any(process.is_running() for process in ranks)
+    in_processes(workspace, 8)
+    assert "goes on from" in stages.run(*TRAIN, where=workspace)
+    assert made(workspace) == alone
+
+
+def test_the_processes_stop_with_the_trainer_and_save(
+    workspace: Workspace, alone: bytes, stages: Nursery
+) -> None:
+    in_processes(workspace, 2)
+    trainer = stages.start(*TRAIN, where=workspace)
+    ranks = ranks_of(trainer, 2)
+    until_saved(workspace)
+    os.kill(trainer, signal.SIGKILL)
+    stages.end(status=-signal.SIGKILL)
+    assert not psutil.wait_procs(ranks, timeout=60)[1]
+    stages.run(*TRAIN, where=workspace)
+    assert made(workspace) == alone
+
+
+def test_a_loss_that_is_not_finite_is_said_once(workspace: Workspace, stages: Nursery) -> None:
+    in_processes(workspace, 2, learning_rate=100.0, clip_norm=1e12, warmup_steps=0)
+    said = stages.run(*TRAIN, where=workspace, status=2)
+    assert len(re.findall("error: non-finite (loss|gradient) of step", said)) == 1
+    assert "Traceback" not in said
+
+
+def test_a_second_command_at_the_same_work_is_refused_in_one_line(
+    workspace: Workspace, stages: Nursery
+) -> None:
+    in_processes(workspace, 2)
+    trainer = stages.start(*TRAIN, where=workspace)
+    until_saved(workspace)
+    ranks = ranks_of(trainer, 2)
+    for process in ranks:
+        process.suspend()
+    said = workspace.python("-m", "tasks.train", "mixture", "vp", "0", status=2)
+    assert said.count("another process is at work on this run") == 1
+    assert "Traceback" not in said
+    for process in ranks:
+        process.resume()
+    stages.end()
+
+
+SPAWN = """
+import tasks.files.ranks as ranks
+real = ranks.start_processes
+ranks.start_processes = lambda *args, **given: real(*args, **{**given, "start_method": "spawn"})
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_are_no_forks_as_on_gpus_do_the_same(
+    workspace: Workspace, alone: bytes
+) -> None:
+    in_processes(workspace, 2)
+    run = f"{SPAWN}\nimport runpy, sys\nif __name__ == '__main__':\n    sys.argv[:] = {list(TRAIN)!r}\n"
+    (workspace.root / "spawned.py").write_text(
+        f"{run}    runpy.run_module('tasks.train', run_name='__main__', alter_sys=True)\n"
+    )
+    workspace.python("spawned.py")
+    assert made(workspace) == alone
+
+
+@pytest.mark.slow
+def test_two_of_torchrun_s_agents_as_on_two_machines_do_the_same(
+    workspace: Workspace, alone: bytes
+) -> None:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    agents = [
+        workspace.start(
+            *(sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node-rank={node}"),
+            *("--nproc-per-node=2", "--master-addr=127.0.0.1", f"--master-port={port}"),
+            *("-m", "tasks.train", "mixture", "vp", "0"),
+        )
+        for node in range(2)
+    ]
+    for agent in agents:
+        _, said = agent.communicate(timeout=300)
+        assert agent.returncode == 0, said
+    assert made(workspace) == alone
+
+
+@pytest.mark.kills
+def test_ten_kills_of_any_process_at_random_moments_lose_nothing(
+    workspace: Workspace, alone: bytes, stages: Nursery
+) -> None:
+    """With another number of processes after each."""
+    draw = random.Random(7)
+    kills = 0
+    while kills < 10:
+        if (workspace.root / OUTPUTS[0]).exists():  # the last kill has come too late: once more
+            assert made(workspace) == alone
+            (workspace.root / OUTPUTS[0]).unlink()
+        count = draw.choice([2, 4, 8])
+        in_processes(workspace, count)
+        trainer = stages.start(*TRAIN, where=workspace)
+        ranks = ranks_of(trainer, count)
+        time.sleep(draw.uniform(0, 3))
+        with suppress(psutil.NoSuchProcess):
+            ranks[draw.randrange(count)].kill()
+            kills += 1
+        stages.wait()
+    in_processes(workspace, 1)
+    stages.run(*TRAIN, where=workspace)
+    assert made(workspace) == alone
