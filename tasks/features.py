@@ -6,9 +6,10 @@ import numpy as np
 import torch
 
 from tasks.files.arrays import read_arrays, write_arrays
-from tasks.files.extraction import Extracted, extracted
+from tasks.files.extraction import Extracted, extracted, help_extract
 from tasks.files.hashes import file_hash
 from tasks.files.layout import Configuration
+from tasks.files.ranks import with_helpers
 from tasks.files.stage import run_stage
 
 __all__ = ["main"]
@@ -28,11 +29,19 @@ def _agreement(judge: Extracted, labels: dict[str, list[int]]) -> dict[str, floa
     }
 
 
-def main(files: Configuration) -> None:
-    """Write the features of every sampling seed's samples, and how many are of the asked class."""
+def main(files: Configuration, helps: bool = False) -> None:
+    """Write the features of every sampling seed's samples, and how many are of the asked class.
+
+    Args:
+        files: says which samples.
+        helps: whether to compute only what the process that writes has not computed yet.
+    """
     samples, info = read_arrays(files.samples, ("labels",))
     labels = info["labels"]
     made_of = {"samples": file_hash(files.samples)}
+    if helps:
+        help_extract("samples", files, samples, made_of)
+        return
     with extracted("samples", files, samples, made_of) as ((judge, *panel), where):
         info["features_environment"] = where
         info["agreement"] = None if labels is None else _agreement(judge, labels)
@@ -43,4 +52,4 @@ def main(files: Configuration) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main, "dataset", "model", "train_seed", "sampler")
+    run_stage(with_helpers(main), "dataset", "model", "train_seed", "sampler")

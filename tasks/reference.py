@@ -5,19 +5,28 @@ from __future__ import annotations
 import numpy as np
 
 from tasks.files.arrays import read_card, read_rows, write_arrays
-from tasks.files.extraction import extracted
+from tasks.files.extraction import extracted, help_extract
 from tasks.files.hashes import file_hash
 from tasks.files.layout import Configuration
+from tasks.files.ranks import with_helpers
 from tasks.files.stage import run_stage
 
 __all__ = ["main"]
 
 
-def main(files: Configuration) -> None:
-    """Write the features of train and held-out, which rows are new to the extractors, the distance's name."""
+def main(files: Configuration, helps: bool = False) -> None:
+    """Write the features of train and held-out, which rows are new to the extractors, the distance's name.
+
+    Args:
+        files: says which data set.
+        helps: whether to compute only what the process that writes has not computed yet.
+    """
     arrays = read_rows(files.arrays, read_card(files.card))
     splits = {split: arrays[split] for split in ("train", "held_out")}
     data = {"data": file_hash(files.card)}
+    if helps:
+        help_extract("real", files, splits, data)
+        return
     with extracted("real", files, splits, data) as (extractors, where):
         judge, *panel = extractors
         rows = {}
@@ -58,4 +67,4 @@ def main(files: Configuration) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main, "dataset")
+    run_stage(with_helpers(main), "dataset")

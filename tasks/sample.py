@@ -27,6 +27,7 @@ from tasks.files.arrays import shown, write_arrays
 from tasks.files.device import Machine, device_name, environment, set_up_device
 from tasks.files.hashes import file_hash
 from tasks.files.layout import Configuration
+from tasks.files.ranks import with_helpers
 from tasks.files.resolved import resolved
 from tasks.files.stage import code_of, run_stage
 from tasks.files.state import state_folder, stop_on_signals
@@ -72,11 +73,12 @@ def build_sampler(chosen: Mapping[str, Any]) -> Sampler:
     return made
 
 
-def main(files: Configuration) -> None:
+def main(files: Configuration, helps: bool = False) -> None:
     """Write one array for each sampling seed, with the counted number of network calls.
 
     Args:
         files: says which model and sampler.
+        helps: whether to draw only what the process that writes has not drawn yet.
 
     Raises:
         FloatingPointError: if a sample holds a value that is not finite; nothing is written.
@@ -102,17 +104,17 @@ def main(files: Configuration) -> None:
     steps = len(sampler.plan(path))
     keep = resolved("keeping")["checkpoints"]["keep_samples"]
 
-    began = time.perf_counter()
+    began, on_the_clock = time.perf_counter(), time.time()
     arrays: dict[str, NDArray[Any]] = {}
-    asked: dict[str, list[int]] = {}
     calls: list[int] = []
-    drawn_parts = 0
+    broken: set[int] = set()
     parts = equal_parts(count, draws["batch_size"])
+    labels = {seed: draw_labels(denoiser.info["label_counts"], count, seed) for seed in seeds}
     with (
         stop_on_signals() as stop,
-        Chunks(folder, stop) as chunks,
         tqdm(total=len(seeds) * len(parts) * steps, desc=sampler.kind, unit="step") as bar,
     ):
+        chunks = Chunks(folder, stop)
 
         def progress(*_: object) -> None:
             bar.update()
@@ -121,69 +123,84 @@ def main(files: Configuration) -> None:
                     f"stopped, what is finished is in {folder}; the same command goes on from there"
                 )
 
-        def draw(seed: int, part: range, labels: Tensor | None) -> dict[str, Tensor]:
-            nonlocal drawn_parts
+        def draw(seed: int, part: range) -> dict[str, Tensor]:
+            bar.update(chunks.count() * steps - bar.n)
+            of_part = labels[seed]
             drawn = sample(
                 denoiser,
                 sampler,
                 len(part),
                 seed,
-                labels=labels,
+                labels=None if of_part is None else of_part[part.start : part.stop],
                 guidance=chosen["guidance"],
                 start=part.start,
                 process=path,
                 batch_size=len(part),
                 callback=progress,
             )
-            drawn_parts += 1
             # Counted over all parts: what is not finite has no grey level.
             finite = drawn.x.isfinite().flatten(1).all(dim=1)
+            if not bool(finite.all()):
+                broken.add(seed)
             return {
                 "x": quantise(drawn.x[finite], denoiser.levels),
                 "nfe": torch.tensor(drawn.nfe),
                 "broken": (~finite).sum(),
             }
 
-        for seed in seeds:
-            labels = draw_labels(denoiser.info["label_counts"], count, seed)
-            found = []
-            for part in parts:
-                asked_here = None if labels is None else labels[part.start : part.stop]
-                name = f"seed-{seed}-{part.start:010}"
-                found.append(chunks.get(name, partial(draw, seed, part, asked_here)))
-                bar.update((len(arrays) * len(parts) + len(found)) * steps - bar.n)
-            if broken := sum(int(one["broken"]) for one in found):
-                chunks.remove()
-                raise FloatingPointError(
-                    f"{files.name}: {broken} of {count} samples of sampling seed {seed} hold a value "
-                    "that is not finite; no samples are written"
-                )
-            arrays[array_name(seed)] = torch.cat([one["x"] for one in found]).numpy()
-            if labels is not None:
-                asked[array_name(seed)] = labels.tolist()
-            calls += [int(one["nfe"]) for one in found]
-        seconds = time.perf_counter() - began
-        info = {
-            "model": denoiser.info,
-            "ema_half_life": denoiser.ema_half_life,
-            "nfe": round(sum(calls) / len(calls)),  # an adaptive sampler's differ
-            "labels": asked or None,
-            "environment": environment(device, machine),
+        work = {
+            seed: {f"seed-{seed}-{part.start:010}": partial(draw, seed, part) for part in parts}
+            for seed in seeds
         }
-        write_arrays(files.samples, arrays, info)
-        first = shown(arrays[array_name(seeds[0])])
-        write_arrays(files.shown, {"data": first}, {"picture": "grid", "levels": denoiser.levels})
-        if drawn_parts == len(calls):  # what earlier runs drew of these took is not known
-            timing = {
-                "seconds_per_1000": 1000 * seconds / (count * len(seeds)),
-                "device": device_name(device),
+        if helps:
+            for own in work.values():
+                chunks.fill(own)
+            return
+        with chunks:
+            for seed, own in work.items():
+                chunks.fill(own)
+                if seed in broken:
+                    break
+            for seed, own in work.items():
+                found = [chunks.get(name, make) for name, make in own.items()]
+                bar.update((len(arrays) + 1) * len(parts) * steps - bar.n)
+                if wrong := sum(int(one["broken"]) for one in found):
+                    chunks.remove()
+                    raise FloatingPointError(
+                        f"{files.name}: {wrong} of {count} samples of sampling seed {seed} hold a "
+                        "value that is not finite; no samples are written"
+                    )
+                arrays[array_name(seed)] = torch.cat([one["x"] for one in found]).numpy()
+                calls += [int(one["nfe"]) for one in found]
+            seconds = time.perf_counter() - began
+            info = {
+                "model": denoiser.info,
+                "ema_half_life": denoiser.ema_half_life,
+                "nfe": round(sum(calls) / len(calls)),  # an adaptive sampler's differ
+                "labels": {
+                    array_name(seed): asked.tolist()
+                    for seed, asked in labels.items()
+                    if asked is not None
+                }
+                or None,
+                "environment": environment(device, machine),
             }
-            write_timing(files.samples, timing)
-        if keep:
-            (folder / KEPT).touch()
-        else:
-            chunks.remove()
+            write_arrays(files.samples, arrays, info)
+            first = shown(arrays[array_name(seeds[0])])
+            picture = {"picture": "grid", "levels": denoiser.levels}
+            write_arrays(files.shown, {"data": first}, picture)
+            # What earlier runs drew of these took is not known.
+            if chunks.count(since=on_the_clock) == len(calls):
+                timing = {
+                    "seconds_per_1000": 1000 * seconds / (count * len(seeds)),
+                    "device": device_name(device),
+                }
+                write_timing(files.samples, timing)
+            if keep:
+                (folder / KEPT).touch()
+            else:
+                chunks.remove()
 
 
 if __name__ == "__main__":
-    run_stage(main, "dataset", "model", "train_seed", "sampler")
+    run_stage(with_helpers(main), "dataset", "model", "train_seed", "sampler")

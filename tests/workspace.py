@@ -57,7 +57,7 @@ class Workspace:
                 shutil.copy2(ROOT / name, root / name)
         workspace = cls(root)
         params = workspace.params()
-        params["threads"] = 1
+        params["threads"] = params["cores"] = 1
         params["active"] = {
             "datasets": ["digits"],
             "models": ["vp"],

@@ -13,9 +13,9 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -29,6 +29,7 @@ from scoremodel.io.weights import read_weights, write_weights
 __all__ = ["Checkpoints", "Chunks", "Stopped"]
 
 _KEPT = 2
+_WAIT = 0.5  # seconds between two looks at what another process is at work on
 _SHARE = 0.02  # of a training's time may go into checkpoints that are due by time
 
 
@@ -231,13 +232,16 @@ class Checkpoints(_State):
 class Chunks(_State):
     """The finished parts of a long computation whose parts do not depend on each other.
 
+    One process collects them, which enters the folder as its own. Others may help it: each part has a
+    lock, which ends with the process that computes it, and whoever finds a part missing takes it.
+
     Args:
         folder: the computation's own folder, made when it is first needed.
         stop: asked after every part; once it is true `Stopped` is raised.
         warn: is told about damaged parts.
 
     Raises:
-        BlockingIOError: on entering, if another process is at work in the folder.
+        BlockingIOError: on entering, if another process collects in the folder.
     """
 
     kind = "chunk"
@@ -262,17 +266,75 @@ class Chunks(_State):
             The tensors by name.
 
         Raises:
-            Stopped: after a part that was computed, if `stop` says so; it is saved.
+            Stopped: after a part that was computed, or while another process is at work on it, if
+                `stop` says so; what is finished is saved.
             OSError: if the file cannot be written, naming it; other parts stay.
         """
-        path = self.folder / f"{name}.safetensors"
-        if path.exists() and (found := self._read(path, "computing it again")) is not None:
-            return found[0]
+        while True:
+            found = self._found(name)
+            if found is None:
+                with self._taken(name, _WAIT) as mine:
+                    if mine and (found := self._found(name)) is None:
+                        found = self._compute(name, compute)
+            if found is not None:
+                return found
+            self._stop_after(name)
+
+    def fill(self, parts: Mapping[str, Callable[[], dict[str, Tensor]]]) -> None:
+        """Compute the parts that are not there and that no other process is at work on.
+
+        Args:
+            parts: what computes each of them, by name.
+
+        Raises:
+            Stopped: as `get`.
+            OSError: as `get`.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name, compute in parts.items():
+            if self._path(name).exists():
+                continue
+            with self._taken(name, 0) as mine:
+                if mine and not self._path(name).exists():
+                    self._compute(name, compute)
+
+    def count(self, since: float = 0.0) -> int:
+        """Return how many parts are there, whole or not, that were finished since a time of the clock."""
+        return sum(path.stat().st_mtime >= since for path in self._files())
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.safetensors"
+
+    def _found(self, name: str) -> dict[str, Tensor] | None:
+        path = self._path(name)
+        found = self._read(path, "computing it again") if path.exists() else None
+        return None if found is None else found[0]
+
+    def _compute(self, name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         made = {key: value.cpu() for key, value in compute().items()}
         self._write(name, made, None)
+        self._stop_after(name)
+        return made
+
+    def _stop_after(self, name: str) -> None:
         if self.stop():
             raise Stopped(
                 f"stopped after {name}, what is finished is in {self.folder}; the same command goes "
                 "on from there"
             )
-        return made
+
+    @contextmanager
+    def _taken(self, name: str, timeout: float) -> Iterator[bool]:
+        """Hold a part's lock, if it is free within so many seconds."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.folder / f"{name}.lock", timeout=timeout)
+        try:
+            lock.acquire()
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()

@@ -22,7 +22,7 @@ from tasks.files.layout import Configuration
 from tasks.files.stage import code_of
 from tasks.files.state import state_folder, stop_on_signals
 
-__all__ = ["JUDGE", "Extracted", "extracted", "extractor_file"]
+__all__ = ["JUDGE", "Extracted", "extracted", "extractor_file", "help_extract"]
 
 JUDGE = "judge"
 """The name of the extractor by which everything is judged."""
@@ -64,6 +64,60 @@ def extractor_file(configuration: Configuration, number: int = 0) -> Path:
     return configuration.extractors / f"{name}.safetensors"
 
 
+class _Work:
+    """What is to be extracted, in chunks that any process of the stage may compute."""
+
+    def __init__(
+        self,
+        what: str,
+        configuration: Configuration,
+        arrays: Mapping[str, NDArray[Any]],
+        depends_on: Mapping[str, Any],
+        panel: bool,
+    ) -> None:
+        machine = Machine.read()
+        self.what, self.arrays = what, arrays
+        self.device = set_up_device(machine)
+        self.where = environment(self.device, machine)
+        self.files = [extractor_file(configuration)]
+        if panel:
+            self.files += sorted(configuration.extractors.glob("panel_*.safetensors"))
+        self.digests = {path.stem: file_hash(path) for path in self.files}
+        self.folder = state_folder(
+            f"{what}-{configuration.name}",
+            {
+                **depends_on,
+                "extractors": self.digests,
+                "chunk": _CHUNK,
+                "environment": self.where,
+                "code": code_of(configuration),
+            },
+        )
+
+    def chunks(
+        self, path: Path, extractor: Extractor
+    ) -> dict[str, dict[str, partial[dict[str, Tensor]]]]:
+        """Return what computes an extractor's chunks, by name, of each array."""
+        return {
+            key: {
+                f"{path.stem}-{key}-{first:010}": partial(
+                    self._compute, path, extractor, array[first : first + _CHUNK]
+                )
+                for first in range(0, len(array), _CHUNK)
+            }
+            for key, array in self.arrays.items()
+        }
+
+    def _compute(self, path: Path, extractor: Extractor, part: NDArray[Any]) -> dict[str, Tensor]:
+        found = extractor.features(torch.from_numpy(np.array(part)))
+        if broken := int((~found.isfinite().all(dim=1)).sum()):
+            raise FloatingPointError(
+                f"{path}: makes features that are not finite of {broken} of {len(part)} {self.what}; "
+                "no features are written"
+            )
+        return {"features": found}
+
+
 @contextmanager
 def extracted(
     what: str,
@@ -87,47 +141,33 @@ def extracted(
     Raises:
         FloatingPointError: if a feature is not finite, naming the extractor.
     """
-    machine = Machine.read()
-    device = set_up_device(machine)
-    where = environment(device, machine)
-    files = [extractor_file(configuration)]
-    if panel:
-        files += sorted(configuration.extractors.glob("panel_*.safetensors"))
-    digests = {path.stem: file_hash(path) for path in files}
-    folder = state_folder(
-        f"{what}-{configuration.name}",
-        {
-            **depends_on,
-            "extractors": digests,
-            "chunk": _CHUNK,
-            "environment": where,
-            "code": code_of(configuration),
-        },
-    )
-
-    def compute(path: Path, extractor: Extractor, part: NDArray[Any]) -> dict[str, Tensor]:
-        found = extractor.features(torch.from_numpy(np.array(part)))
-        if broken := int((~found.isfinite().all(dim=1)).sum()):
-            raise FloatingPointError(
-                f"{path}: makes features that are not finite of {broken} of {len(part)} {what}; no "
-                "features are written"
-            )
-        return {"features": found}
-
-    with stop_on_signals() as stop, Chunks(folder, stop) as chunks:
+    work = _Work(what, configuration, arrays, depends_on, panel)
+    with stop_on_signals() as stop, Chunks(work.folder, stop) as chunks:
         found = []
-        for path in files:
-            extractor = load_extractor(path, device)
-            features = {}
-            for key, array in arrays.items():
-                parts = [
-                    chunks.get(
-                        f"{path.stem}-{key}-{first:010}",
-                        partial(compute, path, extractor, array[first : first + _CHUNK]),
-                    )
-                    for first in range(0, len(array), _CHUNK)
-                ]
-                features[key] = torch.cat([part["features"] for part in parts])
-            found.append(Extracted(path.stem, extractor, digests[path.stem], features))
-        yield found, where
+        for path in work.files:
+            extractor = load_extractor(path, work.device)
+            makers = work.chunks(path, extractor)
+            for own in makers.values():
+                chunks.fill(own)
+            features = {
+                key: torch.cat([chunks.get(name, make)["features"] for name, make in own.items()])
+                for key, own in makers.items()
+            }
+            found.append(Extracted(path.stem, extractor, work.digests[path.stem], features))
+        yield found, work.where
         chunks.remove()
+
+
+def help_extract(
+    what: str,
+    configuration: Configuration,
+    arrays: Mapping[str, NDArray[Any]],
+    depends_on: Mapping[str, Any],
+) -> None:
+    """Compute the features that no other process of the stage is at work on; arguments as `extracted`."""
+    work = _Work(what, configuration, arrays, depends_on, panel=True)
+    with stop_on_signals() as stop:
+        for path in work.files:
+            extractor = load_extractor(path, work.device)
+            for own in work.chunks(path, extractor).values():
+                Chunks(work.folder, stop).fill(own)

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,11 +28,13 @@ from tasks.files.resolved import resolved
 from tasks.files.stage import die_with_parent, in_one_line
 from tasks.files.state import stop_on_signals
 
-__all__ = ["Main", "on_ranks", "processes"]
+__all__ = ["on_ranks", "processes", "with_helpers"]
 
-Main = Callable[[Configuration, Ranks], None]
+_Main = Callable[[Configuration, Ranks], None]
+_Helped = Callable[[Configuration, bool], None]
 
 _LOST = 75  # sysexits.h's EX_TEMPFAIL: the status of a process that has lost another one
+_MANY = 2**10  # parts, of work that is not split into a number of them
 _GRACE = 20.0  # seconds that processes have to end by themselves once one has failed
 
 
@@ -57,7 +60,7 @@ def processes(parts: int) -> int:
     return 1 << (most.bit_length() - 1)
 
 
-def on_ranks(main: Main, parts: Callable[[Configuration], int]) -> Callable[[Configuration], None]:
+def on_ranks(main: _Main, parts: Callable[[Configuration], int]) -> Callable[[Configuration], None]:
     """Return a stage's main function that runs `main` in several processes at once.
 
     Args:
@@ -84,19 +87,55 @@ def on_ranks(main: Main, parts: Callable[[Configuration], int]) -> Callable[[Con
     return act
 
 
-def _launch(count: int, meeting: Path, main: Main, configuration: Configuration) -> None:
+def with_helpers(main: _Helped) -> Callable[[Configuration], None]:
+    """Return a stage's main function that has other processes help `main`.
+
+    Args:
+        main: does the work of a configuration in `Chunks`; of a helper, which is the second argument, it
+            ends once there is none left that nobody is at work on.
+
+    Returns:
+        A function for `run_stage`. A helper that is killed leaves its part to the others.
+    """
+
+    def act(configuration: Configuration) -> None:
+        helpers = processes(_MANY) - 1
+        if helpers == 0:
+            main(configuration, False)
+            return
+        started = _start(_help, (main, configuration), helpers)
+        try:
+            main(configuration, False)
+        finally:
+            for process in started.processes:
+                process.terminate()
+            _end(started, _GRACE)
+
+    return act
+
+
+def _start(act: Callable[..., None], arguments: tuple[object, ...], count: int) -> ProcessContext:
     # A fork has all modules at once; CUDA does not survive one.
     machine = Machine.read()
     forks = sys.platform == "linux" and not (machine.device != "cpu" and torch.cuda.is_available())
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
+    started: ProcessContext = start_processes(  # type: ignore[no-untyped-call]
+        act, arguments, count, join=False, start_method="fork" if forks else "spawn"
+    )
+    return started
+
+
+def _end(started: ProcessContext, grace: float) -> None:
+    """Kill what has not ended by itself within some seconds."""
+    by = time.monotonic() + grace
+    for process in started.processes:
+        process.join(max(0.0, by - time.monotonic()))
+        process.kill()
+
+
+def _launch(count: int, meeting: Path, main: _Main, configuration: Configuration) -> None:
     with stop_on_signals() as stop:
-        started: ProcessContext = start_processes(  # type: ignore[no-untyped-call]
-            _rank,
-            (count, meeting, main, configuration),
-            count,
-            join=False,
-            start_method="fork" if forks else "spawn",
-        )
+        started = _start(_rank, (count, meeting, main, configuration), count)
         told = False
         try:
             while not started.join(0.2, _GRACE):
@@ -107,8 +146,7 @@ def _launch(count: int, meeting: Path, main: Main, configuration: Configuration)
         except ProcessExitedException:
             raise SystemExit(_status([process.exitcode for process in started.processes])) from None
         finally:
-            for process in started.processes:
-                process.kill()
+            _end(started, 0)
 
 
 def _status(codes: list[int]) -> int:
@@ -128,21 +166,32 @@ def _status(codes: list[int]) -> int:
     return 128 - code
 
 
-def _rank(
-    rank: int, world_size: int, meeting: Path, main: Main, configuration: Configuration
-) -> None:
-    """Be one process of those that this module starts."""
-    for number in (signal.SIGTERM, signal.SIGINT):  # a fork has its parent's answers
-        signal.signal(number, signal.SIG_DFL)
+def _begin(number: int) -> None:
+    """Be one of the processes that this module starts, with a GPU of its own where there are several."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork has its parent's answers
     signal.signal(signal.SIGINT, signal.default_int_handler)
     die_with_parent()
-    os.environ["LOCAL_RANK"] = str(rank)
+    os.environ["LOCAL_RANK"] = str(number)
+
+
+def _rank(
+    rank: int, world_size: int, meeting: Path, main: _Main, configuration: Configuration
+) -> None:
+    _begin(rank)
     with in_one_line(silent=rank > 0):
         _act(rank, world_size, meeting, main, configuration)
 
 
+def _help(number: int, main: _Helped, configuration: Configuration) -> None:
+    """Be a helper, which says nothing: what is wrong, the process that it helps says too."""
+    _begin(number + 1)
+    sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
+    with in_one_line(silent=True):
+        main(configuration, True)
+
+
 def _act(
-    rank: int, world_size: int, meeting: Path | None, main: Main, configuration: Configuration
+    rank: int, world_size: int, meeting: Path | None, main: _Main, configuration: Configuration
 ) -> None:
     if rank:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115

@@ -29,7 +29,6 @@ def with_parts(root: Path) -> Workspace:
     """Return a workspace whose training has a batch of eight parts."""
     workspace = shared.with_mixture(root)
     params = workspace.params()
-    params["processes"] = 1
     params["models"]["vp"]["training"] |= {"parts": 8}
     params["models"]["vp"]["network"]["mlp"] |= {"dropout": 0.1}
     workspace.write_params(params)
@@ -54,14 +53,22 @@ def workspace(untrained: Workspace, tmp_path: Path) -> Workspace:
 
 
 @pytest.fixture(scope="module")
-def alone(untrained: Workspace, stages: Nursery, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def trained(
+    untrained: Workspace, stages: Nursery, tmp_path_factory: pytest.TempPathFactory
+) -> Workspace:
+    """Return a workspace whose training one process has done; tests may not change it."""
     workspace = shared.copy(untrained, tmp_path_factory.mktemp("alone"))
     stages.run(*TRAIN, where=workspace)
-    return made(workspace)
+    return workspace
 
 
-def made(workspace: Workspace) -> bytes:
-    return b"".join((workspace.root / name).read_bytes() for name in OUTPUTS)
+@pytest.fixture(scope="module")
+def alone(trained: Workspace) -> bytes:
+    return made(trained)
+
+
+def made(workspace: Workspace, names: tuple[str, ...] = OUTPUTS) -> bytes:
+    return b"".join((workspace.root / name).read_bytes() for name in names)
 
 
 def in_processes(workspace: Workspace, count: int, **training: object) -> None:
@@ -174,6 +181,94 @@ def test_a_second_command_at_the_same_work_is_refused_in_one_line(
     for process in ranks:
         process.resume()
     stages.end()
+
+
+SAMPLE = ("mixture", "vp", "0", "heun")
+DRAWN = (
+    "artifacts/samples/mixture-vp-0-heun.npz",
+    "artifacts/features/mixture-vp-0-heun.npz",
+    "artifacts/features/mixture-vp-0-heun-panel.npz",
+)
+
+
+@pytest.fixture(scope="module")
+def drawable(trained: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Return a workspace ready to draw from its model, in many parts; tests may not change it."""
+    workspace = shared.copy(trained, tmp_path_factory.mktemp("drawable"))
+    params = workspace.params()
+    params["active"]["samplers"] = ["heun"]
+    params["samplers"]["heun"]["steps"] = 60
+    params["evaluation"]["batch_size"] = 16
+    workspace.write_params(params)
+    workspace.dvc("repro", "--single-item", "check")
+    workspace.dvc("repro", "--single-item", "extractor@mixture")
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def drawn(
+    drawable: Workspace, stages: Nursery, tmp_path_factory: pytest.TempPathFactory
+) -> bytes:
+    """Return the samples and features that one process makes."""
+    workspace = shared.copy(drawable, tmp_path_factory.mktemp("drawn"))
+    for stage in ("sample", "features"):
+        stages.run(stage, *SAMPLE, where=workspace)
+    return made(workspace, DRAWN)
+
+
+def chunks(workspace: Workspace) -> list[Path]:
+    return sorted((workspace.root / ".scoremodel/state").rglob("seed-*.safetensors"))
+
+
+def test_samples_and_features_are_the_same_in_several_processes(
+    drawable: Workspace, drawn: bytes, stages: Nursery, tmp_path: Path
+) -> None:
+    workspace = shared.copy(drawable, tmp_path)
+    in_processes(workspace, 4)
+    for stage in ("sample", "features"):
+        stages.run(stage, *SAMPLE, where=workspace)
+    assert made(workspace, DRAWN) == drawn
+
+
+# The process that writes is slow: what is made meanwhile, its helpers make.
+SLOW = """
+import os, time
+from scoremodel.io import checkpoint
+real, own = checkpoint.Chunks._compute, os.getpid()
+def compute(self, name, make):
+    if os.getpid() == own:
+        time.sleep(0.5)
+    elif not HELPS:
+        time.sleep(600)
+    return real(self, name, make)
+checkpoint.Chunks._compute = compute
+"""
+
+
+def test_helpers_do_the_work_and_a_killed_one_leaves_its_part_to_the_others(
+    drawable: Workspace, drawn: bytes, stages: Nursery, tmp_path: Path
+) -> None:
+    workspace = shared.copy(drawable, tmp_path)
+    in_processes(workspace, 2)
+    slow = stages.start("sample", *SAMPLE, before=SLOW.replace("HELPS", "True"), where=workspace)
+    ranks_of(slow, 1)
+    while len(chunks(workspace)) < 10:  # more than the slow one has had time for
+        time.sleep(0.01)
+    os.kill(slow, signal.SIGTERM)
+    assert "stopped after" in stages.end(status=128 + signal.SIGTERM)
+    kept = {path: path.stat().st_mtime_ns for path in chunks(workspace)}
+    assert len(kept) >= 10
+
+    waiting = stages.start("sample", *SAMPLE, before=SLOW.replace("HELPS", "False"), where=workspace)
+    (helper,) = ranks_of(waiting, 1)
+    left = 21 - len(kept)  # three seeds of seven parts, one of which the helper holds
+    while len(chunks(workspace)) < len(kept) + left - 1:
+        time.sleep(0.01)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    helper.kill()
+    stages.end()
+    stages.run("features", *SAMPLE, where=workspace)
+    assert made(workspace, DRAWN) == drawn
 
 
 SPAWN = """
