@@ -31,7 +31,7 @@ BATCHES = 1, 16, 128, 500
 DRAWS = {"ODE": 1, "SDE": 18}
 STEPS = 6
 CALLS = (
-    ((1, 8, 8), {"kind": "unet", "width": 16}, 128),
+    ((1, 8, 8), {"kind": "unet", "width": 16, "multipliers": [1, 4]}, 128),
     ((1, 28, 28), {"kind": "unet", "width": 32, "multipliers": [1, 2, 2, 4]}, 32),
     ((3, 32, 32), {"kind": "unet", "width": 32, "multipliers": [1, 2, 2, 4]}, 32),
 )
