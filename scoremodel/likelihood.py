@@ -26,7 +26,7 @@ from scoremodel.flow import Trace, exact_trace, flow, hutchinson
 from scoremodel.parametrisation import Denoise, as_denoise
 from scoremodel.processes.base import Process
 from scoremodel.processes.sde import as_sde
-from scoremodel.rng import generators
+from scoremodel.rng import random_uniform
 
 __all__ = ["Likelihood", "bits_per_dim", "dequantise", "log_likelihood"]
 
@@ -115,10 +115,9 @@ def log_likelihood(
             size = part[0].numel()
             trace: Trace = exact_trace
             if probes is not None:
-                streams = generators(seed, "probe", range(start + low, start + low + len(part)))
-                signs = [torch.randint(2, (probes, size), generator=one) for one in streams]
-                stacked = torch.stack(signs, dim=1).to(part.device, torch.float64)
-                trace = hutchinson(2 * stacked - 1)
+                points = range(start + low, start + low + len(part))
+                u = random_uniform(seed, "probe", points, (probes, size), device=part.device)
+                trace = hutchinson(2 * (u < 0.5).transpose(0, 1).double() - 1)
             end = flow(denoise, sde, part, first, 1.0, rtol=rtol, atol=atol, trace=trace)
             assert end.volume is not None
             z = ((end.x - centre.to(end.x)) / sde.prior_std()).flatten(1).double()
@@ -154,9 +153,9 @@ def dequantise(pixels: Tensor, levels: int | None, seed: int, start: int = 0) ->
         ValueError: if the number of grey levels is not known.
     """
     width = bin_width(_known(levels))
-    streams = generators(seed, "dequantise", range(start, start + len(pixels)))
-    u = torch.stack([torch.rand(pixels.shape[1:], generator=one) for one in streams]) - 0.5
-    return to_unit(pixels, levels) + width * u.to(pixels.device)
+    points = range(start, start + len(pixels))
+    u = random_uniform(seed, "dequantise", points, pixels.shape[1:], device=pixels.device) - 0.5
+    return to_unit(pixels, levels) + width * u
 
 
 def bits_per_dim(log_prob: Tensor, dimensions: int, levels: int | None) -> Tensor:

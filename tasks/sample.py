@@ -20,7 +20,7 @@ from scoremodel.data.scale import quantise
 from scoremodel.io.checkpoint import Chunks, Stopped
 from scoremodel.io.denoisers import load
 from scoremodel.processes.base import process_from_config
-from scoremodel.rng import generators
+from scoremodel.rng import random_uniform
 from scoremodel.samplers.base import SAMPLERS, Sampler
 from scoremodel.samplers.sampling import equal_parts, sample
 from tasks.files.arrays import shown, write_arrays
@@ -57,9 +57,9 @@ def draw_labels(counts: Sequence[int] | None, count: int, seed: int) -> Tensor |
     """
     if counts is None:
         return None
-    share = torch.tensor(counts, dtype=torch.float64)
-    streams = generators(seed, "label", range(count))
-    return torch.cat([torch.multinomial(share, 1, generator=stream) for stream in streams])
+    upto = torch.tensor(counts, dtype=torch.float64).cumsum(0)
+    u = random_uniform(seed, "label", range(count), ()).double()
+    return torch.searchsorted(upto / upto[-1], u, right=True)
 
 
 def build_sampler(chosen: Mapping[str, Any]) -> Sampler:

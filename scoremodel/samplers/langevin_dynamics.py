@@ -14,7 +14,7 @@ from scoremodel.bounds import Bounds, Positive, Steps
 from scoremodel.processes.base import Process
 from scoremodel.processes.chain import Chain
 from scoremodel.processes.ncsn import langevin_step_size
-from scoremodel.rng import generators, randn_rows
+from scoremodel.rng import random_normal
 from scoremodel.samplers.base import SAMPLERS, Call, Draw, GridSampler, Sampler
 from scoremodel.samplers.grid import Grid, kernel_steps
 
@@ -55,12 +55,20 @@ def unadjusted_langevin(
             f"unadjusted_langevin needs step_size > 0, steps >= 1 and temperature >= 0, got {step_size}, "
             f"{steps} and {temperature}"
         )
-    streams = generators(seed, "langevin", range(start, start + len(x)))
+    chains = range(start, start + len(x))
     noise_scale = math.sqrt(2 * step_size * temperature)
-    for _ in range(steps):
+    for step in range(steps):
         x = torch.add(x, score(x), alpha=step_size)
         if noise_scale:
-            noise = randn_rows(streams, x.shape[1:], x.dtype).to(x.device)
+            (noise,) = random_normal(
+                seed,
+                "langevin",
+                chains,
+                x.shape[1:],
+                draws=range(step, step + 1),
+                dtype=x.dtype,
+                device=x.device,
+            )
             x = x.add_(noise, alpha=noise_scale)
     return x
 

@@ -18,13 +18,17 @@ from scoremodel.denoiser import Denoiser
 from scoremodel.parametrisation import Denoise, as_denoise
 from scoremodel.processes.base import Process
 from scoremodel.processes.until import until
-from scoremodel.rng import generators, randn_rows
+from scoremodel.rng import random_normal
 from scoremodel.samplers.base import Sampler
 
 __all__ = ["Callback", "Noise", "Samples", "equal_parts", "sample"]
 
 _LEAST_ROWS = 16
 """On a CPU a row of a matrix product is rounded the same way in every batch of at least so many rows."""
+
+
+_TOGETHER = 1 << 16
+"""So many numbers are drawn together at most, where one draw takes fewer."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +81,10 @@ def sample(
 ) -> Samples:
     """Return samples number start … start + count − 1 of the stream `seed`.
 
-    Sample i is a function of (seed, i) and its label, and its noise comes from a generator of its
-    own, the same on every device and in every floating-point type. On a CPU a Denoiser's samples are
-    the same to the bit whatever the batch: the rounding of a product depends on the number of rows
-    only below 16, to which smaller batches are filled up. So 4 samples cost there what 16 do.
+    Sample i is a function of (seed, i) and its label, and so is its noise, by a counter-based generator
+    (`scoremodel.rng`), the same on every device and in every floating-point type. On a CPU a Denoiser's
+    samples are the same to the bit whatever the batch: the rounding of a product depends on the number
+    of rows only below 16, to which smaller batches are filled up. So 4 samples cost there what 16 do.
 
     With `x_init` sampling starts from a state of yours instead of the prior's: a latent that several
     samplers share, or data with the noise of an earlier time, which come back as similar data (SDEdit,
@@ -181,7 +185,7 @@ def sample(
                 denoise.set_labels(labels[inside])
             if noise is None:
                 numbers = range(start + part.start, start + part.start + rows)
-                draw = _draw(generators(seed, "sample", numbers), shape, dtype, device)
+                draw = _draw(seed, numbers, shape, dtype, device)
             else:
                 draw = _given(noise, part, rows, shape, dtype, device)
             if x_init is None:
@@ -329,14 +333,15 @@ def _given(
 
 
 def _draw(
-    streams: Sequence[torch.Generator],
-    shape: Sequence[int],
-    dtype: torch.dtype,
-    device: torch.device,
+    seed: int, numbers: range, shape: Sequence[int], dtype: torch.dtype, device: torch.device
 ) -> Iterator[Tensor]:
-    # One call of the generator costs 3 µs whatever it draws, so small samples get the noise of
-    # several steps at once: how many depends on the shape alone, as sample i's stream must.
-    ahead = max(1, min(16, 16384 // math.prod(shape)))
+    """Yield the noise of these samples, draw after draw."""
+    # Samplers of the ODE take the first draw alone. Of the others' the next few are drawn together
+    # where they are small, since a call costs 0.3 ms whatever it draws.
+    several = max(1, min(16, _TOGETHER // max(1, len(numbers) * math.prod(shape))))
+    draws = range(1)
     while True:
-        rows = randn_rows(streams, (ahead, *shape), dtype).to(device)
-        yield from rows.transpose(0, 1).contiguous().unbind()
+        yield from random_normal(
+            seed, "sample", numbers, shape, draws=draws, dtype=dtype, device=device
+        )
+        draws = range(draws.stop, draws.stop + several)

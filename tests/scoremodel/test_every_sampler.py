@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -492,16 +492,13 @@ def test_langevin_has_its_exact_stationary_variance(
     temperature: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """O7: 2 e T / (1 − (1 − e/v)²), neither v nor v T; the k-th noise has come to q^(n − k) of itself."""
-    v, e, steps, given = STD**2, 0.02, 60, 0
+    v, e, steps = STD**2, 0.02, 60
 
-    def units(rows: Sequence[Any], shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        nonlocal given
-        noise = torch.zeros(len(rows), *shape, dtype=dtype)
-        noise[given] = 1.0
-        given += 1
-        return noise
+    def units(*_: Any, draws: range, **__: Any) -> Tensor:
+        assert len(draws) == 1
+        return (torch.arange(steps) == draws.start).double()[None, :, None]
 
-    monkeypatch.setattr(langevin_dynamics, "randn_rows", units)
+    monkeypatch.setattr(langevin_dynamics, "random_normal", units)
     start = torch.full((steps, 1), MEAN, dtype=torch.float64)
     x = unadjusted_langevin(lambda x: -(x - MEAN) / v, start, e, steps, 0, temperature=temperature)
     coefficients = x[:, 0].numpy() - MEAN

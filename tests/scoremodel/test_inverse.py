@@ -14,8 +14,8 @@ from scoremodel.oracles import Gaussian
 from scoremodel.processes.sde import SDE
 from scoremodel.processes.ve import VE
 from scoremodel.processes.vp import VP
-from scoremodel.samplers import sampling
 from scoremodel.samplers.heun import Heun
+from scoremodel.samplers.sampling import sample
 
 
 def isotropic() -> Gaussian:
@@ -49,21 +49,17 @@ def reached(
         process=sde,
         std=math.sqrt(float(data.variances.mean())),
     )
-    with pytest.MonkeyPatch.context() as patch:
-        units = torch.eye(5, 4, dtype=torch.float64)
-        patch.setattr(
-            sampling, "randn_rows", lambda rows, shape, _: units[:, None].expand(5, *shape)
-        )
-        x = sampling.sample(
-            denoise,
-            Heun(70),
-            5,
-            0,
-            process=sde,
-            shape=(4,),
-            dtype=torch.float64,
-            mean=data.mean,
-        ).x  # fmt: skip
+    x = sample(
+        denoise,
+        Heun(70),
+        5,
+        0,
+        process=sde,
+        shape=(4,),
+        dtype=torch.float64,
+        mean=data.mean,
+        noise=torch.eye(5, 4, dtype=torch.float64)[None],
+    ).x  # fmt: skip
     columns = (x[:4] - x[4]).T
     return x[4], columns @ columns.T
 
@@ -143,14 +139,14 @@ def test_a_double_model_restores_labels_of_one_for_all() -> None:
         torch.nn.init.normal_(weight, std=0.1)
     y = torch.tensor([[0.7, 0.0, -0.4, 0.0]]).repeat(3, 1)
     known = mask(torch.tensor([True, False, True, False]))
-    single = restore(model, known, y, 0.0, Heun(4), 0, labels=2, iterations=9)
+    single = restore(model, known, y, 0.0, Heun(4), 1, labels=2, iterations=9)
     double = restore(
         model.double(),
         known,
         y.double(),
         0.0,
         Heun(4),
-        0,
+        1,
         labels=[2, 2, 2],
         batch_size=2,
         iterations=9,

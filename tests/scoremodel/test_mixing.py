@@ -18,7 +18,6 @@ from scoremodel.processes.ncsn import NCSN
 from scoremodel.processes.sde import SDE
 from scoremodel.processes.ve import VE
 from scoremodel.processes.vp import VP, SubVP
-from scoremodel.samplers import langevin_dynamics
 from scoremodel.samplers.base import SAMPLERS, Call, Sampler
 from scoremodel.samplers.heun import Heun, StochasticHeun
 from scoremodel.samplers.langevin_dynamics import AnnealedLangevin, unadjusted_langevin
@@ -177,9 +176,7 @@ def test_with_the_exact_score_the_chains_keep_the_weights(name: str, chain: NCSN
 
 
 @pytest.mark.parametrize("weight", [0.5, 0.8, 0.99])
-def test_plain_langevin_splits_by_the_basins_whatever_the_weights(
-    weight: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plain_langevin_splits_by_the_basins_whatever_the_weights(weight: float) -> None:
     """From a uniform start in a square, by the area on either side of the line of equal density.
 
     That line lies s² ln(w_1 / w_2) / |m_2 − m_1| beyond the middle, a hundredth of a side at most.
@@ -189,12 +186,6 @@ def test_plain_langevin_splits_by_the_basins_whatever_the_weights(
     t = torch.zeros(COUNT, dtype=torch.float64)
     draw = torch.Generator().manual_seed(0)
     start = 2.4 * torch.rand(COUNT, 2, dtype=torch.float64, generator=draw) - 1.2
-    # One generator for all chains here, for speed: that each has its own is tested elsewhere.
-    monkeypatch.setattr(
-        langevin_dynamics,
-        "randn_rows",
-        lambda rows, shape, dtype: torch.randn(COUNT, *shape, dtype=dtype, generator=draw),
-    )
     x = unadjusted_langevin(lambda x: oracle.score(x, t, process), start, 1e-3, 60, 1)
     line = 0.1**2 * math.log(weight / (1 - weight)) / 1.2
     predicted = (1.2 + line) / 2.4

@@ -151,11 +151,11 @@ def test_the_network_sees_no_rows_but_those_asked_for(
     assert out.nfe == 1
 
 
-def test_no_two_samples_share_their_noise() -> None:
+def test_no_two_steps_share_their_noise() -> None:
     """Torch keeps 32 bits of a seed: indices must not be hashed into them."""
     from scoremodel.rng import derive_seed
 
-    low = {derive_seed(3, "sample", index) % 2**32 for index in range(200_000)}
+    low = {derive_seed(3, "noise", index) % 2**32 for index in range(200_000)}
     assert len(low) == 200_000
 
 
