@@ -52,4 +52,4 @@ def main(files: Configuration, helps: bool = False) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(with_helpers(main), "dataset", "model", "train_seed", "sampler")
+    run_stage(with_helpers(main), "dataset", "model", "train_seed", "sampler", helped=True)

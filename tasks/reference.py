@@ -67,4 +67,4 @@ def main(files: Configuration, helps: bool = False) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(with_helpers(main), "dataset")
+    run_stage(with_helpers(main), "dataset", helped=True)

@@ -72,6 +72,7 @@ class Workspace:
             "warmup_steps": 6,
             "log_every": 3,
             "batch_size": 16,
+            "parts": 2,
         }
         params["models"]["vp"]["network"] = {"unet": {"width": 8}}
         params["samplers"]["heun"]["steps"] = 3

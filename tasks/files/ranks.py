@@ -87,7 +87,7 @@ def on_ranks(main: _Main, parts: Callable[[Configuration], int]) -> Callable[[Co
     return act
 
 
-def with_helpers(main: _Helped) -> Callable[[Configuration], None]:
+def with_helpers(main: _Helped) -> _Helped:
     """Return a stage's main function that has other processes help `main`.
 
     Args:
@@ -95,17 +95,17 @@ def with_helpers(main: _Helped) -> Callable[[Configuration], None]:
             ends once there is none left that nobody is at work on.
 
     Returns:
-        A function for `run_stage`. A helper that is killed leaves its part to the others.
+        A function for `run_stage(…, helped=True)`. A helper that is killed leaves its part to the others.
     """
 
-    def act(configuration: Configuration) -> None:
+    def act(configuration: Configuration, helps: bool) -> None:
         helpers = processes(_MANY) - 1
         if helpers == 0:
-            main(configuration, False)
+            main(configuration, helps)
             return
         started = _start(_help, (main, configuration), helpers)
         try:
-            main(configuration, False)
+            main(configuration, helps)
         finally:
             for process in started.processes:
                 process.terminate()

@@ -77,13 +77,14 @@ def in_one_line(silent: bool = False) -> Iterator[None]:
     raise SystemExit(status)
 
 
-def run_stage(main: Callable[[Configuration], None], *axes: str) -> None:
+def run_stage(main: Callable[..., None], *axes: str, helped: bool = False) -> None:
     """Run one stage, if its code is what `check` saw.
 
     Args:
         main: does the work for one configuration.
         *axes: what its runs differ by, in the order of the command: some of `layout.AXES`. `check`
             reads them from the stage's source, so they are written out there.
+        helped: whether `main` takes a second argument, the command's `--helps`.
     """
 
     def act(arguments: Sequence[str]) -> None:
@@ -91,9 +92,18 @@ def run_stage(main: Callable[[Configuration], None], *axes: str) -> None:
         for axis in axes:
             assert axis in AXES
             parser.add_argument(axis, type=int if axis == "train_seed" else str)
-        configuration = Configuration(**vars(parser.parse_args(arguments)))
+        if helped:
+            parser.add_argument(
+                "--helps",
+                action="store_true",
+                help="do what nobody is at work on, for another machine that has the same "
+                "checkpoints.folder; write no output",
+            )
+        given = vars(parser.parse_args(arguments))
+        rest = [given.pop("helps")] if helped else []
+        configuration = Configuration(**given)
         code_of(configuration)
-        main(configuration)
+        main(configuration, *rest)
 
     run(act)
 

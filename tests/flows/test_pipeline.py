@@ -123,6 +123,10 @@ def test_after_a_repro_the_flow_runs_nothing_and_shows_the_table(copied: Workspa
 
 @pytest.mark.slow
 def test_the_flow_s_forced_run_gives_dvc_s_bytes(site: Site) -> None:
+    """In two processes, where DVC's run was in one."""
+    params = site.workspace.params()
+    site.workspace.write_params(params | {"processes": 2})
+    site.workspace.dvc("repro", "--single-item", "check")
     before = site.workspace.lock()
     said = site.python("-m", "flows.pipeline", "--force")
     count = len(stage_graph(site.workspace.root))

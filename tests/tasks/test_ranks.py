@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -71,9 +72,15 @@ def made(workspace: Workspace, names: tuple[str, ...] = OUTPUTS) -> bytes:
     return b"".join((workspace.root / name).read_bytes() for name in names)
 
 
-def in_processes(workspace: Workspace, count: int, **training: object) -> None:
-    params = workspace.params()
-    params["processes"] = count
+def in_processes(workspace: Workspace, count: int) -> None:
+    """Have stages run in so many processes, as `check` would write it."""
+    path = workspace.root / "artifacts/resolved/keeping.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"processes": count}))
+
+
+def changed(workspace: Workspace, **training: object) -> None:
+    """Change params.yaml, and check it."""
+    params = workspace.params() | {"processes": 2}
     params["models"]["vp"]["training"] |= training
     workspace.write_params(params)
     workspace.dvc("repro", "--single-item", "check")
@@ -104,12 +111,13 @@ def until_saved(workspace: Workspace) -> None:
 def test_the_number_of_processes_is_no_input_of_the_stage(
     workspace: Workspace, alone: bytes
 ) -> None:
-    in_processes(workspace, 2)
+    changed(workspace)
     said = workspace.dvc("repro", "--single-item", STAGE)
     assert ", 2 processes" in said
     assert said.count("device: cpu") == 1
     assert made(workspace) == alone
-    in_processes(workspace, 8)
+    workspace.write_params(workspace.params() | {"processes": 8})
+    workspace.dvc("repro", "--single-item", "check")
     assert "didn't change, skipping" in workspace.dvc("repro", "--single-item", STAGE)
 
 
@@ -140,7 +148,7 @@ def test_a_killed_process_ends_all_with_its_status_and_nothing_is_lost(
     assert "error: process 1 of 2 was ended by SIGKILL; the same command goes on" in said
     assert "Traceback" not in said
     assert not any(process.is_running() for process in ranks)
-    in_processes(workspace, 8)
+    in_processes(workspace, 4)
     assert "goes on from" in stages.run(*TRAIN, where=workspace)
     assert made(workspace) == alone
 
@@ -160,7 +168,7 @@ def test_the_processes_stop_with_the_trainer_and_save(
 
 
 def test_a_loss_that_is_not_finite_is_said_once(workspace: Workspace, stages: Nursery) -> None:
-    in_processes(workspace, 2, learning_rate=100.0, clip_norm=1e12, warmup_steps=0)
+    changed(workspace, learning_rate=100.0, clip_norm=1e12, warmup_steps=0)
     said = stages.run(*TRAIN, where=workspace, status=2)
     assert len(re.findall("error: non-finite (loss|gradient) of step", said)) == 1
     assert "Traceback" not in said
@@ -206,9 +214,7 @@ def drawable(trained: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Wo
 
 
 @pytest.fixture(scope="module")
-def drawn(
-    drawable: Workspace, stages: Nursery, tmp_path_factory: pytest.TempPathFactory
-) -> bytes:
+def drawn(drawable: Workspace, stages: Nursery, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """Return the samples and features that one process makes."""
     workspace = shared.copy(drawable, tmp_path_factory.mktemp("drawn"))
     for stage in ("sample", "features"):
@@ -229,6 +235,28 @@ def test_samples_and_features_are_the_same_in_several_processes(
         stages.run(stage, *SAMPLE, where=workspace)
     assert made(workspace, DRAWN) == drawn
 
+
+def test_another_machine_helps_by_the_shared_state_folder(
+    drawable: Workspace, drawn: bytes, stages: Nursery, tmp_path: Path
+) -> None:
+    """All is drawn elsewhere, and the stage collects it."""
+    state = tmp_path / "shared"
+    params = drawable.params()
+    params["checkpoints"]["folder"] = str(state)
+    here, there = (shared.copy(drawable, tmp_path / name) for name in ("here", "there"))
+    for workspace in (here, there):
+        workspace.write_params(params)
+        workspace.dvc("repro", "--single-item", "check")
+    stages.run("sample", *SAMPLE, "--helps", where=there)
+    assert not (there.root / DRAWN[0]).exists()
+    kept = {path: path.stat().st_mtime_ns for path in state.rglob("seed-*.safetensors")}
+    assert len(kept) == 21
+    stages.run("sample", *SAMPLE, before=NO_SAMPLING, where=here)
+    stages.run("features", *SAMPLE, where=here)
+    assert made(here, DRAWN) == drawn
+
+
+NO_SAMPLING = "from scoremodel.samplers import sampling; sampling.sample = None"
 
 # The process that writes is slow: what is made meanwhile, its helpers make.
 SLOW = """
@@ -255,11 +283,13 @@ def test_helpers_do_the_work_and_a_killed_one_leaves_its_part_to_the_others(
     while len(chunks(workspace)) < 10:  # more than the slow one has had time for
         time.sleep(0.01)
     os.kill(slow, signal.SIGTERM)
-    assert "stopped after" in stages.end(status=128 + signal.SIGTERM)
+    assert "; the same command goes on from there" in stages.end(status=128 + signal.SIGTERM)
     kept = {path: path.stat().st_mtime_ns for path in chunks(workspace)}
     assert len(kept) >= 10
 
-    waiting = stages.start("sample", *SAMPLE, before=SLOW.replace("HELPS", "False"), where=workspace)
+    waiting = stages.start(
+        "sample", *SAMPLE, before=SLOW.replace("HELPS", "False"), where=workspace
+    )
     (helper,) = ranks_of(waiting, 1)
     left = 21 - len(kept)  # three seeds of seven parts, one of which the helper holds
     while len(chunks(workspace)) < len(kept) + left - 1:
