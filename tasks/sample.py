@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from scoremodel.data.scale import quantise
 from scoremodel.io.checkpoint import Chunks, Stopped
 from scoremodel.io.denoisers import load
+from scoremodel.precision import resolve_precision
 from scoremodel.processes.base import process_from_config
 from scoremodel.rng import generators
 from scoremodel.samplers.base import SAMPLERS, Sampler
@@ -66,7 +67,7 @@ def build_sampler(chosen: Mapping[str, Any]) -> Sampler:
     own: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in chosen.items()
-        if key not in ("kind", "guidance", "path", "ema_half_life")
+        if key not in ("kind", "guidance", "path", "ema_half_life", "precision")
     }
     made: Sampler = SAMPLERS.make(chosen["kind"], **own)
     return made
@@ -84,6 +85,9 @@ def main(files: Configuration) -> None:
     chosen, draws = resolved(f"samplers/{files.sampler}"), resolved("judge/draws")
     machine = Machine.read()
     device = set_up_device(machine)
+    where, computed = environment(device, machine), resolve_precision(chosen["precision"], device)
+    if computed != "float32":
+        where = f"{where}, {computed}"
     denoiser = load(files.weights, device, chosen["ema_half_life"])
     sampler = build_sampler(chosen)
     along = chosen["path"]
@@ -95,7 +99,7 @@ def main(files: Configuration) -> None:
             "weights": file_hash(files.weights),
             "sampler": chosen,
             "draws": {key: draws[key] for key in draws.keys() - {"sampling_seeds"}},
-            "environment": environment(device, machine),
+            "environment": where,
             "code": code_of(files),
         },
     )
@@ -130,6 +134,7 @@ def main(files: Configuration) -> None:
                 seed,
                 labels=labels,
                 guidance=chosen["guidance"],
+                precision=computed,
                 start=part.start,
                 process=path,
                 batch_size=len(part),
@@ -168,7 +173,7 @@ def main(files: Configuration) -> None:
             "ema_half_life": denoiser.ema_half_life,
             "nfe": round(sum(calls) / len(calls)),  # an adaptive sampler's differ
             "labels": asked or None,
-            "environment": environment(device, machine),
+            "environment": where,
         }
         write_arrays(files.samples, arrays, info)
         first = shown(arrays[array_name(seeds[0])])

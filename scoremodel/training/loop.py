@@ -28,8 +28,9 @@ from scoremodel.io.checkpoint import Checkpoints, Stopped
 from scoremodel.networks.base import allow_second_derivatives
 from scoremodel.networks.energy import Energy
 from scoremodel.parametrisation import Denoise
+from scoremodel.precision import resolve_precision
 from scoremodel.rng import derive_seed, generator
-from scoremodel.training.config import TrainingConfig, resolve_precision
+from scoremodel.training.config import TrainingConfig
 from scoremodel.training.loss import denoising_weight, score_matching_loss
 from scoremodel.training.schedules import schedule_factor
 
