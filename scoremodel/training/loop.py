@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from scoremodel.bounds import shown
 from scoremodel.data.scale import as_data, bin_width, to_unit
+from scoremodel.default_rng import keeps_default_generators, seed_default_generators
 from scoremodel.denoiser import Denoiser, LabelsLike, as_channels_last
 from scoremodel.io.checkpoint import Checkpoints, Stopped
 from scoremodel.networks.base import allow_second_derivatives
@@ -85,15 +86,15 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
 class _Batches:
     """Step k's batch: positions k·B … of an endless sequence of epochs, each shuffled by (seed, epoch)."""
 
-    def __init__(self, count: int, batch_size: int, seed: int) -> None:
-        self.count, self.batch_size, self.seed = count, batch_size, seed
+    def __init__(self, count: int, batch_size: int, seed: int, device: torch.device) -> None:
+        self.count, self.batch_size, self.seed, self.device = count, batch_size, seed, device
         self.orders: dict[int, Tensor] = {}
 
     def _order(self, epoch: int) -> Tensor:
         if epoch not in self.orders:
             self.orders = {e: order for e, order in self.orders.items() if e == epoch - 1}
             shuffle = generator(self.seed, "order", epoch)
-            self.orders[epoch] = torch.randperm(self.count, generator=shuffle)
+            self.orders[epoch] = torch.randperm(self.count, generator=shuffle).to(self.device)
         return self.orders[epoch]
 
     def __call__(self, step: int) -> Tensor:
@@ -106,7 +107,7 @@ class _Batches:
         return torch.cat(parts)
 
 
-@torch.random.fork_rng()
+@keeps_default_generators
 def train(
     denoiser: Denoiser,
     data: Tensor | NDArray[Any],
@@ -261,7 +262,7 @@ class _Run:
         # Of a network of one's own: what batch normalisation counts, say. It is not averaged.
         self.buffers = list(denoiser.buffers())
         self.optimiser = torch.optim.Adam(self.parameters, lr=config.learning_rate, fused=True)
-        self.batches = _Batches(len(data), config.batch_size, seed)
+        self.batches = _Batches(len(data), config.batch_size, seed, self.data.device)
         rows = min(config.log_every, config.steps)
         self.losses = torch.zeros(rows, config.batch_size, device=self.device)
         self.times = torch.zeros_like(self.losses)
@@ -279,7 +280,7 @@ class _Run:
             group["lr"] = learning_rate(step, config)
         x_0, t, noise, weight, shown = self._batch()
         probe = self._probe(x_0)
-        torch.manual_seed(derive_seed(self.seed, "dropout", step))
+        seed_default_generators(derive_seed(self.seed, "dropout", step), self.device)
         self.optimiser.zero_grad()
         row = step % config.log_every
         self.times[row] = t
@@ -321,7 +322,7 @@ class _Run:
         config, process = self.config, self.denoiser.process
         draw = generator(self.seed, "step", self.step, self.device)
         index = self.batches(self.step)
-        pixels = self.data[index.to(self.data.device)].to(self.device)
+        pixels = self.data[index].to(self.device)
         x_0 = to_unit(pixels, self.denoiser.levels)
         if config.dequantise and self.denoiser.levels is not None:
             inside = torch.rand(x_0.shape, generator=draw, device=self.device) - 0.5

@@ -60,12 +60,13 @@ def test_training_repeats_to_the_bit_and_depends_on_its_seed() -> None:
 
 
 def test_batches_go_through_every_epoch_once_in_an_order_of_their_own() -> None:
-    batches = _Batches(count=10, batch_size=4, seed=0)
+    cpu = torch.device("cpu")
+    batches = _Batches(count=10, batch_size=4, seed=0, device=cpu)
     drawn = torch.cat([batches(step) for step in range(5)]).tolist()  # 20 draws: two epochs
     assert sorted(drawn[:10]) == list(range(10))
     assert sorted(drawn[10:]) == list(range(10))
     assert drawn[:10] != drawn[10:]
-    assert _Batches(10, 4, 0)(3).tolist() == drawn[12:16]  # step 3 does not need steps 0 to 2
+    assert _Batches(10, 4, 0, cpu)(3).tolist() == drawn[12:16]  # step 3 does not need steps 0 to 2
 
 
 def test_learning_rate_warms_up_and_follows_the_cosine() -> None:
