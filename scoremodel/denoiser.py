@@ -33,6 +33,7 @@ from scoremodel.data.scale import as_data
 from scoremodel.networks.base import build_network, taking_labels
 from scoremodel.networks.energy import Energy
 from scoremodel.parametrisation import Denoise, Preconditioning, convert, preconditioning
+from scoremodel.precision import Precision, autocast, resolve_precision
 from scoremodel.processes.base import Process, column, has_config
 
 __all__ = ["Denoiser", "LabelsLike", "TimesLike", "as_channels_last", "kernel_of"]
@@ -173,7 +174,11 @@ class Denoiser(nn.Module):
         return self.along(self.process, labels)(*self._fitting(x_t, t))
 
     def along(
-        self, process: Process, labels: LabelsLike | None = None, guidance: float = 1.0
+        self,
+        process: Process,
+        labels: LabelsLike | None = None,
+        guidance: float = 1.0,
+        precision: Precision = "float32",
     ) -> Denoise:
         """Return this denoiser as a function (x_t, t) → E[x_0 | x_t] of any process.
 
@@ -189,16 +194,20 @@ class Denoiser(nn.Module):
             process: the process along which x_t lies.
             labels: see `forward`; one for each data point that the function will be given, or one.
             guidance: w; 1 is the model of the class, 0 the model of no class.
+            precision: what the network computes in, see `resolve_precision`; what is around it, the
+                result too, stays in this model's type, which is what "float32" means of any model.
 
         Returns:
             The function.
 
         Raises:
-            ValueError: if the model knows no classes, or the labels are wrong.
+            ValueError: if the model knows no classes, the labels are wrong, or a model in another type
+                than float32 is to compute in bfloat16.
         """
         # Labels on another device have been checked by who put them there: looking at them would wait.
         elsewhere = isinstance(labels, Tensor) and labels.device.type != "cpu"
         known: Any = labels if elsewhere else self.checked(labels, guidance)
+        precision = self._resolved(precision)
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             x_t, t = self._fitting(x_t, t)
@@ -206,7 +215,7 @@ class Denoiser(nn.Module):
             y = x_t / column(process.alpha(t), x_t)
             ratio = process.ratio(t)
             scales = preconditioning(column(ratio, y), self.std, self.preconditioning)
-            return self._guided(y, scales, _c_noise(ratio), shown, guidance)
+            return self._guided(y, scales, _c_noise(ratio), shown, guidance, precision)
 
         return denoise
 
@@ -242,13 +251,30 @@ class Denoiser(nn.Module):
             )
         return labels.expand(len(x_t))
 
+    def _resolved(self, precision: Precision) -> Precision:
+        own = self.data_mean
+        found = (
+            resolve_precision(precision, own.device) if own.dtype == torch.float32 else "float32"
+        )
+        if precision == "bfloat16" != found:
+            raise ValueError(
+                f"precision: 'bfloat16' is not allowed of a model in {own.dtype}, allowed: float32, "
+                "which is the model's own type"
+            )
+        return found
+
     def stepwise(
-        self, process: Process, times: Sequence[float], guidance: float = 1.0
+        self,
+        process: Process,
+        times: Sequence[float],
+        guidance: float = 1.0,
+        precision: Precision = "float32",
     ) -> Callable[[Tensor, float, Tensor | None], Tensor]:
         """Return `along`'s function for one time of the whole batch, its coefficients as floats.
 
         It is called with x_t (B, *shape), one of `times`, and labels as `checked` returns them.
         """
+        precision = self._resolved(precision)
         t = torch.tensor(times, dtype=torch.float64)
         ratio = process.ratio(t)
         c_noise = _c_noise(ratio).to(self.data_mean).unbind()
@@ -258,7 +284,8 @@ class Denoiser(nn.Module):
 
         def denoise(x_t: Tensor, t: float, labels: Tensor | None) -> Tensor:
             shrink, scales, c_noise = known[t]
-            return self._guided(x_t * shrink, scales, c_noise.expand(len(x_t)), labels, guidance)
+            c_noise = c_noise.expand(len(x_t))
+            return self._guided(x_t * shrink, scales, c_noise, labels, guidance, precision)
 
         return denoise
 
@@ -307,34 +334,39 @@ class Denoiser(nn.Module):
         c_noise: Tensor,
         labels: Tensor | None,
         guidance: float,
+        precision: Precision,
     ) -> Tensor:
         """Return D for y = x_t / alpha_t; `scales` are c_skip, c_out and c_in, numbers or columns."""
         c_skip, c_out, c_in = scales
         y = y - self.data_mean
         if labels is None or guidance == 1.0:
-            f = self._predicted(c_in * y, c_noise, labels)
+            f = self._predicted(c_in * y, c_noise, labels, precision)
         else:
             none = torch.full_like(labels, -1)
             both = self._predicted(
                 (c_in * y).repeat(2, *(1,) * len(self.shape)),
                 c_noise.repeat(2),
                 torch.cat([none, labels]),
+                precision,
             )
             without, with_class = both.chunk(2)
             f = torch.lerp(without, with_class, guidance)
         denoised: Tensor = self.data_mean + c_skip * y + c_out * f
         return denoised
 
-    def _predicted(self, x: Tensor, c_noise: Tensor, labels: Tensor | None) -> Tensor:
-        """Return F, if it is one: another shape would be broadcast, and nobody would know."""
-        f = self.network(x, c_noise, labels)
+    def _predicted(
+        self, x: Tensor, c_noise: Tensor, labels: Tensor | None, precision: Precision
+    ) -> Tensor:
+        """Return F in the type of x, if it is F: another shape would be broadcast, and nobody would know."""
+        with autocast(precision, x.device):
+            f = self.network(x, c_noise, labels)
         if not isinstance(f, Tensor) or f.shape != x.shape:
             what = f"shape {tuple(f.shape)}" if isinstance(f, Tensor) else f"a {type(f).__name__}"
             raise ValueError(
                 f"the network returned {what} for data of shape {tuple(x.shape)}, allowed: a tensor "
                 "of that shape"
             )
-        return f
+        return f.to(x.dtype)
 
     def score(self, x_t: Tensor, t: TimesLike, labels: LabelsLike | None = None) -> Tensor:
         """Return the score ∇ log p_t(x_t) = (alpha_t D − x_t) / sigma_t², arguments as `forward`."""

@@ -39,9 +39,27 @@ Operator = Callable[[Tensor], Tensor]
 """Any linear function A of data with shape (B, *), each row of the result of its own row alone."""
 
 
+def _placed(constant: Tensor) -> Operator:
+    """Return x → `constant` in the place and type of x, where it stays.
+
+    A copy at every call would have the host wait for a GPU.
+    """
+    copies: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
+    def placed(x: Tensor) -> Tensor:
+        where = x.device, x.dtype
+        if where not in copies:
+            with torch.inference_mode(False):  # whose tensors no derivative can pass through
+                copies[where] = constant.to(x)
+        return copies[where]
+
+    return placed
+
+
 def mask(known: Tensor) -> Operator:
     """Return x → known · x, which sets to zero what is not known; `known` are booleans for one data point."""
-    return lambda x: x * known.to(x)
+    placed = _placed(known)
+    return lambda x: x * placed(x)
 
 
 def downsample(factor: int) -> Operator:
@@ -56,11 +74,11 @@ def blur(std: float) -> Operator:
     """
     reach = max(1, round(3 * std))
     line = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / std) ** 2)
-    kernel = torch.outer(line, line) / line.sum() ** 2
+    kernel = _placed(torch.outer(line, line) / line.sum() ** 2)
 
     def blurred(x: Tensor) -> Tensor:
         channels = x.shape[1]
-        weight = kernel.to(x).expand(channels, 1, -1, -1)
+        weight = kernel(x).expand(channels, 1, -1, -1)
         return functional.conv2d(x, weight, padding=reach, groups=channels)
 
     return blurred
@@ -113,7 +131,7 @@ def posterior(
         denoise = as_denoise(model)
     if process is None or (method == "pigdm" and std is None):
         raise ValueError("a function D(x_t, t) needs a process, and for 'pigdm' the data's std")
-    known = y
+    known = _placed(y)
 
     def conditioned(x_t: Tensor, t: Tensor) -> Tensor:
         # Samplers run in inference mode, whose tensors no derivative can pass through.
@@ -137,7 +155,7 @@ def posterior(
                         spread(u) if method == "mmps" else isotropic * u
                     )
 
-                rest = known.to(mean) - operator(mean)
+                rest = known(mean) - operator(mean)
                 w = _conjugate_gradients(total, rest, iterations, noise_std**2)
                 return mean + spread(transpose(w))
 

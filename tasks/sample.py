@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from scoremodel.data.scale import quantise
 from scoremodel.io.checkpoint import Chunks, Stopped
 from scoremodel.io.denoisers import load
+from scoremodel.precision import resolve_precision
 from scoremodel.processes.base import process_from_config
 from scoremodel.rng import random_uniform
 from scoremodel.samplers.base import SAMPLERS, Sampler
@@ -67,7 +68,7 @@ def build_sampler(chosen: Mapping[str, Any]) -> Sampler:
     own: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in chosen.items()
-        if key not in ("kind", "guidance", "path", "ema_half_life")
+        if key not in ("kind", "guidance", "path", "ema_half_life", "precision")
     }
     made: Sampler = SAMPLERS.make(chosen["kind"], **own)
     return made
@@ -86,6 +87,9 @@ def main(files: Configuration, helps: bool = False) -> None:
     chosen, draws = resolved(f"samplers/{files.sampler}"), resolved("judge/draws")
     machine = Machine.read()
     device = set_up_device(machine)
+    where, computed = environment(device, machine), resolve_precision(chosen["precision"], device)
+    if computed != "float32":
+        where = f"{where}, {computed}"
     denoiser = load(files.weights, device, chosen["ema_half_life"])
     sampler = build_sampler(chosen)
     along = chosen["path"]
@@ -97,7 +101,7 @@ def main(files: Configuration, helps: bool = False) -> None:
             "weights": file_hash(files.weights),
             "sampler": chosen,
             "draws": {key: draws[key] for key in draws.keys() - {"sampling_seeds"}},
-            "environment": environment(device, machine),
+            "environment": where,
             "code": code_of(files),
         },
     )
@@ -133,6 +137,7 @@ def main(files: Configuration, helps: bool = False) -> None:
                 seed,
                 labels=None if of_part is None else of_part[part.start : part.stop],
                 guidance=chosen["guidance"],
+                precision=computed,
                 start=part.start,
                 process=path,
                 batch_size=len(part),
@@ -183,7 +188,7 @@ def main(files: Configuration, helps: bool = False) -> None:
                     if asked is not None
                 }
                 or None,
-                "environment": environment(device, machine),
+                "environment": where,
             }
             write_arrays(files.samples, arrays, info)
             first = shown(arrays[array_name(seeds[0])])

@@ -22,10 +22,11 @@ from scoremodel.io.denoisers import save
 from scoremodel.io.files import atomic_path
 from scoremodel.networks.base import NETWORKS
 from scoremodel.parametrisation import Denoise
+from scoremodel.precision import resolve_precision
 from scoremodel.processes.base import Process, process_from_config
 from scoremodel.ranks import Ranks
 from scoremodel.rng import derive_seed
-from scoremodel.training.config import TrainingConfig, resolve_precision
+from scoremodel.training.config import TrainingConfig
 from scoremodel.training.loop import BANDS, train
 from scoremodel.training.times.base import TIMES
 from tasks.files.arrays import read_card, read_rows

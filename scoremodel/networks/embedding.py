@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["NoiseEmbedding", "zero_initialised"]
+from scoremodel.precision import without_autocast
+
+__all__ = ["NoiseEmbedding", "in_float32", "zero_initialised"]
 
 _Layer = TypeVar("_Layer", bound=nn.Module)
 
@@ -19,6 +21,18 @@ def zero_initialised(layer: _Layer) -> _Layer:
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
+
+
+def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
+    """Return `layer` of x, computed in the type of its weights under autocast too: a network's ends.
+
+    A denoiser multiplies what comes out of the network by up to r = sigma_t / alpha_t, and its rounding
+    with it. The ends have few channels and cost little: Dhariwal and Nichol 2021, arXiv:2105.05233,
+    keep their last layers in float32 as well.
+    """
+    with without_autocast(x):
+        out: Tensor = layer(x.to(next(layer.parameters()).dtype))
+    return out
 
 
 class NoiseEmbedding(nn.Module):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from scoremodel.bounds import Bounds, Share, Size
 from scoremodel.networks.base import NETWORKS
-from scoremodel.networks.embedding import NoiseEmbedding, zero_initialised
+from scoremodel.networks.embedding import NoiseEmbedding, in_float32, zero_initialised
 
 __all__ = ["MLP"]
 
@@ -62,8 +62,7 @@ class MLP(nn.Module):
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return F, see `scoremodel.networks`."""
         embedding = self.embedding(c_noise, labels)
-        h = self.enter(x)
+        h = in_float32(self.enter, x)  # and so all that goes around the blocks
         for block in self.blocks:
             h = block(h, embedding)
-        out: Tensor = self.leave(h)
-        return out
+        return in_float32(self.leave, h)

@@ -14,7 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from scoremodel.bounds import Bounds, Length, Share, Size
 from scoremodel.networks.base import NETWORKS
-from scoremodel.networks.embedding import NoiseEmbedding, zero_initialised
+from scoremodel.networks.embedding import NoiseEmbedding, in_float32, zero_initialised
+from scoremodel.precision import without_autocast
 
 __all__ = ["UNet"]
 
@@ -30,7 +31,14 @@ class _Norm(nn.LayerNorm):
         super().__init__(channels, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        # CUDA's autocast would make float32 of it, and of all that it meets later: twice the bytes. The
+        # kernel sums in float32 whatever it is given.
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        with without_autocast(x):
+            h = functional.layer_norm(
+                x.permute(0, 2, 3, 1), self.normalized_shape, weight, bias, self.eps
+            )
+        return h.permute(0, 3, 1, 2)
 
 
 class _Attention(nn.Module):
@@ -80,6 +88,12 @@ class _Block(nn.Module):
         h = functional.silu(torch.addcmul(shift, self.norm_out(h), 1 + scale))
         out: Tensor = self.skip(x) + self.conv_out(self.dropout(h))
         return out
+
+
+def _enlarged(x: Tensor, size: torch.Size) -> Tensor:
+    """Return images with pixels repeated to `size`, in their own type under CUDA's autocast too."""
+    with without_autocast(x):
+        return functional.interpolate(x, size=size, mode="nearest")
 
 
 @NETWORKS.register("unet", dimensions=3)
@@ -172,12 +186,11 @@ class UNet(nn.Module):
                 if isinstance(layer, _Block):
                     skip = skips.pop()
                     if skip.shape[-2:] != h.shape[-2:]:
-                        h = functional.interpolate(h, size=skip.shape[-2:], mode="nearest")
+                        h = _enlarged(h, skip.shape[-2:])
                     h = self._run(layer, torch.cat([h, skip], dim=1), embedding)
                 else:
                     h = self._run(layer, h)
-        out: Tensor = self.leave(h)
-        return out
+        return in_float32(self.leave, h)
 
     def _run(self, layer: nn.Module, *inputs: Tensor) -> Tensor:
         out: Tensor

@@ -34,6 +34,25 @@ class Chain(Process):
     def _kernel(self) -> tuple[Tensor, Tensor]:
         """alpha_i and sigma_i for i = 1 … N, float64."""
 
+    @cached_property
+    def _placed(self) -> dict[tuple[torch.device, torch.dtype], tuple[Tensor, ...]]:
+        return {}
+
+    def _tables(self, like: Tensor) -> tuple[Tensor, ...]:
+        """Return alpha, sigma and ln(sigma / alpha) of the levels in the place and type of `like`.
+
+        They stay there: a copy at every call would have the host wait for a GPU.
+        """
+        where = like.device, like.dtype
+        if where not in self._placed:
+            alpha, sigma = self._kernel
+            # Samplers may ask first, in inference mode, whose tensors training cannot use.
+            with torch.inference_mode(False):
+                self._placed[where] = tuple(
+                    one.to(like) for one in (alpha, sigma, (sigma / alpha).log())
+                )
+        return self._placed[where]
+
     @property
     def t_min(self) -> float:
         """The time 1 / N of the first level."""
@@ -46,15 +65,15 @@ class Chain(Process):
 
     def alpha(self, t: Tensor) -> Tensor:
         """Return alpha_i of the level nearest to t."""
-        return self._kernel[0].to(t)[self.index(t) - 1]
+        return self._tables(t)[0][self.index(t) - 1]
 
     def sigma(self, t: Tensor) -> Tensor:
         """Return sigma_i of the level nearest to t."""
-        return self._kernel[1].to(t)[self.index(t) - 1]
+        return self._tables(t)[1][self.index(t) - 1]
 
     def t_of_ratio(self, ratio: Tensor) -> Tensor:
         """Return the time of the level whose sigma / alpha is nearest to `ratio` in the logarithm."""
-        ladder = (self._kernel[1] / self._kernel[0]).log().to(ratio)
+        ladder = self._tables(ratio)[2]
         nearest = (ladder - ratio[..., None].log()).abs().argmin(-1)
         return (nearest + 1).to(ratio) / self.levels
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Literal
-
-import torch
+from typing import Annotated
 
 from scoremodel.bounds import Bounds, Count, Length, Share, Steps, check_bounds
+from scoremodel.precision import Precision
 from scoremodel.training.loss import Objective, Weighting
 from scoremodel.training.schedules import Schedule
 from scoremodel.training.times.base import TIMES, Times
 
-__all__ = ["Precision", "TrainingConfig", "resolve_precision"]
-
-Precision = Literal["auto", "float32", "bfloat16"]
+__all__ = ["TrainingConfig"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class TrainingConfig:
             None is 0.
         flip: whether images are mirrored at random.
         precision: what the network computes in. Weights, loss and optimiser are float32 always.
-            "auto" is bfloat16 on a GPU and float32 elsewhere.
+            "auto" is bfloat16 on a CUDA card that has it in hardware, and float32 elsewhere.
         compile: whether torch compiles the network, which takes minutes before the first step.
         log_every: steps between two points of the curves.
 
@@ -83,10 +80,3 @@ class TrainingConfig:
             )
         if self.compile and self.objective in ("sliced", "implicit"):
             raise ValueError(f"objective {self.objective!r} has second derivatives: compile not it")
-
-
-def resolve_precision(precision: Precision, device: torch.device) -> Literal["float32", "bfloat16"]:
-    """Return what the network computes in on `device`: "auto" is bfloat16 on a GPU only."""
-    if precision == "auto":
-        return "bfloat16" if device.type == "cuda" else "float32"
-    return precision

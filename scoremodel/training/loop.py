@@ -25,14 +25,16 @@ from tqdm.auto import tqdm
 
 from scoremodel.bounds import shown
 from scoremodel.data.scale import as_data, bin_width, to_unit
+from scoremodel.default_rng import keeps_default_generators, seed_default_generators
 from scoremodel.denoiser import Denoiser, LabelsLike, as_channels_last
 from scoremodel.io.checkpoint import Checkpoints, Stopped
 from scoremodel.networks.base import allow_second_derivatives
 from scoremodel.networks.energy import Energy
 from scoremodel.parametrisation import Denoise
+from scoremodel.precision import resolve_precision
 from scoremodel.ranks import Ranks, Tree
 from scoremodel.rng import derive_seed, generator
-from scoremodel.training.config import TrainingConfig, resolve_precision
+from scoremodel.training.config import TrainingConfig
 from scoremodel.training.loss import denoising_weight, score_matching_loss
 from scoremodel.training.schedules import schedule_factor
 
@@ -88,15 +90,15 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
 class _Batches:
     """Step k's batch: positions k·B … of an endless sequence of epochs, each shuffled by (seed, epoch)."""
 
-    def __init__(self, count: int, batch_size: int, seed: int) -> None:
-        self.count, self.batch_size, self.seed = count, batch_size, seed
+    def __init__(self, count: int, batch_size: int, seed: int, device: torch.device) -> None:
+        self.count, self.batch_size, self.seed, self.device = count, batch_size, seed, device
         self.orders: dict[int, Tensor] = {}
 
     def _order(self, epoch: int) -> Tensor:
         if epoch not in self.orders:
             self.orders = {e: order for e, order in self.orders.items() if e == epoch - 1}
             shuffle = generator(self.seed, "order", epoch)
-            self.orders[epoch] = torch.randperm(self.count, generator=shuffle)
+            self.orders[epoch] = torch.randperm(self.count, generator=shuffle).to(self.device)
         return self.orders[epoch]
 
     def __call__(self, step: int) -> Tensor:
@@ -114,7 +116,7 @@ class _Batch:
     """What one step draws for its batch of B data points.
 
     Args:
-        index: their numbers with shape (B,), on the CPU.
+        index: their numbers with shape (B,), where the data are.
         t: times with shape (B,).
         noise: standard normal noise with shape (B, *shape).
         weight: weights of |D − x_0|² with shape (B,).
@@ -134,7 +136,7 @@ class _Batch:
     probe: Tensor | None
 
 
-@torch.random.fork_rng()
+@keeps_default_generators
 def train(
     denoiser: Denoiser,
     data: Tensor | NDArray[Any],
@@ -303,7 +305,7 @@ class _Run:
         # Of a network of one's own: what batch normalisation counts, say. It is not averaged.
         self.buffers = list(denoiser.buffers())
         self.optimiser = torch.optim.Adam(self.parameters, lr=config.learning_rate, fused=True)
-        self.batches = _Batches(len(data), config.batch_size, seed)
+        self.batches = _Batches(len(data), config.batch_size, seed, self.data.device)
         rows = min(config.log_every, config.steps)
         self.losses = torch.zeros(rows, config.batch_size, device=self.device)
         self.times = torch.zeros_like(self.losses)
@@ -328,7 +330,8 @@ class _Run:
         self.times[row] = batch.t
         tree = Tree()
         for number, inside in self.parts.items():
-            torch.manual_seed(derive_seed(self.seed, "dropout", step * config.parts + number))
+            masks = derive_seed(self.seed, "dropout", step * config.parts + number)
+            seed_default_generators(masks, self.device)
             self.optimiser.zero_grad()
             loss = self._loss(batch, inside)
             (loss.sum() / config.batch_size).backward()  # type: ignore[no-untyped-call]
@@ -375,7 +378,7 @@ class _Run:
         def laid(x: Tensor) -> Tensor:
             return x.contiguous(memory_format=torch.channels_last) if image else x
 
-        pixels = self.data[batch.index[inside].to(self.data.device)].to(self.device)
+        pixels = self.data[batch.index[inside]].to(self.device)
         x_0 = to_unit(pixels, denoiser.levels)
         if batch.bins is not None:
             x_0 = x_0 + batch.bins[inside]

@@ -23,6 +23,7 @@ from scoremodel.inverse import Method
 from scoremodel.networks.mlp import MLP
 from scoremodel.networks.unet import UNet
 from scoremodel.parametrisation import Preconditioning
+from scoremodel.precision import Precision
 from scoremodel.processes.base import PROCESSES
 from scoremodel.samplers.base import SAMPLERS
 from scoremodel.training.config import TrainingConfig
@@ -237,6 +238,9 @@ class _AnySampler(Strict):
     )
     ema_half_life: _Positive | None = Field(
         description="which of the model's averaged weights, null for the first"
+    )
+    precision: Precision = Field(
+        description="what the network computes in; auto: bfloat16 on a CUDA card that has it"
     )
 
 

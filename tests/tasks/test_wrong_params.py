@@ -184,7 +184,7 @@ def _said_elsewhere(place: PLACE) -> bool:
         case ("models", name, part, *rest):
             own = part == "sde" or (part == "training" and rest[:1] == ["times"])
             return name != "p_vp" and not own
-        case ("samplers", name, "guidance" | "path" | "ema_half_life", *_):
+        case ("samplers", name, "guidance" | "path" | "ema_half_life" | "precision", *_):
             return name != "s_heun"
     return False
 
@@ -251,6 +251,7 @@ def _work(params: Params, what: str) -> bool:
             0,
             labels=None if labels is None else labels[:4],
             guidance=sampler["guidance"],
+            precision=sampler["precision"],
             process=path,
         )
         return True
