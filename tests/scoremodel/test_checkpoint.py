@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ import pytest
 import torch
 
 from scoremodel.denoiser import Denoiser
-from scoremodel.io import checkpoint
 from scoremodel.io.checkpoint import Checkpoints, Chunks, Stopped
 from scoremodel.processes.vp import VP
 from scoremodel.training.config import TrainingConfig
@@ -241,21 +241,21 @@ def test_what_is_written_beside_the_run_is_the_state_when_it_was_saved(
 def test_checkpoints_by_time_take_two_percent_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second apart, or fifty times what the last one took: 0.1 s each."""
+    """A second apart, or fifty times what the last one took: an eighth of a second each."""
     now = [0.0]
-    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with Checkpoints(tmp_path / "state", every_seconds=1.0) as checkpoints:
         real = checkpoints._write
 
         def write(*given: Any) -> None:
-            now[0] += 0.1
+            now[0] += 1 / 8
             real(*given)
 
         monkeypatch.setattr(checkpoints, "_write", write)
         saved = []
         for step in range(1, 2001):
-            now[0] += 0.01
+            now[0] += 1 / 64
             if checkpoints.due(step):
                 checkpoints.save(step, {"x": torch.zeros(1)}, {})
                 saved.append(step)
-    assert saved == [100, 600, 1100, 1600]
+    assert saved == [64, 464, 864, 1264, 1664]
