@@ -180,7 +180,6 @@ def test_samplers_wait_for_nothing() -> None:
                 continue
             found = asked_by_steps(model, kind, labels=torch.arange(20) % 3, guidance=2.0)
             assert not found, kind
-            met |= found
 
 
 def test_an_image_s_network_and_a_function_wait_for_nothing() -> None:
