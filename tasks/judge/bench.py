@@ -8,6 +8,7 @@ trained here is kept in its folder of unfinished work, for the next call.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -282,10 +283,15 @@ def _lay(here: Path, root: Path, asked: Asked) -> None:
     if description is None:
         target.symlink_to(source)
     else:
-        for key in ("root", "path"):
-            if isinstance(description.get(key), str):
-                description[key] = str((here / description[key]).resolve())
         target.mkdir()
+        if isinstance(description.get("root"), str):
+            description["root"] = str((here / description["root"]).resolve())
+        if isinstance(description.get("path"), str):
+            path = Path(os.path.normpath(source / description["path"]))
+            if path.is_relative_to(source):
+                _link(path.relative_to(source), source, target)
+            else:
+                description["path"] = str(path)
         (target / "source.yaml").write_text(json.dumps(description), encoding="utf-8")
     for name, path in asked.sets.items():
         given = root / Configuration(asked.dataset, name).given
@@ -296,6 +302,17 @@ def _lay(here: Path, root: Path, asked: Asked) -> None:
         else:
             given.mkdir()
             (given / whole.name).symlink_to(whole)
+
+
+def _link(inside: Path, source: Path, target: Path) -> None:
+    """Link a data set's own file or folder to where its description, written anew, names it."""
+    if inside == Path():  # all that lies beside the description
+        for one in source.iterdir():
+            if one.name != "source.yaml":
+                (target / one.name).symlink_to(one.resolve())
+        return
+    (target / inside.parent).mkdir(parents=True, exist_ok=True)
+    (target / inside).symlink_to((source / inside).resolve())
 
 
 def named(paths: Sequence[Path]) -> dict[str, Path]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from ruamel.yaml import YAML
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -171,6 +175,31 @@ def test_points_are_judged_too(capsys: pytest.CaptureFixture[str]) -> None:
     np.save("points.npy", load_source(description | {"seed": 5}).x[:300])
     whole = judged(capsys, "points.npy", "--dataset", "mixture")["samples"]["points"]["whole"]
     assert whole["ratio_to_floor"] < 4
+
+
+@pytest.mark.parametrize("path", ["deep/points.npy", "."])
+def test_data_in_a_file_beside_its_description_are_found(
+    path: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy("params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    data = Path("data/raw/own")
+    (data / "deep").mkdir(parents=True)
+    draw = np.random.default_rng(0)
+    if path == ".":
+        png = [io.BytesIO() for _ in range(60)]
+        for one in png:
+            Image.fromarray(draw.integers(0, 255, (8, 8), np.uint8)).save(one, "PNG")
+        table = pa.table({"image": [{"bytes": one.getvalue(), "path": None} for one in png]})
+        pq.write_table(table, data / "all.parquet")
+        write_images("samples.npz", draw.integers(0, 255, (20, 1, 8, 8), np.uint8))
+    else:
+        np.save(data / path, draw.normal(size=(200, 3)))
+        np.savez("samples.npz", arr_0=draw.normal(size=(100, 3)))
+    kind = "huggingface" if path == "." else "vectors"
+    (data / "source.yaml").write_text(f"kind: {kind}\npath: {path}")
+    whole = judged(capsys, "samples.npz", "--dataset", "own")["samples"]["samples"]["whole"]
+    assert whole["ratio_to_floor"] < 3
 
 
 def test_a_reference_travels(capsys: pytest.CaptureFixture[str]) -> None:
