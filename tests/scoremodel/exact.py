@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from scoremodel.processes.base import Process
-from scoremodel.samplers import sampling
 from scoremodel.samplers.base import Call, Sampler
 from scoremodel.samplers.sampling import sample
 
@@ -64,32 +63,24 @@ def law(sampler: Sampler, process: Process, draws: int) -> Law:
 
     Row 0 gets zeros for noise, row k + 1 a one in the k-th draw and zeros else.
     """
-    given = 0
 
-    def units(rows: Sequence[object], shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        nonlocal given
-        noise = torch.zeros(len(rows), *shape, dtype=dtype)
-        for ahead in range(shape[0]):
-            given += 1
-            if given < len(rows):
-                noise[given, ahead] = 1.0
+    def units(draw: int, rows: range) -> Tensor:
+        noise = torch.zeros(len(rows), 1, dtype=torch.float64)
+        noise[draw + 1 : draw + 2] = 1.0
         return noise
 
-    denoise = denoiser(process, sampler.call_times(sampler.plan(process)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampling, "randn_rows", units)
-        patch.setattr(sampling, "generators", lambda seed, purpose, rows: list(rows))
-        x = sample(
-            denoise,
-            sampler,
-            draws + 1,
-            0,
-            process=process,
-            shape=(1,),
-            dtype=torch.float64,
-            mean=MEAN,
-            batch_size=draws + 1,
-        ).x[:, 0].numpy()  # fmt: skip
+    x = sample(
+        denoiser(process, sampler.call_times(sampler.plan(process))),
+        sampler,
+        draws + 1,
+        0,
+        process=process,
+        shape=(1,),
+        dtype=torch.float64,
+        mean=MEAN,
+        batch_size=draws + 1,
+        noise=units,
+    ).x[:, 0].numpy()  # fmt: skip
     return Law(float(x[0]), x[1:] - x[0])
 
 
