@@ -160,6 +160,7 @@ def test_own_images_without_a_block_in_params(capsys: pytest.CaptureFixture[str]
     judged(capsys, "mine.npz", "--dataset", "mine")
     assert len([*Path(".scoremodel/state").iterdir()]) == 2
     assert any("50% of it is held out" in line for line in found["said"])
+    assert " of N = 120: 37 of them at " in found["said"][0]
     whole = found["samples"]["mine"]["whole"]
     assert whole["ratio_to_floor"] < 3
     page = Path("page.html").read_text()
