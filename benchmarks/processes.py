@@ -32,10 +32,10 @@ from scoremodel.training.loop import train
 from scoremodel.training.loss import denoising_loss, denoising_weight
 from tasks.files.device import device_name
 
-SHAPES = {"digits 1×8×8": (1, 8, 8), "1×28×28": (1, 28, 28)}
+SHAPES = {"8": (1, 8, 8), "28": (1, 28, 28)}
 NETWORKS = {
-    "digits 1×8×8": {"kind": "unet", "width": 16, "multipliers": [1, 4]},
-    "1×28×28": NETWORK,
+    "8": {"kind": "unet", "width": 16, "multipliers": [1, 4]},
+    "28": NETWORK,
 }
 BATCH = 64
 
@@ -148,10 +148,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sizes", nargs="+", choices=SHAPES, default=list(SHAPES))
     given = parser.parse_args()
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     rows = []
-    for name in SHAPES:
+    for name in given.sizes:
         taken: dict[str, list[float]] = {}
         for _ in range(given.rounds):
             for threads, parts in ((1, 1), (2, 1), (1, 2), (2, 2)):
