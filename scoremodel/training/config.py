@@ -17,7 +17,7 @@ __all__ = ["TrainingConfig"]
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a denoiser is trained; what is not said is as in the pipeline's `params.yaml`.
+    """How a denoiser is trained; what is not said is as in the pipeline's `params.yaml`, but one part.
 
     Args:
         steps: number of optimiser steps.

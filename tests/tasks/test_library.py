@@ -108,7 +108,7 @@ def test_a_block_has_the_library_s_parameters_defaults_and_words(
 
 def test_the_library_trains_as_the_pipeline_does_by_default() -> None:
     given = read_yaml(ROOT / "params.yaml")["defaults"]["model"]["training"]
-    assert training_config(given) == TrainingConfig(steps=given["steps"])
+    assert training_config(given) == TrainingConfig(steps=given["steps"], parts=given["parts"])
 
 
 def bounds(annotation: Any) -> Iterator[tuple[Bounds, bool]]:

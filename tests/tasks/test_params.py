@@ -34,8 +34,8 @@ def changed(folder: Path, *edits: tuple[str, str]) -> Path:
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
-        ("seed: 0 ", "sed: 0 ", "sed: unknown key, allowed: seed, threads, device, tf32, "
-         "deterministic, checkpoints, watch, active, "),
+        ("seed: 0 ", "sed: 0 ", "sed: unknown key, allowed: seed, threads, cores, processes, "
+         "device, tf32, deterministic, checkpoints, watch, active, "),
         ("sigma_min: 0.02", "sigma_min: 200", "models.ve.sde.sigma_max: 100.0 is not allowed, "
          "allowed: a number greater than sigma_min (200)"),
         ("  samplers:           # NAME, or NAME_N: the sampler NAME with N steps\n  - heun\n"
@@ -49,7 +49,11 @@ def changed(folder: Path, *edits: tuple[str, str]) -> Path:
         ("{kind: ve, ", "{", "models.ve.sde: missing key: kind"),
         ("- digits", "- nope",
          "active.datasets[0]: 'nope' is not allowed, allowed: one of: cifar10, digits, "),
-        ("threads: 2", "threads: true", "threads: True is not allowed, allowed: an integer from 1 to 1,024"),
+        ("cores: 2 ", "cores: 0 ", "cores: 0 is not allowed, allowed: an integer from 1 to 1,024"),
+        ("threads: 1 ", "threads: 4 ", "cores: 2 is not allowed, allowed: at least threads (4)"),
+        ("processes: auto", "processes: all", "processes: 'all' is not allowed, allowed: 'auto' or an "
+         "integer from 1 to 1,024"),
+        ("threads: 1", "threads: true", "threads: True is not allowed, allowed: an integer from 1 to 1,024"),
         ("device: auto", "device: gpu",
          "device: 'gpu' is not allowed, allowed: 'auto', 'cpu', 'mps', 'cuda' or 'cuda:N'"),
         ("  - 0\n  samplers", "  - 0\n  - 0\n  samplers",
@@ -83,7 +87,7 @@ def changed(folder: Path, *edits: tuple[str, str]) -> Path:
         ("    seeds:\n    - 0\n    - 1\n    - 2\n", "    seeds:\n    - 0\n",
          "studies.failures.seeds: [0] is not allowed"),
         # What stands in defaults is named there, once, however many models and samplers have it:
-        ("parts: 1", "parts: 3", "defaults.model.training.parts: 3 is not allowed, "
+        ("parts: 2", "parts: 3", "defaults.model.training.parts: 3 is not allowed, "
          "allowed: a power of two that divides batch_size (64)"),
         ("precision: auto", "precision: float16", "defaults.model.training.precision: 'float16' is "
          "not allowed, allowed: 'auto', 'float32' or 'bfloat16'"),
@@ -163,7 +167,7 @@ def test_what_dvc_would_look_up_is_refused(
 
 
 def test_two_mistakes_get_two_lines(tmp_path: Path) -> None:
-    path = changed(tmp_path, ("threads: 2 ", "threads: two "), ("width: 16", "width: x"))
+    path = changed(tmp_path, ("threads: 1 ", "threads: two "), ("width: 16", "width: x"))
     with pytest.raises(ParamsError) as error:
         load_params(path)
     assert [line.split(": ")[1] for line in str(error.value).splitlines()] == [

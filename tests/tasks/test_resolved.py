@@ -78,7 +78,9 @@ def test_a_key_changes_the_files_of_what_uses_it(raw: Any) -> None:
         (("applications", "inverse", "steps"), 9, set()),
         (("studies", "failures", "steps"), 9, set()),
         (("seed",), 1, {"datasets/digits", "judge/metrics", "judge/floor"}),
-        (("threads",), 1, {"machine"}),
+        (("threads",), 2, {"machine"}),
+        (("cores",), 4, {"keeping"}),
+        (("processes",), 8, {"keeping"}),
         (("checkpoints", "every_steps"), 9, {"keeping"}),
         (("watch", "grid_every_seconds"), 9, {"keeping"}),
     ]:
