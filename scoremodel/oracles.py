@@ -126,10 +126,15 @@ class Gaussian:
     def posterior(self, operator: Tensor, y: Tensor, noise_std: float) -> tuple[Tensor, Tensor]:
         """Return means (B, D) and covariance (D, D) of x given y = A x + n (B, M), n ~ N(0, noise_std² I).
 
-        The mean is the best linear estimate for any distribution with these two moments.
+        The mean is the best linear estimate for any distribution with these two moments. Without noise,
+        noise_std = 0, A may see some directions twice, or next to nothing of them.
         """
         across = self.covariance @ operator.T
-        noise = noise_std**2 * torch.eye(len(operator)).to(operator)
-        gain = torch.linalg.solve(operator @ across + noise, across.T).T
+        known = operator @ across
+        if noise_std == 0:
+            gain = across @ torch.linalg.pinv((known + known.T) / 2, hermitian=True)
+        else:
+            noise = noise_std**2 * torch.eye(len(operator)).to(operator)
+            gain = torch.linalg.solve(known + noise, across.T).T
         mean = self.mean + (y - self.mean @ operator.T) @ gain.T
         return mean, self.covariance - gain @ across.T

@@ -16,6 +16,7 @@ from torch import Tensor
 from scoremodel import inverse
 from scoremodel.data.scale import bin_width, quantise, to_unit
 from scoremodel.denoiser import Denoiser
+from scoremodel.io.checkpoint import Chunks
 from scoremodel.io.denoisers import load
 from scoremodel.io.files import write_text
 from scoremodel.latents import decode, encode, interpolate
@@ -26,14 +27,18 @@ from scoremodel.samplers.heun import Heun
 from scoremodel.samplers.sampling import sample
 from tasks.files.arrays import read_card, read_rows, write_arrays
 from tasks.files.device import Machine, environment, set_up_device
+from tasks.files.hashes import file_hash
 from tasks.files.layout import Configuration
+from tasks.files.ranks import with_helpers
 from tasks.files.resolved import resolved
-from tasks.files.stage import run_stage
+from tasks.files.stage import code_of, run_stage
+from tasks.files.state import state_folder, stop_on_signals
 from tasks.params.errors import ParamsError
 from tasks.results.spread import record_text, rounded
 
 __all__ = ["build_operator", "main"]
 
+_PART = 128  # images whose likelihood is computed together
 _SHOWN = 10  # images in a picture
 _RATIOS = (1.0, 0.3, 0.1)  # noise levels at which a field is drawn
 _SPAN = 1.6  # of its axes
@@ -54,6 +59,7 @@ class _Asked:
     held_out: NDArray[Any]
     how: Mapping[str, Any]
     seed: int
+    chunks: Chunks
 
     @property
     def levels(self) -> int | None:
@@ -86,19 +92,42 @@ def _refused(application: str, asked: _Asked, why: str) -> ParamsError:
     )
 
 
+def _images(asked: _Asked) -> Tensor:
+    """Return the held-out images whose likelihood is asked for, dequantised."""
+    if asked.levels is None:
+        raise _refused("likelihood", asked, "whose card declares no grey levels")
+    pixels = torch.from_numpy(np.array(asked.held_out[: asked.how["count"]]))
+    return dequantise(pixels, asked.levels, asked.seed)
+
+
+def _by_part(asked: _Asked, x: Tensor) -> dict[str, Callable[[], dict[str, Tensor]]]:
+    """Return what computes the log-likelihoods of each part of the images, by the part's name."""
+    options = {key: asked.how[key] for key in ("probes", "rtol", "atol")}
+
+    def compute(first: int) -> dict[str, Tensor]:
+        part = x[first : first + _PART].to(asked.device)
+        found = log_likelihood(asked.denoiser, part, seed=asked.seed, start=first, **options)
+        return {
+            "log_prob": found.log_prob,
+            "std_error": found.std_error,
+            "nfe": torch.tensor(found.nfe),
+        }
+
+    return {f"images-{first:010}": partial(compute, first) for first in range(0, len(x), _PART)}
+
+
 def _likelihood(asked: _Asked) -> Found:
     """Return bits per dimension of held-out images, the model's and the Gaussian's."""
-    denoiser, how, levels, seed = asked.denoiser, asked.how, asked.levels, asked.seed
-    if levels is None:
-        raise _refused("likelihood", asked, "whose card declares no grey levels")
-    pixels = torch.from_numpy(np.array(asked.held_out[: how["count"]]))
-    x = dequantise(pixels, levels, seed)
+    how, levels = asked.how, asked.levels
+    x = _images(asked)
     size = x[0].numel()
-    options = {key: how[key] for key in ("probes", "rtol", "atol")}
-    found = log_likelihood(denoiser, x.to(asked.device), seed=seed, **options)
-    bits = bits_per_dim(found.log_prob.cpu(), size, levels)
+    parts = _by_part(asked, x)
+    asked.chunks.fill(parts)
+    found = [asked.chunks.get(name, compute) for name, compute in parts.items()]
+    bits = bits_per_dim(torch.cat([one["log_prob"] for one in found]), size, levels)
     simple = bits_per_dim(asked.gaussian().log_prob(x.flatten(1).double()), size, levels)
-    probes = float(found.std_error.square().mean().sqrt()) / (size * math.log(2))
+    errors = torch.cat([one["std_error"] for one in found])
+    probes = float(errors.square().mean().sqrt()) / (size * math.log(2))
     root = math.sqrt(len(x))
     values = {
         "unit": "bits per dimension",
@@ -109,8 +138,8 @@ def _likelihood(asked: _Asked) -> Found:
         "gaussian_std_error": rounded(float(simple.std()) / root),
         "count": len(x),
         "probes": how["probes"],
-        "nfe": found.nfe,
-        "dequantised_training": bool(denoiser.info["dequantised"]),
+        "nfe": max(int(one["nfe"]) for one in found),
+        "dequantised_training": bool(asked.denoiser.info["dequantised"]),
         # Of the first held-out images, in their order: two models compare in pairs of images.
         "by_image": [rounded(value) for value in bits.tolist()],
     }
@@ -298,45 +327,70 @@ _APPLICATIONS: dict[str, Callable[[_Asked], Found]] = {
 }
 
 
-def main(files: Configuration) -> None:
+def main(files: Configuration, helps: bool = False) -> None:
     """Write what was found into the records, and what there is to see beside the samples.
 
     Args:
         files: says which model, and what it is asked for.
+        helps: whether to compute only what the process that writes has not computed yet: likelihoods.
 
     Raises:
         ValueError: if something that is not finite is found; nothing is written.
     """
+    if helps and files.application != "likelihood":
+        return
     machine = Machine.read()
     device = set_up_device(machine)
     how = resolved(f"applications/{files.application}")
     card = read_card(files.card)
     arrays = read_rows(files.arrays, card)
-    asked = _Asked(
-        load(files.weights, device),
-        card,
-        arrays["train"],
-        arrays["held_out"],
-        how,
-        how["seed"],
+    where = environment(device, machine)
+    folder = state_folder(
+        files.name,
+        {
+            "weights": file_hash(files.weights),
+            "data": card["sha256"],
+            "how": how,
+            "environment": where,
+            "code": code_of(files),
+        },
     )
-    try:
-        found, shown, about = _APPLICATIONS[files.application](asked)
-    except (ValueError, FloatingPointError) as error:  # which say what, and not of which model
-        raise ValueError(f"{files.name}: {error}; nothing is written") from error
-    write_arrays(files.shown, shown, about)
-    record = {
-        "application": files.application,
-        "dataset": files.dataset,
-        "model": files.model,
-        "train_seed": files.train_seed,
-        "found": found,
-        "environment": environment(device, machine),
-    }
-    write_text(files.record, record_text(record))
+    with stop_on_signals() as stop:
+        chunks = Chunks(folder, stop)
+        asked = _Asked(
+            load(files.weights, device),
+            card,
+            arrays["train"],
+            arrays["held_out"],
+            how,
+            how["seed"],
+            chunks,
+        )
+        if helps:
+            chunks.fill(_by_part(asked, _images(asked)))
+            return
+        with chunks:
+            try:
+                found, shown, about = _APPLICATIONS[files.application](asked)
+            except (
+                ValueError,
+                FloatingPointError,
+            ) as error:  # which say what, and not of which model
+                raise ValueError(f"{files.name}: {error}; nothing is written") from error
+            write_arrays(files.shown, shown, about)
+            record = {
+                "application": files.application,
+                "dataset": files.dataset,
+                "model": files.model,
+                "train_seed": files.train_seed,
+                "found": found,
+                "environment": where,
+            }
+            write_text(files.record, record_text(record))
+            chunks.remove()
     said = {name: value for name, value in found.items() if not isinstance(value, list)}
     print(f"{files.name}: {said}")
 
 
 if __name__ == "__main__":
-    run_stage(main, "dataset", "model", "train_seed", "application")
+    run_stage(with_helpers(main), "dataset", "model", "train_seed", "application", helped=True)

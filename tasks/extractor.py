@@ -21,7 +21,7 @@ from tasks.files.layout import Configuration
 from tasks.files.resolved import resolved
 from tasks.files.stage import run_stage
 
-__all__ = ["main"]
+__all__ = ["fixed", "main"]
 
 
 def _trained(
@@ -59,7 +59,19 @@ def _trained(
         yield classifier
 
 
-def _fixed(how: dict[str, Any], levels: int | None) -> Extractor:
+def fixed(how: dict[str, Any], levels: int | None) -> Extractor:
+    """Return the extractor that is trained on nothing here: the identity, or a file's.
+
+    Args:
+        how: the block `evaluation.extractor`.
+        levels: number of grey levels of images, None of vectors.
+
+    Returns:
+        The extractor.
+
+    Raises:
+        ValueError: if the file is another, or damaged.
+    """
     if levels is None:
         from scoremodel.evaluation.extractors.identity import Identity
 
@@ -104,7 +116,7 @@ def main(files: Configuration) -> None:
         for number, classifier in enumerate(_trained(data, how, card["levels"], more)):
             save_extractor(classifier, extractor_file(files, number))
     else:
-        save_extractor(_fixed(how, card["levels"]), extractor_file(files))
+        save_extractor(fixed(how, card["levels"]), extractor_file(files))
 
 
 if __name__ == "__main__":

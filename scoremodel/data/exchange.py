@@ -49,6 +49,7 @@ __all__ = [
     "Quantiser",
     "Resize",
     "Scale",
+    "ScaleMissingError",
     "fitted",
     "read_images",
     "read_sets",
@@ -74,6 +75,10 @@ _CHANNELS = (1, 3)
 _LARGEST = 2**28  # bytes of one member of an archive
 _DATE = (1980, 1, 1, 0, 0, 0)  # of a zip's members, so that its bytes repeat
 _GREY = np.array([299, 587, 114])  # thousandths, ITU-R 601-2, as Pillow has them
+
+
+class ScaleMissingError(ValueError):
+    """Real-valued images, of which neither the file nor the caller says the range."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,8 +150,9 @@ def read_images(path: str | os.PathLike[str], scale: Scale | None = None) -> Ima
 
     Raises:
         FileNotFoundError: if there is none.
+        ScaleMissingError: of real-valued images without a scale.
         ValueError: one line that names the file and what is wrong with it: damage, a pickle, shapes of
-            which it is not clear what they mean, values that are not finite, real values without a scale.
+            which it is not clear what they mean, values that are not finite.
     """
     here = Path(path)
     if scale is not None and scale not in get_args(Scale):
@@ -283,7 +289,7 @@ def _channels_first(name: str, array: NDArray[Any]) -> tuple[NDArray[Any], tuple
 def _real(name: str, x: NDArray[Any], scale: Scale | None, said: tuple[str, ...]) -> ImageSet:
     low, high = float(x.min()), float(x.max())
     if scale is None:
-        raise ValueError(
+        raise ScaleMissingError(
             f"{name}: real values from {low:.3g} to {high:.3g}, whose range is not said, allowed: "
             "scale unit ([0, 1]) or symmetric ([-1, 1])"
         )

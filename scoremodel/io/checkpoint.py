@@ -271,13 +271,13 @@ class Chunks(_State):
             OSError: if the file cannot be written, naming it; other parts stay.
         """
         while True:
-            found = self._found(name)
-            if found is None:
-                with self._taken(name, _WAIT) as mine:
-                    if mine and (found := self._found(name)) is None:
-                        found = self._compute(name, compute)
+            path, seen = self._path(name), self._written(name)
+            found = self._read(path, "computing it again") if seen else None
             if found is not None:
-                return found
+                return found[0]
+            with self._taken(name, _WAIT) as mine:
+                if mine and self._written(name) == seen:
+                    return self._compute(name, compute)
             self._stop_after(name)
 
     def fill(self, parts: Mapping[str, Callable[[], dict[str, Tensor]]]) -> None:
@@ -305,10 +305,12 @@ class Chunks(_State):
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"
 
-    def _found(self, name: str) -> dict[str, Tensor] | None:
-        path = self._path(name)
-        found = self._read(path, "computing it again") if path.exists() else None
-        return None if found is None else found[0]
+    def _written(self, name: str) -> int | None:
+        """Return when a part's file was written, None if there is none."""
+        try:
+            return self._path(name).stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
 
     def _compute(self, name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         made = {key: value.cpu() for key, value in compute().items()}

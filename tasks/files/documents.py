@@ -12,20 +12,11 @@ from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
 from scoremodel.io.files import AGAIN, DamagedError
+from tasks.params.errors import refusal
 
 __all__ = ["parse_json", "read_json", "read_table", "read_text", "read_yaml", "require_shape"]
 
 _SHOWN = 80
-_ALLOWED = {  # pydantic's names of errors → what would be right
-    "bool_type": "true or false",
-    "dict_type": "a block of keys",
-    "finite_number": "a finite number",
-    "float_type": "a number",
-    "int_type": "a whole number",
-    "list_type": "a list",
-    "model_type": "a block of keys",
-    "string_type": "text",
-}
 
 
 def read_text(path: Path, remedy: str = AGAIN) -> str:
@@ -173,19 +164,12 @@ def require_shape(content: Any, name: Path | str, shape: Any, remedy: str = AGAI
         _adapter(shape).validate_python(content, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        what = _said(first["type"], first["loc"], first["input"])
+        where = ".".join(map(str, first["loc"]))[:_SHOWN]
+        said = refusal([first])
+        what = f"lacks {where}" if said == "missing" else f"{where}: {said}".removeprefix(": ")
         raise DamagedError(name, what, remedy) from None
 
 
 @cache
 def _adapter(shape: Any) -> TypeAdapter[Any]:
     return TypeAdapter(shape)
-
-
-def _said(kind: str, place: tuple[int | str, ...], found: Any) -> str:
-    where = ".".join(map(str, place))[:_SHOWN]
-    if kind == "missing":
-        return f"lacks {where}"
-    shown = repr(found)
-    shown = shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 1]}…"
-    return f"{f'{where}: ' if where else ''}{shown} is not {_ALLOWED.get(kind, 'allowed')}"

@@ -1,4 +1,4 @@
-"""Judge samples of anybody's beside a data set: no training, no parameters.
+"""Judge samples of anybody's beside a data set, or its statistics alone: no training, no parameters.
 
 SAMPLES is a folder of images (sub-folders are classes), an npz (arr_0, arr_1; samples), an npy, or a zip
 of PNG or NPY; a folder of several such files is one set each. With a second one the two are compared.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
@@ -17,22 +19,24 @@ import pandas as pd
 
 from scoremodel.data.exchange import ImageSet, Quantiser, Resize, Scale, read_sets
 from scoremodel.io.files import write_text
+from tasks.files.device import Machine, set_up_device
 from tasks.files.stage import run
+from tasks.judge.alone import alone, alone_lines
 from tasks.judge.answer import Judged, lines, rows
-from tasks.judge.bench import Asked, Bench, bench, named
+from tasks.judge.bench import Asked, Bench, bench, named, sizes
+from tasks.judge.chosen import extractor_block
 from tasks.judge.page import page
-from tasks.judge.statistics import distances, read_statistics
+from tasks.judge.statistics import Statistics, read_statistics
 from tasks.params.errors import ParamsError
+from tasks.params.load import load_params
 
 __all__ = ["main"]
-
-_LEAST = 8
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tasks.judge", description=__doc__)
     parser.add_argument("samples", type=Path, nargs="+", help="one file or folder, or two")
-    parser.add_argument("--dataset", required=True, help="a folder in data/raw")
+    parser.add_argument("--dataset", help="a folder in data/raw; or --statistics alone")
     parser.add_argument("--subsets", type=int, default=5, help="disjoint ones, for the spread")
     parser.add_argument(
         "--scale", choices=get_args(Scale), help="of real values: [0, 1] or [-1, 1]"
@@ -47,42 +51,39 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--statistics", type=Path, help="an npz with mu and sigma: others' reference"
     )
+    parser.add_argument(
+        "--extractor",
+        metavar="KIND[:NAME]",
+        help="in place of params.yaml's: auto, classifier, shipped:NAME, inception:MODE, torchscript:FILE",
+    )
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")
     parser.add_argument("--page", type=Path, help="write a page of it there")
     return parser
 
 
-def _sizes(sets: dict[str, dict[str, ImageSet]], subsets: int) -> tuple[int, int]:
-    """Return how many samples are judged at once, and how often."""
-    counts = [len(one.x) for found in sets.values() for one in found.values()]
-    if min(counts) < _LEAST:
-        raise ParamsError(f"samples: {min(counts)} are not allowed, allowed: at least {_LEAST}")
-    given = [len(found) for found in sets.values()]
-    if max(given) > 1:
-        if min(given) == 1:
-            raise ParamsError(
-                f"samples: one set and {max(given)} are not allowed, allowed: two of one set each, or two "
-                "folders of several"
-            )
-        return min(counts), min(given)
-    parts = min(subsets, min(counts) // _LEAST)
-    return min(counts) // parts, parts
-
-
 def _judged(at: Bench, sets: dict[str, dict[str, ImageSet]], subsets: int) -> list[Judged]:
-    count, times = _sizes(sets, subsets)
+    count, times = sizes(sets, subsets)
     parts = at.judged(count, times)
     several = max(len(found) for found in sets.values()) > 1
     whole = parts if several or times == 1 else at.whole(count * times)
     return [Judged(name, whole[name], parts[name]) for name in sets]
 
 
-def _left_aside(sets: dict[str, dict[str, ImageSet]], judged: Sequence[Judged]) -> Iterator[str]:
-    for one in judged:
-        there = sum(len(found.x) for found in sets[one.name].values())
-        used = one.parts["count"] * len(one.parts["held_out"]["by_seed"])
-        if used < there:
-            yield f"{one.name}: {there - used} of its {there} samples are left aside: all sets have one size"
+def _times(one: Judged) -> int:
+    return len(one.parts["held_out"]["by_seed"])
+
+
+def _left_aside(
+    sets: Mapping[str, Mapping[str, ImageSet]], used: Mapping[str, int]
+) -> Iterator[str]:
+    for name, count in used.items():
+        there = sum(len(found.x) for found in sets[name].values())
+        if count < there:
+            yield f"{name}: {there - count} of its {there} samples are left aside: all sets have one size"
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("scoremodel", "torch", "numpy", "scipy")}
 
 
 def _document(
@@ -113,8 +114,57 @@ def _document(
             for verdict in compared
             if verdict.headline is not None
         ],
-        "versions": {name: version(name) for name in ("scoremodel", "torch", "numpy", "scipy")},
+        "versions": _versions(),
     }
+
+
+def _alone(
+    given: argparse.Namespace,
+    asked: Asked,
+    sets: dict[str, dict[str, ImageSet]],
+    statistics: Statistics,
+) -> None:
+    """Print the distance to somebody's statistics, which is all that there is without the data."""
+    params = load_params()
+    machine = Machine(params.threads, params.device, params.tf32, params.deterministic)
+    with redirect_stdout(sys.stderr):
+        device = set_up_device(machine)
+    how = extractor_block(asked.extractor, params.evaluation.extractor.model_dump())
+    named = asked.extractor is not None
+    found = alone(sets, asked.sets, statistics, how, named, asked.said_of, given.subsets, device)
+    said, comparison = alone_lines(statistics, found)
+    said += _left_aside(sets, {one.name: one.count * len(one.parts["by_seed"]) for one in found})
+    if not given.json:
+        print("\n".join(said))
+        return
+    document = {
+        "statistics": str(given.statistics),
+        "said": said,
+        "samples": {
+            one.name: {
+                "path": str(asked.sets[one.name]),
+                "metric": one.metric,
+                "count": one.count,
+                "whole": dict(one.whole),
+                "subsets": dict(one.parts),
+            }
+            for one in found
+        },
+        "verdicts": [
+            {
+                "first": found[0].name,
+                "second": found[1].name,
+                "answer": comparison.answer,
+                "difference": comparison.difference,
+                "interval": [comparison.low, comparison.high],
+                "margin": None,
+            }
+        ]
+        if comparison
+        else [],
+        "versions": _versions(),
+    }
+    print(json.dumps(document, indent=1))
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -124,18 +174,28 @@ def main(arguments: Sequence[str]) -> None:
         raise ParamsError(f"samples: {len(given.samples)} are not allowed, allowed: one or two")
     if not 2 <= given.subsets <= 1000:
         raise ParamsError(f"--subsets: {given.subsets} is not allowed, allowed: 2 to 1000")
+    if given.dataset is None and not given.statistics:
+        raise ParamsError("--dataset: missing, allowed: a folder in data/raw; or --statistics FILE")
+    if given.dataset is None and given.page:
+        raise ParamsError("--page: is not allowed without --dataset, allowed: --json")
     said_of = {key: getattr(given, key) for key in ("scale", "quantiser", "channels", "resize")}
-    asked = Asked(given.dataset, named(given.samples), said_of)
+    asked = Asked(given.dataset or "", named(given.samples), said_of, given.extractor)
     sets = {name: read_sets(path, given.scale) for name, path in asked.sets.items()}
     page_path = given.page and given.page.resolve()
-    statistics = given.statistics and given.statistics.resolve()
-    fixed = statistics and read_statistics(statistics)  # before any work
+    # All that may be wrong with them is said before any work.
+    statistics = given.statistics and read_statistics(given.statistics.resolve())
+    if given.dataset is None:
+        _alone(given, asked, sets, statistics)
+        return
     with bench(asked) as at:
+        if statistics:
+            at.require(statistics)
         judged = _judged(at, sets, given.subsets)
         said, compared = lines(judged)
-        said += [*at.said, *_left_aside(sets, judged)]
+        used = {one.name: one.parts["count"] * _times(one) for one in judged}
+        said += [*at.said, *_left_aside(sets, used)]
         if statistics:
-            said += distances(statistics, fixed, asked.dataset, [one.name for one in judged])
+            said += at.distances(statistics)
         if page_path:
             write_text(page_path, page(asked.dataset, said, judged))
     if given.json:

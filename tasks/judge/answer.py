@@ -51,10 +51,13 @@ def sentences(one: Judged) -> list[str]:
         if gaussian["mean"] > floor
         else math.nan
     )
+    few = record["floor"]["count"]
+    which = "" if few == count else f"{few} of them at "
     stands = (
         f"{one.name}: {record['metric']} to held-out {record['dataset']} "
-        f"{with_spread(value['mean'], value['std'])} of N = {count}: {record['ratio_to_floor']:.2f} times "
-        f"the floor of real data, {floor_said(record)}; a Gaussian of the data's mean and covariance is at "
+        f"{with_spread(value['mean'], value['std'])} of N = {count}: {which}"
+        f"{record['ratio_to_floor']:.2f} times the floor of as many real data, {floor_said(record)}; a "
+        f"Gaussian of the data's mean and covariance is at "
         f"{with_spread(gaussian['mean'], gaussian['std'])}"
     )
     if share > 1:

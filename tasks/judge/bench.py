@@ -1,16 +1,19 @@
 """A workspace for one judgement: the pipeline's stages up to `evaluate`, in one process, gone at the end.
 
 What is judged here is judged by the stages' own code, so that a number from here is the number that the
-pipeline would write. Nothing of the workspace in which the command is called is changed.
+pipeline would write. Nothing of the workspace in which the command is called is changed; a judge that is
+trained here is kept in its folder of unfinished work, for the next call.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import chdir, contextmanager, redirect_stdout
+from contextlib import chdir, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import chain
@@ -21,20 +24,30 @@ from typing import Any
 import numpy as np
 
 from scoremodel.bounds import shown
-from tasks.files.arrays import read_arrays, write_arrays
+from scoremodel.data.exchange import ImageSet
+from scoremodel.evaluation.extractors.base import load_extractor
+from scoremodel.io.files import atomic_folder
+from tasks.files.arrays import read_arrays, read_card, write_arrays
+from tasks.files.device import Machine, environment, set_up_device
+from tasks.files.extraction import extractor_file
 from tasks.files.layout import EXTERNAL, Configuration
-from tasks.files.stage import as_stage
+from tasks.files.resolved import resolved
+from tasks.files.stage import as_stage, code_of
+from tasks.files.state import state_folder
+from tasks.judge.chosen import extractor_block
+from tasks.judge.statistics import Statistics
 from tasks.params.errors import ParamsError
 from tasks.params.load import checked, read_yaml
 from tasks.params.resolve import resolve, write
 from tasks.params.source import read_description
 from tasks.results.records import read_record
 
-__all__ = ["Asked", "Bench", "bench", "named"]
+__all__ = ["Asked", "Bench", "bench", "named", "sizes"]
 
 _PARAMS = Path("params.yaml")
 _DATA = Path("data")
 _HELD_OUT = 0.5
+_LEAST = 8
 _MODEL = "none_0"
 """A model that nothing trains: params.yaml has one at least, by whose name no samples may go."""
 
@@ -47,11 +60,13 @@ class Asked:
         dataset: name of a folder in `data/raw`.
         sets: the samples' files or folders by the names that they go by.
         said_of: what is known of the files: `scale`, `quantiser`, `channels`, `resize`.
+        extractor: the extractor as the command line names it, None for params.yaml's.
     """
 
     dataset: str
     sets: Mapping[str, Path] = field(default_factory=dict)
     said_of: Mapping[str, Any] = field(default_factory=dict)
+    extractor: str | None = None
 
 
 class Bench:
@@ -61,13 +76,44 @@ class Bench:
         asked: what is judged.
         raw: the content of `params.yaml`, made for this.
         said: a sentence for each thing that was assumed.
+        home: the folder of the project, in which trained judges are kept.
     """
 
-    def __init__(self, asked: Asked, raw: dict[str, Any], said: Sequence[str]) -> None:
+    def __init__(self, asked: Asked, raw: dict[str, Any], said: Sequence[str], home: Path) -> None:
         self.asked, self.raw, self.said = asked, raw, tuple(said)
         self.files = Configuration(asked.dataset)
         self._resolve(8, 1)
-        self._run("prepare", "extractor", "reference")
+        self._run("prepare")
+        if resolved(f"extractors/{asked.dataset}")["kind"] == "classifier":
+            self._train(home)
+        else:
+            self._run("extractor")
+        self._run("reference")
+
+    def _train(self, home: Path) -> None:
+        """Train the judge and its panel, or take what was kept of the same training."""
+        machine = Machine.read()
+        with as_stage("extractor"), redirect_stdout(sys.stderr):
+            kept = home / state_folder(
+                f"judge-{self.asked.dataset}",
+                {
+                    "data": read_card(self.files.card)["sha256"],
+                    "how": resolved(f"extractors/{self.asked.dataset}"),
+                    "panel": resolved("judge/panel"),
+                    "environment": environment(set_up_device(machine), machine),
+                    "code": code_of(self.files),
+                },
+            )
+        if kept.is_dir():
+            shutil.copytree(kept, self.files.extractors)
+            with suppress(FileNotFoundError, ValueError):  # a damaged one is trained again
+                for number in range(1 + resolved("judge/panel")["panel"]):
+                    load_extractor(extractor_file(self.files, number))
+                print(f"extractor: as trained before, {kept}", file=sys.stderr)
+                return
+        self._run("extractor")
+        with atomic_folder(kept) as folder:
+            shutil.copytree(self.files.extractors, folder, dirs_exist_ok=True)
 
     def _resolve(self, count: int, sets: int) -> None:
         """Say as `check` would how many samples and sets are judged."""
@@ -104,6 +150,36 @@ class Bench:
                 raise ValueError(str(error).replace(str(files.given), path)) from None
             self._run("features", "evaluate", of=files)
             found[name] = read_record(files.record)
+        return found
+
+    def require(self, statistics: Statistics) -> None:
+        """Refuse others' statistics that are not by this data set's extractor, as far as that is known.
+
+        Args:
+            statistics: what the samples are to be compared with.
+
+        Raises:
+            ValueError: if they are another extractor's.
+        """
+        real, info = read_arrays(self.files.real_features, ("metric", "extractor"))
+        statistics.require(info["metric"], info["extractor"])
+        statistics.require_width(real["held_out"].shape[1])
+
+    def distances(self, statistics: Statistics) -> list[str]:
+        """Return how far the samples that were judged are from others' statistics, a sentence for each set.
+
+        Args:
+            statistics: theirs.
+
+        Returns:
+            The sentences.
+        """
+        metric = read_arrays(self.files.real_features, ("metric",))[1]["metric"]
+        found = []
+        for name in self.asked.sets:
+            files = Configuration(self.asked.dataset, name, sampler=EXTERNAL)
+            values = statistics.distances([*read_arrays(files.features)[0].values()])
+            found.append(statistics.sentence(name, metric, f"{np.mean(values):.4g}"))
         return found
 
     def whole(self, count: int) -> dict[str, dict[str, Any]]:
@@ -166,7 +242,7 @@ def bench(asked: Asked) -> Iterator[Bench]:
     with TemporaryDirectory(prefix="scoremodel-") as folder:
         _lay(here, Path(folder), asked)
         with chdir(folder):
-            yield Bench(asked, raw, said)
+            yield Bench(asked, raw, said, here)
 
 
 def _params(asked: Asked) -> tuple[dict[str, Any], list[str]]:
@@ -190,9 +266,11 @@ def _params(asked: Asked) -> tuple[dict[str, Any], list[str]]:
     }
     raw["models"] = {_MODEL: {"sde": {"kind": "vp"}}}
     raw["external"] = {name: dict(asked.said_of) for name in asked.sets}
-    extractor = raw["evaluation"]["extractor"]
+    extractor = extractor_block(asked.extractor, raw["evaluation"]["extractor"])
     if extractor.get("path"):
         extractor["path"] = str(Path(extractor["path"]).resolve())
+    raw["evaluation"]["extractor"] = extractor
+    checked(raw, _PARAMS)
     return raw, said
 
 
@@ -205,10 +283,15 @@ def _lay(here: Path, root: Path, asked: Asked) -> None:
     if description is None:
         target.symlink_to(source)
     else:
-        for key in ("root", "path"):
-            if isinstance(description.get(key), str):
-                description[key] = str((here / description[key]).resolve())
         target.mkdir()
+        if isinstance(description.get("root"), str):
+            description["root"] = str((here / description["root"]).resolve())
+        if isinstance(description.get("path"), str):
+            path = Path(os.path.normpath(source / description["path"]))
+            if path.is_relative_to(source):
+                _link(path.relative_to(source), source, target)
+            else:
+                description["path"] = str(path)
         (target / "source.yaml").write_text(json.dumps(description), encoding="utf-8")
     for name, path in asked.sets.items():
         given = root / Configuration(asked.dataset, name).given
@@ -219,6 +302,17 @@ def _lay(here: Path, root: Path, asked: Asked) -> None:
         else:
             given.mkdir()
             (given / whole.name).symlink_to(whole)
+
+
+def _link(inside: Path, source: Path, target: Path) -> None:
+    """Link a data set's own file or folder to where its description, written anew, names it."""
+    if inside == Path():  # all that lies beside the description
+        for one in source.iterdir():
+            if one.name != "source.yaml":
+                (target / one.name).symlink_to(one.resolve())
+        return
+    (target / inside.parent).mkdir(parents=True, exist_ok=True)
+    (target / inside).symlink_to((source / inside).resolve())
 
 
 def named(paths: Sequence[Path]) -> dict[str, Path]:
@@ -239,3 +333,31 @@ def named(paths: Sequence[Path]) -> dict[str, Path]:
             name = f"{stem}_{number}"
         found[name] = path
     return found
+
+
+def sizes(sets: Mapping[str, Mapping[str, ImageSet]], subsets: int) -> tuple[int, int]:
+    """Return how many samples are judged at once, and how often.
+
+    Args:
+        sets: name → what its file or folder holds.
+        subsets: how many disjoint ones are made of a single set.
+
+    Returns:
+        The number of samples of a subset, the same for all sets, and that of subsets.
+
+    Raises:
+        ParamsError: if there are too few samples, or one set beside several.
+    """
+    counts = [len(one.x) for found in sets.values() for one in found.values()]
+    if min(counts) < _LEAST:
+        raise ParamsError(f"samples: {min(counts)} are not allowed, allowed: at least {_LEAST}")
+    given = [len(found) for found in sets.values()]
+    if max(given) > 1:
+        if min(given) == 1:
+            raise ParamsError(
+                f"samples: one set and {max(given)} are not allowed, allowed: two of one set each, or two "
+                "folders of several"
+            )
+        return min(counts), min(given)
+    parts = min(subsets, min(counts) // _LEAST)
+    return min(counts) // parts, parts

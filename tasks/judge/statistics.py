@@ -7,12 +7,14 @@ says of which extractor, size or number of images it is; beside ours lies a card
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
 from scoremodel.bounds import shown
@@ -20,9 +22,9 @@ from scoremodel.evaluation.distance import Moments, frechet_distance, moments
 from scoremodel.io.files import atomic_path, write_text
 from tasks.files.arrays import read_arrays, read_card
 from tasks.files.documents import read_json
-from tasks.files.layout import EXTERNAL, Configuration
+from tasks.files.layout import Configuration
 
-__all__ = ["Split", "distances", "read_statistics", "write_statistics"]
+__all__ = ["Split", "Statistics", "read_statistics", "write_statistics"]
 
 Split = Literal["train", "held_out", "all"]
 
@@ -32,6 +34,8 @@ class _Card(TypedDict):
     extractor: str
     count: int
     dataset: str
+    shape: list[int]
+    levels: int | None
 
 
 def write_statistics(path: Path, dataset: str, split: Split = "held_out") -> None:
@@ -71,60 +75,88 @@ def write_statistics(path: Path, dataset: str, split: Split = "held_out") -> Non
     write_text(path.with_suffix(".json"), json.dumps(said, indent=1) + "\n")
 
 
-def distances(path: Path, fixed: Moments, dataset: str, names: Sequence[str]) -> list[str]:
-    """Return how far samples are from others' statistics, and what of these is not known.
+@dataclass(frozen=True)
+class Statistics:
+    """The mean and covariance of somebody's features, and what is known of them.
 
     Args:
-        path: their file.
-        fixed: what it holds.
-        dataset: the data set, by whose extractor the samples' features were made.
-        names: the samples', in the current folder.
-
-    Returns:
-        A sentence for each.
-
-    Raises:
-        ValueError: if the file holds no such statistics, or others than this extractor's.
+        path: the file.
+        moments: what it holds.
+        card: what the card beside it says; None if there is none.
     """
-    info = read_arrays(Configuration(dataset).real_features, ("metric", "extractor"))[1]
-    card = path.with_suffix(".json")
-    if card.is_file():
-        known = read_json(card, _Card, "remove it, and what it said is not known")
-        if known["extractor"] != info["extractor"]:
+
+    path: Path
+    moments: Moments
+    card: Mapping[str, Any] | None
+
+    @property
+    def card_path(self) -> Path:
+        """Where the card is looked for."""
+        return self.path.with_suffix(".json")
+
+    def require(self, metric: str, digest: str) -> None:
+        """Refuse an extractor by which they were not made, as far as that is known.
+
+        Args:
+            metric: the name of the distance by the extractor.
+            digest: the hash of the extractor's file.
+
+        Raises:
+            ValueError: if the card names another one.
+        """
+        if self.card is not None and self.card["extractor"] != digest:
             raise ValueError(
-                f"{card}: statistics of {shown(known['metric'])}, allowed: of this run's extractor, "
-                f"{info['metric']}"
+                f"{self.card_path}: statistics of {shown(self.card['metric'])}, allowed: of this run's "
+                f"extractor, {metric}"
             )
-        of = f"of N = {known['count']} of {known['dataset']}"
-    else:
+
+    def require_width(self, width: int) -> None:
+        """Refuse features of another number than they are of.
+
+        Args:
+            width: the extractor's number of features.
+
+        Raises:
+            ValueError: if it is another.
+        """
+        if width != len(self.moments.mean):
+            raise ValueError(
+                f"{self.path}: mu of {len(self.moments.mean)} features, allowed: {width}, the extractor's"
+            )
+
+    def distances(self, sets: Sequence[NDArray[np.float32]]) -> list[float]:
+        """Return the Fréchet distance to them of each set of features with shape (N, D)."""
+        return [frechet_distance(one, self.moments) for one in sets]
+
+    def sentence(self, name: str, metric: str, value: str) -> str:
+        """Return what a distance is to, and what of these statistics is not known.
+
+        Args:
+            name: the samples'.
+            metric: the name of the distance.
+            value: the distance.
+
+        Returns:
+            The sentence.
+        """
         of = "whose extractor, resize and N no file says: true only if they are this run's"
-    found = []
-    for name in names:
-        rows, _ = read_arrays(Configuration(dataset, name, sampler=EXTERNAL).features)
-        width = next(iter(rows.values())).shape[1]
-        if width != len(fixed.mean):
-            raise ValueError(
-                f"{path}: mu of {len(fixed.mean)} features, allowed: {width}, the extractor's"
-            )
-        values = [frechet_distance(one, fixed) for one in rows.values()]
-        found.append(
-            f"{name}: {info['metric']} to the statistics in {path.name} {np.mean(values):.4g}, {of}."
-        )
-    return found
+        if self.card is not None:
+            of = f"of N = {self.card['count']} of {self.card['dataset']}"
+        return f"{name}: {metric} to the statistics in {self.path.name} {value}, {of}."
 
 
-def read_statistics(path: Path) -> Moments:
-    """Return the moments that a file of others holds.
+def read_statistics(path: Path) -> Statistics:
+    """Return what a file of others holds, and what the card beside it says.
 
     Args:
-        path: an npz with `mu` and `sigma`.
+        path: an npz with `mu` and `sigma`; its card has the same name with the ending `.json`.
 
     Returns:
         Them.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it holds no such statistics.
+        ValueError: if it holds no such statistics, or the card is damaged.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -141,4 +173,9 @@ def read_statistics(path: Path) -> Moments:
             f"{path}: mu of shape {mean.shape} and sigma of {covariance.shape}, allowed: finite (D,) and "
             "(D, D)"
         )
-    return Moments(mean.astype(np.float64), covariance.astype(np.float64), None)
+    moments = Moments(mean.astype(np.float64), covariance.astype(np.float64), None)
+    card = path.with_suffix(".json")
+    known = None
+    if card.is_file():
+        known = read_json(card, _Card, "remove it, and what it said is not known")
+    return Statistics(path, moments, known)

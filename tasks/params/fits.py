@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from scoremodel.evaluation.distance import most_samples
 from tasks.params.errors import Located, ParamsError, shown
 from tasks.params.filled import filled
 from tasks.params.read import read_yaml
@@ -127,7 +128,7 @@ def _counts(card: Card, evaluation: Mapping[str, Any], share: float | None) -> I
             f"the class {rare!r} of {name!r} has {least} training images: none may be in that share"
         )
         yield Doubtful("evaluation.extractor.share", share, why)
-    half = (train - taken) // 2
+    half = most_samples(train, share or 0.0)
     if k >= held_out:
         allowed = f"less than the {held_out} held-out points of {name!r}"
         yield Located("evaluation.neighbours", k, allowed)

@@ -367,8 +367,8 @@ class Inverse(Strict):
     operator: Annotated[
         MaskOperator | DownsampleOperator | BlurOperator, Field(discriminator="kind")
     ]
-    noise_std: Annotated[float, Within(Bounds(ge=1e-6, le=1000))] = Field(
-        description="of the measurement, on the scale of [-1, 1]"
+    noise_std: Annotated[float, Within(Bounds(ge=0, le=1000))] = Field(
+        description="of the measurement, on the scale of [-1, 1]; 0 for one without noise"
     )
     method: Method
     iterations: _Some = Field(description="of conjugate gradients")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from scoremodel.bounds import shown
 from scoremodel.data.sources.base import checked_description
+from scoremodel.data.sources.file import checked_path
 from scoremodel.data.sources.folder import first_image, image_files
 from tasks.params.read import read_yaml
 
 __all__ = ["read_description"]
+
+_QUICK = 2**28
+"""Bytes of which a hash takes no time; that of a larger file is compared by `prepare`, which reads it."""
 
 
 def read_description(folder: Path) -> dict[str, Any] | None:
@@ -71,3 +76,12 @@ def _require_path(folder: Path, description: dict[str, Any]) -> None:
     # What DVC has not fetched yet, prepare will find.
     if not os.path.exists(here) and not os.path.exists(f"{here}.dvc"):  # noqa: PTH110 (a name may be too long)
         raise ValueError(f"path: {shown(path)}: no such file or folder in {folder}")
+    digest = description.get("sha256")
+    if digest is not None and os.path.exists(here) and here.stat().st_size <= _QUICK:  # noqa: PTH110
+        _require_digest(here, digest, here.stat().st_mtime_ns)
+
+
+@cache
+def _require_digest(path: Path, digest: str, _: int) -> None:
+    """Refuse another file than was meant, once for each time that it was written."""
+    checked_path(str(path), digest, [path.suffix.lower()], folders=True)

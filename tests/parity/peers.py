@@ -10,6 +10,7 @@ from torch import Tensor
 from scoremodel.oracles import GaussianMixture
 from scoremodel.processes.base import Process
 from scoremodel.samplers.base import Sampler
+from scoremodel.samplers.sampling import sample
 
 SHAPE = (6, 3)
 MIXTURE = GaussianMixture([[-0.6, -0.6, 0.1], [0.5, 0.4, 0.0]], [0.2, 0.3], [0.7, 0.3])
@@ -30,7 +31,8 @@ def denoised(x_t: Tensor, t: float | Tensor, process: Process) -> Tensor:
 def ours(sampler: Sampler, process: Process, x: Tensor) -> Tensor:
     """Return the last state of our sampler from x, on the noise of `standard_normal`."""
     noise = standard_normal()
-    states = sampler.states(
-        sampler.plan(process), x, lambda x, t: denoised(x, t, process), noise.__next__
-    )
-    return list(states)[-1]
+    found = sample(
+        lambda x, t: MIXTURE.denoised(x, t, process), sampler, len(x), 0,
+        process=process, x_init=x, noise=lambda *_: next(noise),
+    )  # fmt: skip
+    return found.x

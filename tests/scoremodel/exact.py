@@ -64,12 +64,13 @@ def law(sampler: Sampler, process: Process, draws: int) -> Law:
     Row 0 gets zeros for noise, row k + 1 a one in the k-th draw and zeros else.
     """
 
-    def units(k: int, rows: range) -> Tensor:
-        return (torch.arange(len(rows)) == k + 1).double()[:, None]
+    def units(draw: int, rows: range) -> Tensor:
+        noise = torch.zeros(len(rows), 1, dtype=torch.float64)
+        noise[draw + 1 : draw + 2] = 1.0
+        return noise
 
-    denoise = denoiser(process, sampler.call_times(sampler.plan(process)))
     x = sample(
-        denoise,
+        denoiser(process, sampler.call_times(sampler.plan(process))),
         sampler,
         draws + 1,
         0,

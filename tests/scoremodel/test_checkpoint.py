@@ -6,8 +6,11 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -100,9 +103,9 @@ def test_a_run_stopped_again_and_again_ends_with_the_same_bits(
             run(checkpoints)
     with Checkpoints(tmp_path / "state", every_steps=2) as checkpoints:
         assert run(checkpoints) == whole
-        names = sorted(path.name for path in (tmp_path / "state").iterdir())
-        assert names == ["step-0000000010.safetensors", "step-0000000012.safetensors"]
-        checkpoints.remove()
+    names = sorted(path.name for path in (tmp_path / "state").iterdir())
+    assert names == ["step-0000000010.safetensors", "step-0000000012.safetensors"]
+    checkpoints.remove()
     assert not (tmp_path / "state").exists()
 
 
@@ -211,3 +214,48 @@ def test_finished_chunks_are_not_computed_again_and_damaged_ones_are(tmp_path: P
     assert computed == [0, 1, 2, 1, 3, 4]
     (line,) = said
     assert line.startswith(f"{damaged}: damaged (its content is not what was written), computing")
+
+
+def test_what_is_written_beside_the_run_is_the_state_when_it_was_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the tensors change meanwhile; and what goes wrong beside it is raised."""
+    state = torch.zeros(3)
+    with Checkpoints(tmp_path / "state") as checkpoints:
+        slow, go = checkpoints._write, threading.Event()
+
+        def write(*given: Any) -> None:
+            assert go.wait(60)
+            slow(*given)
+
+        monkeypatch.setattr(checkpoints, "_write", write)
+        checkpoints.save(1, {"x": state}, {"curves": [1]}, wait=False)
+        assert not checkpoints.due(2)  # whatever the time
+        state.fill_(7.0)
+        go.set()
+    found = Checkpoints(tmp_path / "state").latest()
+    assert found is not None
+    assert (found[0], found[1]["x"].tolist(), found[2]) == (1, [0.0] * 3, {"curves": [1]})
+
+
+def test_checkpoints_by_time_take_two_percent_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second apart, or fifty times what the last one took: an eighth of a second each."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with Checkpoints(tmp_path / "state", every_seconds=1.0) as checkpoints:
+        real = checkpoints._write
+
+        def write(*given: Any) -> None:
+            now[0] += 1 / 8
+            real(*given)
+
+        monkeypatch.setattr(checkpoints, "_write", write)
+        saved = []
+        for step in range(1, 2001):
+            now[0] += 1 / 64
+            if checkpoints.due(step):
+                checkpoints.save(step, {"x": torch.zeros(1)}, {})
+                saved.append(step)
+    assert saved == [64, 464, 864, 1264, 1664]

@@ -228,6 +228,12 @@ def test_vectors_of_a_file_are_vectors(tmp_path: Path) -> None:
     assert (raw.levels, raw.classes) == (None, ["0", "1"])
     with pytest.raises(ValueError, match="holds vectors, allowed: kind vectors for these"):
         load_source({"kind": "arrays", "path": "points.npz"}, folder=tmp_path)
+    for dtype in (np.float32, np.uint8):  # of real values it knows no scale, and asks for none
+        np.save(tmp_path / "images.npy", np.zeros((9, 4, 4), dtype))
+        with pytest.raises(
+            ValueError, match=r"images\.npy holds images, allowed: kind arrays for th"
+        ):
+            load_source({"kind": "vectors", "path": "images.npy"}, folder=tmp_path)
 
 
 def test_an_image_set_of_two_splits_holds_out_its_test(tmp_path: Path) -> None:

@@ -11,9 +11,13 @@ import pandas as pd
 import pytest
 import torch
 from scipy.stats import multivariate_normal
+from sklearn.datasets import load_digits
 
+from scoremodel.denoiser import Denoiser
 from scoremodel.io.denoisers import load
 from scoremodel.likelihood import dequantise
+from scoremodel.processes.vp import VP
+from tasks import applications
 from tasks.applications import build_operator
 from tasks.files.arrays import read_rows
 from tests.workspace import Workspace
@@ -131,6 +135,40 @@ def test_a_plane_s_score_fields_are_on_the_page_and_point_to_the_data(copied: Wo
     assert abs(study["weights"]["many"]["share by the reverse"]["mean"] - 0.8) < 0.1
     noisy = "error at r = 0.5"
     assert study["manifold"]["many"][noisy]["mean"] < 0.3 * study["manifold"]["none"][noisy]["mean"]
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [{"kind": "mask", "hidden": "lower_half"}, {"kind": "blur", "std": 4.0}],
+    ids=lambda one: str(one["kind"]),
+)
+def test_measurements_without_noise_have_a_best_linear_estimate(operator: dict[str, Any]) -> None:
+    """No worse than that of next to no noise, though a wide blur leaves hardly anything."""
+    images = load_digits().images[:, None].astype(np.uint8)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        denoiser = Denoiser({"kind": "unet", "width": 8}, VP(), (1, 8, 8), [-0.4], 0.75, 17)
+    how = INVERSE | {"operator": operator, "draws": 1}
+
+    def found(noise_std: float) -> dict[str, Any]:
+        asked = applications._Asked(
+            denoiser,
+            {"name": "digits"},
+            images[:900],
+            images[900:],
+            how | {"noise_std": noise_std},
+            0,
+        )
+        return applications._inverse(asked)[0]
+
+    none, little = found(0.0), found(1e-5)
+    assert none["noise_std"] == 0
+    if operator["kind"] == "mask":  # what is seen at all is seen well
+        assert none["rmse_of_linear"] == pytest.approx(little["rmse_of_linear"], rel=1e-3)
+    else:
+        assert none["rmse_of_linear"] < little["rmse_of_linear"]
+    assert none["rmse_of_linear"] < 0.85 * none["rmse_of_mean"]
+    assert math.isfinite(none["rmse"])
 
 
 def test_operators_hide_what_they_say() -> None:

@@ -361,7 +361,7 @@ def test_a_stage_ends_with_the_line_and_status_2(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {path}: damaged (std: 'wide wide")
     assert line.endswith(
-        "… is not a number); remove it and run dvc repro, or restore it from a copy"
+        "… is not allowed, allowed: a number); remove it and run dvc repro, or restore it from a copy"
     )
     assert len(line) < 200 + len(str(path))
 
@@ -372,17 +372,25 @@ def test_a_record_that_holds_no_number_is_refused(tmp_path: Path) -> None:
     record = read_record(path)
     record["held_out"]["by_seed"][1] = float("nan")
     path.write_text(json.dumps(record))
-    with pytest.raises(DamagedError, match=r"held_out\.by_seed\.1: nan is not a finite number"):
+    with pytest.raises(
+        DamagedError, match=r"held_out\.by_seed\.1: nan is not allowed, allowed: a finite number"
+    ):
         read_record(path)
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"values": None}, "values: None is not a block of keys"),
+        ({"values": None}, "values: None is not allowed, allowed: a block of keys"),
         ({"configuration": "digits"}, "configuration: 'digits' is not allowed"),
-        ({"seconds": {"sample": [1]}}, r"seconds\.sample: \[1\] is not a block of keys"),
-        ({"environment": ["cpu"]}, r"environment: \['cpu'\] is not a block of keys"),
+        (
+            {"seconds": {"sample": [1]}},
+            r"seconds\.sample: \[1\] is not allowed, allowed: a block of keys",
+        ),
+        (
+            {"environment": ["cpu"]},
+            r"environment: \['cpu'\] is not allowed, allowed: a block of keys",
+        ),
     ],
 )
 def test_a_row_of_another_shape_is_no_row_though_its_checksum_is_right(

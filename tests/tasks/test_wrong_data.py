@@ -534,6 +534,19 @@ def test_a_path_is_relative_to_its_source_yaml_and_what_it_leads_to_is_known_to_
     np.testing.assert_array_equal(read_source(folder).x, x.transpose(0, 3, 1, 2))
 
 
+def test_another_file_than_was_meant_is_refused_before_any_work(folder: Path) -> None:
+    """By `check`, which reads descriptions alone; `prepare` compares a large file's hash."""
+    np.save(folder / "set.npy", np.zeros((9, 4, 4), np.uint8))
+    digest = hashlib.sha256((folder / "set.npy").read_bytes()).hexdigest()
+    (folder / "source.yaml").write_text(f"kind: arrays\npath: set.npy\nsha256: {digest.upper()}")
+    assert source_of(folder)[1] == "images"
+    np.save(folder / "set.npy", np.ones((9, 4, 4), np.uint8))
+    with pytest.raises(
+        ParamsError, match=f"source.yaml: sha256: .*set.npy has .* and {digest} was"
+    ):
+        source_of(folder)
+
+
 def test_images_beside_a_path_are_refused_and_what_dvc_has_not_fetched_is_awaited(
     folder: Path,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 
 from scoremodel.bounds import Bounds
-from scoremodel.data.exchange import ImageSet, Scale, fitted, read_images
+from scoremodel.data.exchange import ImageSet, Scale, ScaleMissingError, fitted, read_images
 from scoremodel.data.sources.base import SOURCES, RawData
 from scoremodel.data.sources.file import checked_path
 
@@ -61,7 +61,11 @@ def load_vectors(path: str, licence: str = "undeclared", sha256: str | None = No
         ValueError: if the file is another, or holds no vectors.
     """
     here = checked_path(path, sha256, _ENDINGS, folders=False)
-    return raw_data(here.name, read_images(here), None, licence)
+    try:
+        images = read_images(here)
+    except ScaleMissingError:
+        raise ValueError(_other_kind(here.name, "images", "arrays")) from None
+    return raw_data(here.name, images, None, licence)
 
 
 def raw_data(name: str, images: ImageSet, levels: int | None, licence: str) -> RawData:
@@ -81,7 +85,7 @@ def raw_data(name: str, images: ImageSet, levels: int | None, licence: str) -> R
     """
     if (images.x.ndim == 4) != (levels is not None):
         what, kind = ("images", "arrays") if images.x.ndim == 4 else ("vectors", "vectors")
-        raise ValueError(f"path: {name} holds {what}, allowed: kind {kind} for these")
+        raise ValueError(_other_kind(name, what, kind))
     if levels is not None and images.x.dtype != np.uint8:
         images = fitted(images, images.x.shape[1:], levels)
     what = "images" if levels else "vectors"
@@ -94,3 +98,7 @@ def raw_data(name: str, images: ImageSet, levels: int | None, licence: str) -> R
         source="; ".join([f"{name}, {len(images.x)} {what}", *images.said]),
         licence=licence,
     )
+
+
+def _other_kind(name: str, what: str, kind: str) -> str:
+    return f"path: {name} holds {what}, allowed: kind {kind} for these"
