@@ -610,7 +610,7 @@ class _Timed(Checkpoints):
     def apart(self) -> float:
         """Return after how many seconds the next one would be due, by asking with the clock put forward."""
         low, high = 0.0, 1e9
-        while high - low > 1e-3:
+        while high - low > 1e-4:
             middle = (low + high) / 2
             self.saved = time.monotonic() - middle
             low, high = (low, middle) if super().due(1) else (middle, high)
@@ -676,15 +676,15 @@ def checkpoints(
     row: dict[str, object] = {
         "parameters": f"{sum(p.numel() for p in denoiser.parameters()) / 1e6:.2f} M",
         "MB": kept.bytes / 1e6,
-        "save() holds, s": held,
+        "held, s": held,
         "written after, s": took,
-        "the next one due after, s": period,
+        "next one due after, s": period,
         "share, %": share,
         "a step, s": step,
     }
     if beside:
         slower = max(0.0, 1 - step / median(beside))
-        row["beside a write"] = median(beside)
+        row["a step beside a write, s"] = median(beside)
         row["the training loses, %"] = 100 * (held + slower * (took - held)) / period
     found.rows.append(row)
     found.check(share <= 2, f"checkpoints take {share:.2f} % of the time, > 2 %")

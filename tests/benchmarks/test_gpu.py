@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -104,7 +105,7 @@ def test_the_rehearsal(rehearse: Rehearse) -> None:
 
     (kept,) = tables["checkpoints"].to_dict("records")
     assert 0 < kept["share, %"] <= 2
-    assert kept["save() holds, s"] <= kept["written after, s"] < kept["the next one due after, s"]
+    assert kept["held, s"] <= kept["written after, s"] < kept["next one due after, s"]
     network = build_network(gpu.OF_8_PIXELS, (3, 8, 8), None)
     weights = sum(p.numel() for p in network.parameters())
     assert kept["MB"] == pytest.approx(
@@ -177,6 +178,15 @@ def test_processes_that_do_not_exchange_fail(
     assert status == 1
     assert "**Failed**: the bytes depend on the number of processes" in printed
     assert tables["processes"]["sha256 of the weights"].nunique() == 2
+
+
+def test_checkpoints_that_take_more_than_their_share_fail(
+    rehearse: Rehearse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scoremodel.io.checkpoint._SHARE", 0.1)
+    status, _, printed = rehearse("checkpoints")
+    assert status == 1  # a tenth of what is beside it
+    assert re.search(r"\*\*Failed\*\*: checkpoints take 9\.\d\d % of the time, > 2 %", printed)
 
 
 def test_another_computation_on_the_device_fails(
