@@ -240,10 +240,16 @@ def _one_step(denoiser: Denoiser, batch: int) -> tuple[Tensor, Tensor]:
 
 
 def against_cpu(
-    device: torch.device, network: Network, shape: Sequence[int], batch: int, calls: int, steps: int
-) -> Found:
+    found: Found,
+    device: torch.device,
+    network: Network,
+    shape: Sequence[int],
+    batch: int,
+    calls: int,
+    steps: int,
+) -> None:
     """Compare float32 with the CPU's: noise, one training step, samples; and a training with itself."""
-    found, cpu, numbers = Found(), torch.device("cpu"), range(batch)
+    cpu, numbers = torch.device("cpu"), range(batch)
 
     def noise(where: torch.device) -> str:
         return digest({"": random_normal(0, "sample", numbers, shape, device=where)})
@@ -291,18 +297,17 @@ def against_cpu(
         found.check(len(twice) == 1, f"two trainings in {mode.name} differ")
         name = f"two trainings of {steps} steps in {mode.name}"
         found.rows.append({"": name, "bits": "equal" if len(twice) == 1 else "DIFFER"})
-    return found
 
 
 def bfloat16(
+    found: Found,
     device: torch.device,
     networks: Mapping[str, Network],
     shape: Sequence[int],
     batch: int,
     steps: int,
-) -> Found:
+) -> None:
     """Compare samples in bfloat16 with float32's on this device, and a training step's time."""
-    found = Found()
     for name, network in networks.items():
         drawn, seconds = {}, {}
         for mode in (FLOAT32, BFLOAT16):
@@ -324,19 +329,18 @@ def bfloat16(
                 "times faster": seconds[FLOAT32] / seconds[BFLOAT16],
             }
         )
-    return found
 
 
 def compiled(
+    found: Found,
     device: torch.device,
     networks: Mapping[str, Network],
     shape: Sequence[int],
     batch: int,
     steps: int,
     precision: Precision,
-) -> Found:
+) -> None:
     """Time torch.compile: what comes before the first step, and a step after; nothing from its caches."""
-    found = Found()
     BFLOAT16.set_up(device)
     for name, network in networks.items():
         losses = []
@@ -358,10 +362,10 @@ def compiled(
             )
         wrong = abs(losses[1] / losses[0] - 1)
         found.check(wrong < 0.03, f"{name}: compiled, the loss is {wrong:.2g} apart")
-    return found
 
 
 def training(
+    found: Found,
     device: torch.device,
     networks: Mapping[str, Network],
     shape: Sequence[int],
@@ -369,9 +373,8 @@ def training(
     steps: int,
     matrix: int,
     modes: Sequence[Mode],
-) -> Found:
+) -> None:
     """Time the training of images, and say what share of the rate of a large product of matrices it has."""
-    found = Found()
     for mode in modes:
         mode.set_up(device)
         rate = matrix_rate(device, mode.precision, matrix, 10)
@@ -394,7 +397,6 @@ def training(
             if device.type == "cuda":
                 row["GiB"] = torch.cuda.max_memory_allocated(device) / 2**30
             found.rows.append(row)
-    return found
 
 
 def _draws(sampler: Sampler) -> int:
@@ -410,6 +412,7 @@ def _draws(sampler: Sampler) -> int:
 
 
 def sampled(
+    found: Found,
     device: torch.device,
     network: Network,
     shape: Sequence[int],
@@ -417,9 +420,9 @@ def sampled(
     samplers: Sequence[Sampler],
     matrix: int,
     modes: Sequence[Mode],
-) -> Found:
+) -> None:
     """Time sampling, the noise in it, and say what share of the rate of a large product it has."""
-    found, work = Found(), flop(network, shape, training=False)
+    work = flop(network, shape, training=False)
     for mode in modes:
         mode.set_up(device)
         rate = matrix_rate(device, mode.precision, matrix, 10)
@@ -445,7 +448,6 @@ def sampled(
                     "share of matrices, %": 100 * work * nfe * batch / seconds[0] / rate,
                 }
             )
-    return found
 
 
 def _rank(
@@ -468,6 +470,7 @@ def _rank(
 
 
 def processes(
+    found: Found,
     device: torch.device,
     network: Network,
     shape: Sequence[int],
@@ -475,10 +478,11 @@ def processes(
     parts: int,
     steps: int,
     most: int | None = None,
-) -> Found:
+) -> None:
     """Train the same parts in one process and in several, of one thread each: the bytes are the same."""
-    found, hashes = Found(), []
-    most = torch.cuda.device_count() if most is None else most
+    hashes = []
+    if most is None:
+        most = torch.cuda.device_count() if device.type == "cuda" else 2
     if most < 2:
         found.missing.append(f"{most} GPU is on this machine, several processes need several")
     config = steps_of(steps, batch, "float32", parts=parts)
@@ -497,7 +501,6 @@ def processes(
             }
         )
     found.check(len(set(hashes)) == 1, "the bytes depend on the number of processes")
-    return found
 
 
 def _data(dataset: str, held_out: float | str | None) -> tuple[dict[str, NDArray[Any]], Any]:
@@ -515,6 +518,7 @@ def _data(dataset: str, held_out: float | str | None) -> tuple[dict[str, NDArray
 
 
 def reached(
+    found: Found,
     device: torch.device,
     preset: str,
     minutes: float,
@@ -522,13 +526,13 @@ def reached(
     dataset: str | None = None,
     held_out: float | str | None = None,
     count: int | None = None,
-) -> Found:
+) -> None:
     """Train a preset's models for some minutes in all, and judge their samples beside real images.
 
     The number of steps, on which the learning rate depends, follows from the time of the first few. The
     data are those that the pipeline has prepared, or split here where `held_out` says how.
     """
-    found, params = Found(), laid_over(preset).model_dump(exclude_unset=True)
+    params = laid_over(preset).model_dump(exclude_unset=True)
     FLOAT32.set_up(device)
     dataset = dataset or params["active"]["datasets"][0]
     try:
@@ -536,7 +540,7 @@ def reached(
     except FileNotFoundError as error:
         path = error.filename or error
         found.missing.append(f"{path} is not there, `dvc repro prepare@{dataset}` makes it")
-        return found
+        return
     judge = load_extractor(shipped_file(dataset, 0), device)
     count = count or params["evaluation"]["count"]
     images = {side: torch.from_numpy(np.array(arrays[side])) for side in ("train", "held_out")}
@@ -585,7 +589,6 @@ def reached(
                     "× floor": distance / floor,
                 }
             )
-    return found
 
 
 class _Timed(Checkpoints):
@@ -635,6 +638,7 @@ class _Timed(Checkpoints):
 
 
 def checkpoints(
+    found: Found,
     device: torch.device,
     network: Network,
     shape: Sequence[int],
@@ -642,14 +646,14 @@ def checkpoints(
     wanted: int,
     between: int,
     folder: Path,
-) -> Found:
+) -> None:
     """Train with some checkpoints: what they hold up, how much slower steps beside a write are, the share.
 
     The share is that of the seconds until it is written, of those until the next one is due by time, and
     may be 2 % at most. What the training loses of the same is the time that it is held, and by which steps
     are longer meanwhile.
     """
-    found, denoiser = Found(), model(network, shape, device)
+    denoiser = model(network, shape, device)
     FLOAT32.set_up(device)
     folder.mkdir(parents=True, exist_ok=True)
     config = TrainingConfig(10**9, batch, precision="float32")
@@ -688,10 +692,9 @@ def checkpoints(
         row["the training loses, %"] = 100 * (held + slower * (took - held)) / period
     found.rows.append(row)
     found.check(share <= 2, f"checkpoints take {share:.2f} % of the time, > 2 %")
-    return found
 
 
-SECTIONS: dict[str, tuple[str, Callable[..., Found]]] = {
+SECTIONS: dict[str, tuple[str, Callable[..., None]]] = {
     "cpu": ("float32 beside the CPU's", against_cpu),
     "bfloat16": ("bfloat16 beside float32", bfloat16),
     "compile": ("torch.compile", compiled),
@@ -766,19 +769,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed = False
     for name in given.sections:
         title, act = SECTIONS[name]
+        found = Found()
         more: dict[str, Any] = {"folder": given.folder} if name == "checkpoints" else {}
         if name == "reached" and given.minutes is not None:
             more = {"minutes": given.minutes}
         print(f"## {title}\n\n*{where}; `{command}`*\n", flush=True)
         try:
-            found = act(device, **sizes[name] | more)
+            act(found, device, **sizes[name] | more)
         except Exception as error:  # the other sections are measured all the same
             traceback.print_exc()
-            found = Found(broken=[f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"])
+            said = " ".join(str(error).split())[:200]
+            found.broken.append(f"{type(error).__name__}: {said}")
         if found.rows:
             table = pd.DataFrame(found.rows).astype(object)
             table = table.where(table.notna(), "")
-            print(table.to_markdown(index=False, floatfmt=".3g") + "\n")
+            print(table.to_markdown(index=False, floatfmt=".3g") + "\n", flush=True)
         for line in found.broken:
             print(f"**Failed**: {line}\n")
         for line in found.missing:

@@ -215,13 +215,15 @@ def test_another_computation_on_the_device_fails(
 def test_a_section_that_breaks_is_said_and_the_others_run(
     rehearse: Rehearse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def breaks(*_: Any, **__: Any) -> gpu.Found:
+    def breaks(found: gpu.Found, *_: Any, **__: Any) -> None:
+        found.rows.append({"images/s": 7.0})
         raise RuntimeError("no such kernel\n  on this device")
 
     monkeypatch.setitem(gpu.SECTIONS, "bfloat16", ("bfloat16", breaks))
     status, tables, printed = rehearse("bfloat16", "processes")
     assert status == 1
     assert "**Failed**: RuntimeError: no such kernel on this device" in printed
+    assert list(tables["bfloat16"]["images/s"]) == [7]  # what was measured before
     assert len(tables["processes"]) == 2
 
 
