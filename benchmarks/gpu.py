@@ -269,7 +269,7 @@ def against_cpu(
         else:
             mode.set_up(device)
             ours, theirs = computed(model(network, shape, device)), of_cpu
-        norms = ours[1].norm(), theirs[1].norm()
+        norms = [side[1].double().norm() for side in (ours, theirs)]
         values = [apart(*norms), *(apart(a, b) for a, b in zip(ours, theirs, strict=True))]
         norm, loss, gradient, x = values
         found.rows.append(
