@@ -63,9 +63,15 @@ def by_turns(sides: Sequence[Callable[[], object]], repetitions: int) -> list[fl
     return least
 
 
-def take(of: Callable[..., Iterator[Tensor]], batch: int, shape: Sequence[int], draws: int) -> None:
+def take(
+    of: Callable[..., Iterator[Tensor]],
+    batch: int,
+    shape: Sequence[int],
+    draws: int,
+    device: torch.device | str = "cpu",
+) -> None:
     """Take so many draws of a batch's noise."""
-    noise = of(0, range(batch), shape, torch.float32, torch.device("cpu"))
+    noise = of(0, range(batch), shape, torch.float32, torch.device(device))
     for _ in islice(noise, draws):
         pass
 
