@@ -30,7 +30,7 @@ def with_parts(root: Path) -> Workspace:
     """Return a workspace whose training has a batch of eight parts."""
     workspace = shared.with_mixture(root)
     params = workspace.params()
-    params["models"]["vp"]["training"] |= {"parts": 8}
+    params["models"]["vp"]["training"] |= {"parts": 8, "steps": 160}
     params["models"]["vp"]["network"]["mlp"] |= {"dropout": 0.1}
     workspace.write_params(params)
     workspace.dvc("repro", "--single-item", "check")
@@ -130,7 +130,7 @@ def test_what_is_stopped_goes_on_in_another_number_of_processes(
     os.kill(trainer, signal.SIGTERM)
     said = stages.end(status=128 + signal.SIGTERM)
     assert len(re.findall("stopped after step", said)) == 1
-    assert "of 300, whose state is in" in said
+    assert "of 160, whose state is in" in said
     in_processes(workspace, 1)
     assert "goes on from" in stages.run(*TRAIN, where=workspace)
     assert made(workspace) == alone
