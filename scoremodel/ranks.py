@@ -110,6 +110,12 @@ class Ranks:
     def share(self, parts: int) -> range:
         """Return which of 0 … parts − 1 are this process's.
 
+        Args:
+            parts: how many there are.
+
+        Returns:
+            Neighbouring numbers, as many as every process has.
+
         Raises:
             ValueError: if the processes do not divide the parts.
         """
