@@ -26,6 +26,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 
 import scoremodel
+from scoremodel import rng
 
 __all__ = ["DEVICE", "Accelerator", "host", "moved", "pretend"]
 
@@ -204,6 +205,8 @@ def pretend() -> Iterator[Accelerator]:
         return made.to(like.device)
 
     with ExitStack() as stack:
+        rng._schedule.cache_clear()  # tensors of the real device of that name
+        stack.callback(rng._schedule.cache_clear)
         for where, name, stand_in in (
             (torch, "Generator", _Generator),
             (torch, "tensor", placed(torch.tensor)),

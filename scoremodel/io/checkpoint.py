@@ -339,4 +339,6 @@ class Chunks(_State):
         try:
             yield True
         finally:
+            # While it is held; who waits for it, or makes it anew meanwhile, finds the part, or takes it.
+            Path(lock.lock_file).unlink(missing_ok=True)
             lock.release()

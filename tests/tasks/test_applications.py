@@ -14,6 +14,7 @@ from scipy.stats import multivariate_normal
 from sklearn.datasets import load_digits
 
 from scoremodel.denoiser import Denoiser
+from scoremodel.io.checkpoint import Chunks
 from scoremodel.io.denoisers import load
 from scoremodel.likelihood import dequantise
 from scoremodel.processes.vp import VP
@@ -158,6 +159,7 @@ def test_measurements_without_noise_have_a_best_linear_estimate(operator: dict[s
             images[900:],
             how | {"noise_std": noise_std},
             0,
+            Chunks("unused"),
         )
         return applications._inverse(asked)[0]
 

@@ -45,9 +45,10 @@ def test_the_record_holds_what_the_artifacts_say(finished: Workspace) -> None:
         for split in ("held_out", "train"):
             distance = fid.fid_from_feats(features, real[split].astype(np.float64))
             assert record[split]["by_seed"][index] == pytest.approx(distance, rel=1e-5)
+    by_seed = record["held_out"]["by_seed"]
     assert record["held_out"]["std"] == pytest.approx(
-        np.std(record["held_out"]["by_seed"], ddof=1),
-        rel=1e-4,  # of rounded values
+        np.std(by_seed, ddof=1),
+        abs=5e-6 * max(by_seed),  # the sixth digit of each is rounded
     )
     assert record["width"] == 64
     # The first of the sets of held-out rows, written out: the mean over the seeds' distances to it.

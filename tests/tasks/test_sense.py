@@ -402,7 +402,7 @@ def test_memory_that_this_machine_does_not_have(
     # weights, gradients, two moments and one average; losses and times of 50 batches of 64; and the
     # activations of one image in 2 bytes each
     assert least == 5 * 4 * size.parameters + 4 * 2 * 50 * 64 + 2 * size.activations
-    assert about - least == 63 * 2 * size.activations
+    assert about - least == 31 * 2 * size.activations  # a part has half of the batch
     monkeypatch.setattr(survey, "machine_memory", lambda *_: int(least * share))
     (one,) = found.findings(refused=refused)
     assert not found.findings(refused=not refused)
