@@ -164,7 +164,7 @@ def main() -> None:
         first = median(taken["2 processes of 1 thread, DDP"])
         rows += [
             {
-                "network": name,
+                "image": f"1×{name}×{name}",
                 "": label,
                 "ms/step": 1000 * median(s),
                 "beside DDP": median(s) / first,
