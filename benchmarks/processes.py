@@ -13,7 +13,6 @@ import argparse
 import os
 import tempfile
 import time
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -23,12 +22,11 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.train import NETWORK
+from benchmarks.train import NETWORK, time_ours
 from scoremodel.denoiser import Denoiser
 from scoremodel.processes.vp import VP
 from scoremodel.ranks import Ranks, joined
 from scoremodel.training.config import TrainingConfig
-from scoremodel.training.loop import train
 from scoremodel.training.loss import denoising_loss, denoising_weight
 from tasks.files.device import device_name
 
@@ -38,22 +36,6 @@ NETWORKS = {
     "28": NETWORK,
 }
 BATCH = 64
-
-
-class _Clock:
-    """Notes when each step of a training ends."""
-
-    def __init__(self) -> None:
-        self.ticks: list[float] = []
-
-    def begin(self, step: int) -> None:
-        pass
-
-    def point(self, point: object) -> None:
-        pass
-
-    def step(self, step: int, averaged: Denoiser) -> None:
-        self.ticks.append(time.perf_counter())
 
 
 def model(name: str) -> Denoiser:
@@ -70,11 +52,8 @@ def pixels(name: str) -> Tensor:
 
 def ours(name: str, steps: int, parts: int, ranks: Ranks) -> list[float]:
     """Return the seconds of each step but the first two."""
-    clock = _Clock()
     config = TrainingConfig(steps=steps + 2, batch_size=BATCH, parts=parts)
-    train(model(name), pixels(name), config, 0, observer=clock, ranks=ranks)
-    ticks = clock.ticks[1:]
-    return [end - begin for begin, end in pairwise(ticks)]
+    return time_ours(model(name), pixels(name), config, ranks)
 
 
 class _Loss(nn.Module):

@@ -25,10 +25,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.peers import PEERS, SHAPE, Peer
 from scoremodel.denoiser import Denoiser
 from scoremodel.processes.vp import VP
+from scoremodel.ranks import Ranks
 from scoremodel.training.config import TrainingConfig
 from scoremodel.training.loop import train
 from tasks.files.device import device_name
 
+_ALONE = Ranks()
 NETWORK = {"kind": "unet", "width": 32, "multipliers": [1, 2, 2, 4]}
 
 
@@ -48,10 +50,12 @@ class _Clock:
         self.ticks.append(time.perf_counter())
 
 
-def time_ours(denoiser: Denoiser, pixels: Tensor, config: TrainingConfig) -> list[float]:
+def time_ours(
+    denoiser: Denoiser, pixels: Tensor, config: TrainingConfig, ranks: Ranks = _ALONE
+) -> list[float]:
     """Return the seconds of each step but the first two."""
     clock = _Clock()
-    train(denoiser, pixels, config, 0, observer=clock)
+    train(denoiser, pixels, config, 0, observer=clock, ranks=ranks)
     return [end - begin for begin, end in pairwise(clock.ticks[1:])]
 
 

@@ -210,3 +210,14 @@ def test_what_is_no_power_of_two_or_more_than_the_parts_is_refused() -> None:
         Ranks(2, 2)
     with pytest.raises(ValueError, match="16 processes are not allowed for 8 parts"):
         trained(Ranks(0, 16))
+
+
+def test_a_network_with_batch_normalisation_is_refused_in_several_processes() -> None:
+    """What it counts is of the process's own parts."""
+    network = {"kind": "mlp", "width": 8, "depth": 1}
+    denoiser = Denoiser(network, VP(), (2,), [0.0, 0.0], 1.0)
+    denoiser.network.add_module("norm", torch.nn.BatchNorm1d(8))
+    config = TrainingConfig(steps=1, batch_size=8, parts=2)
+    train(denoiser, torch.zeros(8, 2), config, 0)
+    with pytest.raises(ValueError, match="batch normalisation is not allowed in several processes"):
+        train(denoiser, torch.zeros(8, 2), config, 0, ranks=Ranks(0, 2))

@@ -16,7 +16,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
+from tasks.files import ranks as launcher
+from tasks.files.device import Machine
 from tests import shared
 from tests.nursery import Nursery, nursery
 from tests.shared import MIXTURE_TRAIN as STAGE
@@ -108,6 +111,50 @@ def until_saved(workspace: Workspace) -> None:
         time.sleep(0.005)
 
 
+def two_at_work(workspace: Workspace, stages: Nursery) -> tuple[int, list[psutil.Process]]:
+    """Return a trainer and its two processes, once they have saved something."""
+    in_processes(workspace, 2)
+    trainer = stages.start(*TRAIN, where=workspace)
+    ranks = ranks_of(trainer, 2)
+    until_saved(workspace)
+    return trainer, ranks
+
+
+@pytest.mark.parametrize(
+    ("wanted", "cores", "threads", "device", "gpus", "parts", "count"),
+    [
+        (1, 8, 1, "cpu", 0, 8, 1),
+        (8, 2, 1, "cpu", 0, 8, 8),
+        (8, 2, 1, "cpu", 0, 2, 2),
+        (7, 2, 1, "cpu", 0, 8, 4),
+        ("auto", 8, 2, "cpu", 0, 8, 4),
+        ("auto", 6, 1, "auto", 0, 8, 4),
+        ("auto", 1, 1, "cpu", 0, 8, 1),
+        ("auto", 2, 1, "auto", 8, 8, 8),
+        ("auto", 2, 1, "auto", 8, 4, 4),
+        ("auto", 8, 1, "cuda:1", 8, 8, 1),
+        ("auto", 8, 1, "cpu", 8, 2, 2),
+    ],
+)
+def test_how_many_processes_there_are(
+    wanted: int | str,
+    cores: int,
+    threads: int,
+    device: str,
+    gpus: int,
+    parts: int,
+    count: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A power of two that divides the parts: a GPU each, or `threads` of the cores each."""
+    keeping = {"processes": wanted, "cores": cores}
+    monkeypatch.setattr(launcher, "resolved", {"keeping": keeping}.get)
+    monkeypatch.setattr(Machine, "read", lambda: Machine(threads, device, False, True))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert launcher.processes(parts) == count
+
+
 def test_the_number_of_processes_is_no_input_of_the_stage(
     workspace: Workspace, alone: bytes
 ) -> None:
@@ -139,10 +186,7 @@ def test_what_is_stopped_goes_on_in_another_number_of_processes(
 def test_a_killed_process_ends_all_with_its_status_and_nothing_is_lost(
     workspace: Workspace, alone: bytes, stages: Nursery
 ) -> None:
-    in_processes(workspace, 2)
-    trainer = stages.start(*TRAIN, where=workspace)
-    ranks = ranks_of(trainer, 2)
-    until_saved(workspace)
+    _, ranks = two_at_work(workspace, stages)
     ranks[1].kill()
     said = stages.end(status=128 + signal.SIGKILL)
     assert "error: process 1 of 2 was ended by SIGKILL; the same command goes on" in said
@@ -156,10 +200,7 @@ def test_a_killed_process_ends_all_with_its_status_and_nothing_is_lost(
 def test_the_processes_stop_with_the_trainer_and_save(
     workspace: Workspace, alone: bytes, stages: Nursery
 ) -> None:
-    in_processes(workspace, 2)
-    trainer = stages.start(*TRAIN, where=workspace)
-    ranks = ranks_of(trainer, 2)
-    until_saved(workspace)
+    trainer, ranks = two_at_work(workspace, stages)
     os.kill(trainer, signal.SIGKILL)
     stages.end(status=-signal.SIGKILL)
     assert not psutil.wait_procs(ranks, timeout=60)[1]
@@ -177,10 +218,7 @@ def test_a_loss_that_is_not_finite_is_said_once(workspace: Workspace, stages: Nu
 def test_a_second_command_at_the_same_work_is_refused_in_one_line(
     workspace: Workspace, stages: Nursery
 ) -> None:
-    in_processes(workspace, 2)
-    trainer = stages.start(*TRAIN, where=workspace)
-    until_saved(workspace)
-    ranks = ranks_of(trainer, 2)
+    _, ranks = two_at_work(workspace, stages)
     for process in ranks:
         process.suspend()
     said = workspace.python("-m", "tasks.train", "mixture", "vp", "0", status=2)
