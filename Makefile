@@ -86,6 +86,13 @@ show: setup
 docs/distance-nfe.svg: results/table.csv
 	python -m tasks.report.figures $< $@
 
+# README's picture, from the default run's: VE, VP and real digits.
+docs/digits.png: results/table.csv
+	python -c "import sys; from PIL import Image; three = [Image.open(f'artifacts/pictures/{name}.png').convert('L') for name in sys.argv[2:]]; \
+	wide = Image.new('L', (sum(one.width + 20 for one in three) - 20, three[0].height), 255); \
+	[wide.paste(one, (n * (one.width + 20), 0)) for n, one in enumerate(three)]; \
+	wide.save(sys.argv[1])" $@ digits-ve-0-heun digits-vp-0-heun digits
+
 flow: setup
 	python -m flows.pipeline
 
