@@ -201,6 +201,9 @@ class _Clock:
     def point(self, point: Mapping[str, float]) -> None:
         pass
 
+    def asks(self) -> bool:
+        return True
+
     def step(self, step: int, averaged: Denoiser) -> None:
         if step in self.at:
             self.ticks.append(now(self.device))

@@ -46,6 +46,9 @@ class _Clock:
     def point(self, point: Mapping[str, float]) -> None:
         pass
 
+    def asks(self) -> bool:
+        return True
+
     def step(self, step: int, averaged: Denoiser) -> None:
         self.ticks.append(time.perf_counter())
 

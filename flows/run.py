@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import chdir, contextmanager
+from contextlib import AbstractContextManager, chdir, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,12 +20,12 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ParameterTypeError, TerminationSignal
 from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE
 from prefect.states import Cancelled, Completed, Failed
 from pydantic import ValidationError
 
 from flows.deployments import require_allowed
 from flows.progress import lookout, state_of
-from flows.server import server
 from flows.stages import At, StageFailedError
 from tasks.files.dvc import DvcFailedError, StoppedError, mend_claims
 from tasks.files.git import short
@@ -197,6 +197,15 @@ def _one_signal() -> Iterator[None]:
             signal.signal(one, before)
 
 
+def _server() -> AbstractContextManager[None]:
+    """Return what runs a server for this process, unless one is configured."""
+    if PREFECT_API_URL.value() or not PREFECT_SERVER_ALLOW_EPHEMERAL_MODE.value():
+        return nullcontext()
+    from flows.server import own_server  # half of all that a flow imports
+
+    return own_server()
+
+
 def finish(act: Flow[..., State[Any]], given: dict[str, Any]) -> None:
     """Run a flow from the command line; exit with 2 for a mistake of the user's, 1 for a failure.
 
@@ -215,7 +224,7 @@ def finish(act: Flow[..., State[Any]], given: dict[str, Any]) -> None:
         print(f"error: {'; '.join(said) or cut(shown(str(error)))}", file=sys.stderr)
         raise SystemExit(2) from None
     try:
-        with _one_signal(), server():
+        with _one_signal(), _server():
             state: Any = act(**given, return_state=True)
     except (KeyboardInterrupt, TerminationSignal) as error:
         for one in (signal.SIGINT, signal.SIGTERM):

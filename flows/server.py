@@ -17,15 +17,11 @@ from typing import Any
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.server.api.server import SubprocessASGIServer
-from prefect.settings import (
-    PREFECT_API_URL,
-    PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
-    get_current_settings,
-)
+from prefect.settings import get_current_settings
 
 from tasks.files.dvc import leashed
 
-__all__ = ["server"]
+__all__ = ["own_server"]
 
 _START = 120  # seconds; a first start makes the database
 _LAST_WORDS = 5.0  # seconds for what has not been sent yet
@@ -55,15 +51,12 @@ class _Own(SubprocessASGIServer):
 
 
 @contextmanager
-def server() -> Iterator[None]:
-    """Run a Prefect server for this process, unless one is configured.
+def own_server() -> Iterator[None]:
+    """Run a Prefect server for this process.
 
     Yields:
         Nothing, once the server answers.
     """
-    if PREFECT_API_URL.value() or not PREFECT_SERVER_ALLOW_EPHEMERAL_MODE.value():
-        yield
-        return
     own = _Own()
     try:
         # By this thread: Linux takes the end of the one that started it for the end of the parent.

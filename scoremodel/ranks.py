@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,26 +183,68 @@ class Ranks:
             dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
         return box[0]
 
-    def sent(self, tensors: dict[str, Tensor] | None, device: torch.device) -> dict[str, Tensor]:
-        """Return the first process's tensors, in every process.
+    def sent(
+        self, tensors: Mapping[str, Tensor] | None, device: torch.device
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Give the first process's tensors to every process, one after the other.
 
         Args:
-            tensors: by name, on the device; None in the other processes.
-            device: where they are.
+            tensors: by name; None in the other processes.
+            device: where they are wanted.
+
+        Yields:
+            Each one's name, and the tensor on the device, which is no longer needed here.
+        """
+        made = None if tensors is None else {k: (v.shape, v.dtype) for k, v in tensors.items()}
+        for name, (shape, dtype) in self.told(made).items():
+            if tensors is None:
+                found = torch.empty(shape, dtype=dtype, device=device)
+            else:
+                found = tensors[name].to(device).contiguous()
+            self.spread([found], 0)
+            yield name, found
+
+    def spread(self, tensors: Sequence[Tensor], source: int) -> None:
+        """Give tensors the values that they have in one process.
+
+        Args:
+            tensors: of the same shapes in every process.
+            source: the number of the process whose values they are.
+        """
+        if self.world_size == 1 or not tensors:
+            return
+        flat = torch.cat([one.flatten() for one in tensors])
+        with _with_others():
+            dist.broadcast(flat, src=source)
+        values = torch.split(flat, [one.numel() for one in tensors])
+        shaped = [value.view(one.shape) for value, one in zip(values, tensors, strict=True)]
+        torch._foreach_copy_(list(tensors), shaped)
+
+    def collected(self, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return, in the first process, the tensors of all processes by name, on the CPU.
+
+        Args:
+            own: this process's; no other one has their names.
 
         Returns:
-            The tensors by name.
+            All of them; in the other processes none.
         """
+        made = {name: value.detach().cpu().contiguous() for name, value in own.items()}
         if self.world_size == 1:
-            return tensors or {}
-        made = None if tensors is None else {k: (v.shape, v.dtype) for k, v in tensors.items()}
-        found = {}
-        for name, (shape, dtype) in self.told(made).items():
-            given = None if tensors is None else tensors[name].contiguous()
-            found[name] = torch.empty(shape, dtype=dtype, device=device) if given is None else given
-            with _with_others():
-                dist.broadcast(found[name], src=0)
-        return found
+            return made
+        kinds: list[Any] = [None] * self.world_size
+        mine = [(name, value.shape, value.dtype) for name, value in made.items()]
+        with _with_others():
+            dist.gather_object(mine, kinds if self.first else None, dst=0)
+            if not self.first:
+                for value in made.values():
+                    dist.send(value, dst=0)
+                return {}
+            for source in range(1, self.world_size):
+                for name, shape, dtype in kinds[source]:
+                    made[name] = torch.empty(shape, dtype=dtype)
+                    dist.recv(made[name], src=source)
+        return made
 
 
 class Tree:

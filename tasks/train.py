@@ -231,7 +231,8 @@ def main(files: Configuration, ranks: Ranks) -> None:
     classes = None if labels is None else len(card["class_counts"])
     size = size_of({"kind": kind, **network}, card["shape"], classes)
     if size is not None:
-        least, _ = training_memory(size, model["training"], network)
+        shares = ranks.world_size if keeping["sharded"] else 1
+        least, _ = training_memory(size, model["training"], network, shares)
         require_memory(f"models.{files.model}", least, str(device))
     denoiser = build_denoiser(model, card, process, files.train_seed).to(device)
     parameters = sum(weight.numel() for weight in denoiser.parameters())
@@ -283,6 +284,7 @@ def main(files: Configuration, ranks: Ranks) -> None:
             observer=watch,
             true_score=known,
             ranks=ranks,
+            sharded=keeping["sharded"],
         )
         if not ranks.first:
             return

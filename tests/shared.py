@@ -39,11 +39,11 @@ def once(
     return Workspace(folder / "project")
 
 
-def copy(original: Workspace, folder: Path) -> Workspace:
+def copy(original: Workspace, folder: Path, warm: bool = True) -> Workspace:
     """Return a copy of a workspace, in a folder of the test's own, that the test may change."""
     shutil.copytree(original.root, folder / "project", symlinks=True)
     shutil.copytree(original.root.parent / "spy", folder / "spy")
-    workspace = Workspace(folder / "project")
+    workspace = Workspace(folder / "project", warm)
     workspace.spied.mkdir()
     return workspace
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from tests.warm import warm_python
+
 ROOT = Path(__file__).parents[1]
 
 _SPY = """
@@ -31,14 +33,22 @@ def _note():
 
 if "SPY_FOLDER" in os.environ:
     atexit.register(_note)
+if "WARM_PYTHON" in os.environ:  # for what starts DVC by it
+    sys.executable = os.environ["WARM_PYTHON"]
 """
 
 
 class Workspace:
-    """A folder with its own git and DVC repository, and the commands a person would type in it."""
+    """A folder with its own git and DVC repository, and the commands a person would type in it.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    Args:
+        root: the folder.
+        warm: whether `python -m` of stages and DVC is a fork of a process that has imported torch and
+            the like, or a Python of its own, whose process a test may look for.
+    """
+
+    def __init__(self, root: Path, warm: bool = True) -> None:
+        self.root, self.warm = root, warm
         self.spied = root.parent / f"{root.name}-imports"
 
     @classmethod
@@ -88,9 +98,8 @@ class Workspace:
         for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "tiny"]):
             workspace.git(*command)
         workspace.spied.mkdir()
-        spy = root.parent / "spy"
-        spy.mkdir(exist_ok=True)
-        (spy / "sitecustomize.py").write_text(_SPY)
+        workspace._spy.mkdir(exist_ok=True)
+        (workspace._spy / "sitecustomize.py").write_text(_SPY)
         return workspace
 
     def params(self) -> Any:
@@ -102,12 +111,28 @@ class Workspace:
         with (self.root / "params.yaml").open("w") as out:
             YAML().dump(params, out)
 
+    @property
+    def interpreter(self) -> str:
+        """The `python` of this workspace."""
+        return str(warm_python()) if self.warm else sys.executable
+
+    def warmth(self) -> dict[str, str]:
+        """Return the variables by which all that is started there takes this workspace's `python`."""
+        first = dict.fromkeys(str(Path(one).parent) for one in (self.interpreter, sys.executable))
+        path = {"PATH": os.pathsep.join([*first, os.environ["PATH"]])}
+        if not self.warm:
+            return path
+        return path | {"PYTHONPATH": str(self._spy), "WARM_PYTHON": self.interpreter}
+
+    @property
+    def _spy(self) -> Path:
+        return self.root.parent / "spy"
+
     def environment(self) -> dict[str, str]:
         """Return the environment of a person in this workspace."""
         env = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT")}
-        return env | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}",
-            "PYTHONPATH": str(self.root.parent / "spy"),
+        return env | self.warmth() | {
+            "PYTHONPATH": str(self._spy),
             "SPY_FOLDER": str(self.spied),
             "DVC_NO_ANALYTICS": "true",
             **{f"GIT_{who}_{what}": f"{what}@example.com".lower()
@@ -144,12 +169,12 @@ class Workspace:
 
     def dvc(self, *arguments: str, status: int | None = 0) -> str:
         """Run DVC and return what it prints."""
-        done = self.run(sys.executable, "-m", "dvc", *arguments, status=status)
+        done = self.run(self.interpreter, "-m", "dvc", *arguments, status=status)
         return done.stdout + done.stderr
 
     def python(self, *arguments: str, status: int | None = 0) -> str:
         """Run Python and return what it prints."""
-        done = self.run(sys.executable, *arguments, status=status)
+        done = self.run(self.interpreter, *arguments, status=status)
         return done.stdout + done.stderr
 
     def lock(self) -> str:

@@ -11,7 +11,8 @@ import copy
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import compress
 from typing import Any, Protocol
@@ -47,6 +48,8 @@ _ALONE = Ranks()
 _BAND_LOSSES = tuple(f"loss_band_{index + 1}" for index in range(BANDS))
 _POINT = ("step", "loss", *_BAND_LOSSES, "grad_norm", "learning_rate")
 """What a point of the curves has, in its order."""
+_ADAM = ("exp_avg", "exp_avg_sq", "step")
+"""What torch's Adam keeps of a weight."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,11 @@ class Observer(Protocol):
     def point(self, point: Mapping[str, float]) -> None:
         """See a new point of the curves, with images_per_second and memory_mib beside it."""
 
+    def asks(self) -> bool:
+        """Return whether to see the first average after the step that is next."""
+
     def step(self, step: int, averaged: Denoiser) -> None:
-        """See the first average after each step."""
+        """See the first average after a step of which that was asked."""
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
@@ -148,6 +154,7 @@ def train(
     observer: Observer | None = None,
     true_score: Denoise | None = None,
     ranks: Ranks = _ALONE,
+    sharded: bool = False,
 ) -> Trained:
     """Train `denoiser` in place and return its averaged copies with the training curves.
 
@@ -169,6 +176,8 @@ def train(
         ranks: this process's place among those that train together, each of which calls this with the
             same arguments. The first one reads and writes the checkpoints, and only what it is given
             to watch is shown; the stop of any of them stops all after the same step.
+        sharded: whether each process keeps Adam's moments and the averages of its share of the weights
+            only, as ZeRO does (Rajbhandari et al. 2020, arXiv:1910.02054, stage 1), to the same bits.
 
     Returns:
         The averaged denoisers and the curves, in every process.
@@ -182,15 +191,14 @@ def train(
             last checkpoint is from before it.
         Stopped: if the checkpoints' `stop` says so; the state is saved.
     """
-    run = _Run(denoiser, data, labels, config, seed, true_score, ranks)
+    run = _Run(denoiser, data, labels, config, seed, true_score, ranks, sharded)
     if checkpoints is not None:
-        found = checkpoints.latest(run.device) if ranks.first else None
+        found = checkpoints.latest() if ranks.first else None
         step, info = ranks.told(None if found is None else (found[0], found[2])) or (0, None)
         if info is not None:
             run.restore(step, ranks.sent(None if found is None else found[1], run.device), info)
     if observer is not None:
         observer.begin(run.step)
-    first = next(iter(run.averaged.values()))
     logged, began = run.step, time.perf_counter()
     with tqdm(
         total=config.steps * config.batch_size,
@@ -201,7 +209,8 @@ def train(
         disable=not progress,
     ) as bar:
         while run.step < config.steps:
-            stop, due = run.advance(checkpoints if run.step + 1 < config.steps else None)
+            last = run.step + 1 == config.steps
+            stop, due, seen = run.advance(None if last else checkpoints, observer)
             if run.step % config.log_every == 0 or run.step == config.steps:
                 point = run.log()
                 now = time.perf_counter()
@@ -214,16 +223,19 @@ def train(
             bar.update(config.batch_size)
             if checkpoints is not None and (stop or due):
                 run.check()
+                tensors = run.tensors()
                 if ranks.first:
-                    checkpoints.save(run.step, run.tensors(), {"curves": run.curves}, stop)
+                    checkpoints.save(run.step, tensors, {"curves": run.curves}, stop)
                 if stop:
                     raise Stopped(
                         f"stopped after step {run.step} of {config.steps}, whose state is in "
                         f"{checkpoints.folder}; the same command goes on from there"
                     )
-            if observer is not None:
-                observer.step(run.step, first)
-    return Trained(run.averaged, run.curves)
+            if seen:
+                with run.whole(next(iter(config.ema_half_lives))) as averaged:
+                    if observer is not None:
+                        observer.step(run.step, averaged)
+    return Trained({half_life: run.filled(half_life) for half_life in run.averaged}, run.curves)
 
 
 def _memory_mib(device: torch.device) -> float:
@@ -250,6 +262,7 @@ class _Run:
         seed: int,
         true_score: Denoise | None,
         ranks: Ranks,
+        sharded: bool,
     ) -> None:
         for name, value, kind in (
             ("denoiser", denoiser, Denoiser),
@@ -281,6 +294,8 @@ class _Run:
         self.true_score, self.ranks = true_score, ranks
         size = config.batch_size // config.parts
         self.parts = {n: slice(n * size, (n + 1) * size) for n in ranks.share(config.parts)}
+        each = config.batch_size // ranks.world_size
+        self.share = slice(ranks.rank * each, (ranks.rank + 1) * each)
         self.device, self.dtype = denoiser.data_mean.device, denoiser.data_mean.dtype
         self.data = _near(data, self.device)
         self.labels = denoiser.checked(labels, 1.0)
@@ -297,6 +312,13 @@ class _Run:
         self.means = {
             half: list(compress(mean.parameters(), trained)) for half, mean in self.averaged.items()
         }
+        self.owners = _owners(self.parameters, ranks.world_size) if sharded else []
+        # Of which weights this process keeps the state.
+        self.mine = [
+            index
+            for index in range(len(self.parameters))
+            if not self.owners or self.owners[index] == ranks.rank
+        ]
         if not self.parameters:
             raise ValueError(
                 "train: all weights of the model are frozen, as a loaded one's are, allowed: "
@@ -304,7 +326,9 @@ class _Run:
             )
         # Of a network of one's own: what batch normalisation counts, say. It is not averaged.
         self.buffers = list(denoiser.buffers())
-        self.optimiser = torch.optim.Adam(self.parameters, lr=config.learning_rate, fused=True)
+        own = [self.parameters[index] for index in self.mine]
+        # A group: of fewer weights than processes some have none.
+        self.optimiser = torch.optim.Adam([{"params": own}], lr=config.learning_rate, fused=True)
         self.batches = _Batches(len(data), config.batch_size, seed, self.data.device)
         rows = min(config.log_every, config.steps)
         self.losses = torch.zeros(rows, config.batch_size, device=self.device)
@@ -315,16 +339,20 @@ class _Run:
         self.bfloat16 = resolve_precision(config.precision, self.device) == "bfloat16"
         if config.compile:
             denoiser.network.compile()
+        for half_life in self.means:
+            self._shrink(half_life)
 
-    def advance(self, checkpoints: Checkpoints | None = None) -> tuple[bool, bool]:
-        """Take one step; return whether any process asks for a stop, and for a checkpoint, after it."""
+    def advance(
+        self, checkpoints: Checkpoints | None = None, observer: Observer | None = None
+    ) -> tuple[bool, bool, bool]:
+        """Take one step; return whether any process asks for a stop, a checkpoint, a look, after it."""
         config, step = self.config, self.step
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(step, config)
-        wishes = (False, False)
+        stop = due = False
         if checkpoints is not None:
-            wishes = checkpoints.stop(), self.ranks.first and checkpoints.due(step + 1)
-        answer = self.ranks.any(*wishes)
+            stop, due = checkpoints.stop(), self.ranks.first and checkpoints.due(step + 1)
+        answer = self.ranks.any(stop, due, observer is not None and observer.asks())
         batch = self._batch()
         row = step % config.log_every
         self.times[row] = batch.t
@@ -332,7 +360,7 @@ class _Run:
         for number, inside in self.parts.items():
             masks = derive_seed(self.seed, "dropout", step * config.parts + number)
             seed_default_generators(masks, self.device)
-            self.optimiser.zero_grad()
+            self.denoiser.zero_grad()
             loss = self._loss(batch, inside)
             (loss.sum() / config.batch_size).backward()  # type: ignore[no-untyped-call]
             self.losses[row, inside] = loss.detach()
@@ -343,13 +371,43 @@ class _Run:
         self.grad_norms[row] = nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
         self.optimiser.step()
         with torch.no_grad():  # or the averages would remember every step's graph
+            self._fill(self.parameters)
+            own = [self.parameters[index] for index in self.mine]
             for half_life, means in self.means.items():
                 decay = min(0.5 ** (config.batch_size / half_life), (1 + step) / (10 + step))
-                torch._foreach_lerp_(means, self.parameters, 1 - decay)  # type: ignore[arg-type]
+                if own:
+                    mine = [means[index] for index in self.mine]
+                    torch._foreach_lerp_(mine, own, 1 - decay)  # type: ignore[arg-type]
             self._share_buffers()
         self.step += 1
-        stop, due = answer()
-        return stop, due
+        stop, due, seen = answer()
+        return stop, due, seen
+
+    def _fill(self, weights: Sequence[Tensor]) -> None:
+        """Give all weights the values that they have in the process that keeps their state."""
+        for rank in range(self.ranks.world_size if self.owners else 0):
+            self.ranks.spread(list(compress(weights, [one == rank for one in self.owners])), rank)
+
+    @torch.no_grad()
+    def filled(self, half_life: float) -> Denoiser:
+        """Return an average, all of whose weights are there from now on."""
+        means = self.means[half_life]
+        for mean, weight in zip(means, self.parameters, strict=True):
+            if mean.shape != weight.shape:
+                mean.data = torch.empty_like(weight)
+        self._fill(means)
+        return self.averaged[half_life]
+
+    @contextmanager
+    def whole(self, half_life: float) -> Iterator[Denoiser]:
+        """Yield an average, all of whose weights are there meanwhile."""
+        yield self.filled(half_life)
+        self._shrink(half_life)
+
+    def _shrink(self, half_life: float) -> None:
+        """Let go of an average's weights of which another process keeps the state."""
+        for index in set(range(len(self.parameters))) - set(self.mine):
+            self.means[half_life][index].data = self.parameters[index].new_empty(0)
 
     def _exchange(self, gradients: list[Tensor]) -> None:
         """Give every weight the sum of all processes' gradients."""
@@ -438,8 +496,8 @@ class _Run:
         """Raise FloatingPointError if a loss since the last point, or the gradient, is not finite."""
         rows = self._rows()
         if self.ranks.world_size > 1:
-            own = slice(next(iter(self.parts.values())).start, [*self.parts.values()][-1].stop)
-            self.losses[:rows] = torch.cat([*self.ranks.gathered(self.losses[:rows, own])], dim=1)
+            gathered = self.ranks.gathered(self.losses[:rows, self.share])
+            self.losses[:rows] = torch.cat([*gathered], dim=1)
         losses, norms = self.losses[:rows], self.grad_norms[:rows]
         wrong = ~(losses.isfinite().all(1) & norms.isfinite())
         if not bool(wrong.any()):
@@ -460,42 +518,53 @@ class _Run:
         return (self.step - 1) % self.config.log_every + 1
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the state's tensors by name."""
+        """Return the state's tensors by name, of all processes in the first one."""
         named = {"losses": self.losses, "times": self.times, "grad_norms": self.grad_norms}
         named |= {f"buffers.{index}": buffer for index, buffer in enumerate(self.buffers)}
-        for index, weight in enumerate(self.parameters):
-            named[f"weights.{index}"] = weight
+        named |= {f"weights.{index}": weight for index, weight in enumerate(self.parameters)}
+        own = {}
+        for index in self.mine:
             for half_life, means in self.means.items():
-                named[f"averaged_{half_life:.15g}.{index}"] = means[index]
-            for name, value in self.optimiser.state[weight].items():
-                named[f"{name}.{index}"] = value
-        return named
+                own[f"averaged_{half_life:.15g}.{index}"] = means[index]
+            for name, value in self.optimiser.state[self.parameters[index]].items():
+                own[f"{name}.{index}"] = value
+        return named | (self.ranks.collected(own) if self.owners else own)
 
-    def restore(self, step: int, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
+    @torch.no_grad()
+    def restore(
+        self, step: int, tensors: Iterable[tuple[str, Tensor]], info: dict[str, Any]
+    ) -> None:
         """Go back to the state after `step` steps, of which the other two arguments are the rest."""
         # A checkpoint sorts what it says by name.
         self.step = step
         self.curves = [{name: point[name] for name in _POINT} for point in info["curves"]]
-        self.losses.copy_(tensors["losses"])
-        self.times.copy_(tensors["times"])
-        self.grad_norms.copy_(tensors["grad_norms"])
-        names = ("exp_avg", "exp_avg_sq", "step")
-        with torch.no_grad():
-            for index, buffer in enumerate(self.buffers):
-                buffer.copy_(tensors[f"buffers.{index}"])
-            self._share_buffers()
-            for index, weight in enumerate(self.parameters):
-                weight.copy_(tensors[f"weights.{index}"])
-                for half_life, means in self.means.items():
-                    means[index].copy_(tensors[f"averaged_{half_life:.15g}.{index}"])
-                if f"step.{index}" not in tensors:  # the network does not use it
-                    continue
-                self.optimiser.state[weight] = {
-                    name: torch.empty_like(
-                        weight if name != "step" else tensors[f"step.{index}"]
-                    ).copy_(tensors[f"{name}.{index}"])
-                    for name in names
-                }
+        own = {"losses": self.losses, "times": self.times, "grad_norms": self.grad_norms}
+        own |= {f"buffers.{index}": buffer for index, buffer in enumerate(self.buffers)}
+        own |= {f"weights.{index}": weight for index, weight in enumerate(self.parameters)}
+        for half_life, means in self.means.items():
+            own |= {f"averaged_{half_life:.15g}.{index}": means[index] for index in self.mine}
+        mine = {str(index): self.parameters[index] for index in self.mine}
+        for name, value in tensors:
+            if name in own:
+                own[name].copy_(value)
+                continue
+            kind, _, index = name.rpartition(".")
+            if (
+                weight := mine.get(index)
+            ) is not None and kind in _ADAM:  # of what the network uses
+                made = torch.empty_like(value if kind == "step" else weight)
+                self.optimiser.state[weight][kind] = made.copy_(value)
+        self._share_buffers()
+
+
+def _owners(weights: Sequence[Tensor], world_size: int) -> list[int]:
+    """Return which process keeps each weight's state: the largest first, each by who has least."""
+    held = [0] * world_size
+    owners = [0] * len(weights)
+    for index in sorted(range(len(weights)), key=lambda one: -weights[one].numel()):
+        owners[index] = held.index(min(held))
+        held[owners[index]] += weights[index].numel()
+    return owners
 
 
 def _gradient(weight: nn.Parameter) -> Tensor:

@@ -66,10 +66,14 @@ class Watch:
         """Append a point to the curves."""
         self._attempt(lambda: self._point(point))
 
+    def asks(self) -> bool:
+        """Return whether it is time for samples."""
+        wanted = self.works and self.grid_every_seconds > 0
+        return wanted and time.monotonic() >= self.next_grid
+
     def step(self, step: int, averaged: Denoiser) -> None:
-        """Draw samples, if it is time."""
-        if self.grid_every_seconds and time.monotonic() >= self.next_grid:
-            self._attempt(lambda: self._grid(step, averaged))
+        """Draw samples."""
+        self._attempt(lambda: self._grid(step, averaged))
 
     def _attempt(self, act: Callable[[], None]) -> None:
         if not self.works:

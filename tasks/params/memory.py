@@ -22,7 +22,8 @@ from tasks.params.errors import ParamsError
 __all__ = ["Size", "gib", "machine_memory", "require_memory", "size_of", "training_memory"]
 
 _BYTES = 4  # of a float32 number
-_COPIES = 4  # weights, gradients and Adam's two moments
+_WHOLE = 2  # weights and gradients, in every process
+_MOMENTS = 2  # Adam's
 _SMALL = 2**31  # weights times pixels of a network through which one data point goes in no time
 _SLOW = 2**32  # bytes below which no GPU is asked how many it has: that would start it
 
@@ -103,29 +104,34 @@ class _Weightless(TorchFunctionMode):
 
 
 def training_memory(
-    size: Size, training: Mapping[str, Any], network: Mapping[str, Any]
+    size: Size, training: Mapping[str, Any], network: Mapping[str, Any], shares: int = 1
 ) -> tuple[int, int]:
-    """Return the bytes that a training needs at least, and about how many it takes.
+    """Return the bytes that each process of a training needs at least, and about how many it takes.
 
-    Weights, gradients, Adam's two moments and each average; each data point's loss and time since the
-    last point of the curves; and the activations that are kept for the way back, of one data point or
-    of the part of a batch that is computed at once.
+    Weights, gradients, Adam's two moments and each average; the sums of gradients of the parts before
+    this one, of a batch in parts; each data point's loss and time since the last point of the curves;
+    and the activations that are kept for the way back, of one data point or of the part of a batch that
+    is computed at once.
 
     Args:
         size: the network's.
         training: the model's block `training`.
         network: the network's block, which may say that activations are computed again.
+        shares: among how many processes moments and averages are shared.
 
     Returns:
         At least, and about. What torch itself takes is in neither.
     """
-    held = _BYTES * size.parameters * (_COPIES + len(training["ema_half_lives"]))
+    shared = -(-(_MOMENTS + len(training["ema_half_lives"])) * size.parameters // shares)
+    sums = (training["parts"] - 1).bit_length()  # as many as the tree has levels, of one process
+    held = _BYTES * (size.parameters * (_WHOLE + min(sums, 1)) + shared)
     held += _BYTES * 2 * training["log_every"] * training["batch_size"]
+    more = _BYTES * size.parameters * max(sums - 1, 0)
     if network.get("checkpointing"):
-        return held, held
+        return held, held + more
     each = size.activations * (_BYTES if training["precision"] == "float32" else _BYTES // 2)
     at_once = training["batch_size"] // training["parts"]
-    return held + each, held + at_once * each
+    return held + each, held + more + at_once * each
 
 
 def machine_memory(device: str, least: int = 0) -> int:

@@ -174,7 +174,9 @@ def resolve(params: Params) -> dict[str, Any]:
     seed = {"seed": params.seed}
     found: dict[str, Any] = {
         "machine": {key: said[key] for key in ("threads", "device", "tf32", "deterministic")},
-        "keeping": {key: said[key] for key in ("cores", "processes", "checkpoints", "watch")},
+        "keeping": {
+            key: said[key] for key in ("cores", "processes", "sharded", "checkpoints", "watch")
+        },
         "active": said["active"],
         "judge/draws": judge("count", "sampling_seeds", "batch_size"),
         "judge/metrics": judge("count", "sampling_seeds", "neighbours", "margin") | seed,

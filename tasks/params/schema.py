@@ -477,6 +477,10 @@ class Params(Strict):
     processes: Literal["auto"] | Annotated[int, Within(Bounds(ge=1, le=1024), whole=True)] = Field(
         description="of each stage; auto: one for each GPU, or for each `threads` of the cores"
     )
+    sharded: bool = Field(
+        description="whether each process keeps Adam's moments and the averages of its share of the "
+        "weights only"
+    )
 
     @field_validator("cores")
     @classmethod

@@ -47,20 +47,29 @@ class Site:
     ) -> subprocess.Popen[bytes]:
         """Start a worker on a machine of its own, or on one on which others were before."""
         place = self.folder / "machines" / (machine or name)
-        # Whoever runs the worker allows this test's repositories; one server serves all tests.
-        variables = {"SCOREMODEL_REPOSITORIES": f"{self.folder}/"} | variables
+        settings = {
+            **self.workspace.warmth(),
+            "SCOREMODEL_PULSE": PULSE,
+            # Whoever runs the worker allows this test's repositories; one server serves all tests.
+            "SCOREMODEL_REPOSITORIES": f"{self.folder}/",
+        }
         process = self.cluster.start_worker(
-            pool, f"{name}-{self.folder.name}", place=place, SCOREMODEL_PULSE=PULSE, **variables
+            pool, f"{name}-{self.folder.name}", place=place, **settings | variables
         )
         self.started.append(process)
         return process
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of a person in the workspace, with the server."""
+        cluster = self.cluster.environment(SCOREMODEL_PULSE=PULSE, **self.workspace.warmth())
+        return self.workspace.environment() | cluster
 
     def flow(self, *arguments: str) -> subprocess.Popen[str]:
         """Start the flow as a person would."""
         return subprocess.Popen(
             [sys.executable, "-m", "flows.pipeline", *arguments],
             cwd=self.workspace.root,
-            env=self.workspace.environment() | self.cluster.environment(SCOREMODEL_PULSE=PULSE),
+            env=self.environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -71,7 +80,7 @@ class Site:
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=self.workspace.root,
-            env=self.workspace.environment() | self.cluster.environment(SCOREMODEL_PULSE=PULSE),
+            env=self.environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -175,5 +184,5 @@ def site(cluster: Cluster, copied: Workspace, tmp_path: Path) -> Iterator[Site]:
 
 @pytest.fixture
 def training_site(cluster: Cluster, untrained: Workspace, tmp_path: Path) -> Iterator[Site]:
-    """Return a project with a training to do."""
-    yield from opened(cluster, shared.copy(untrained, tmp_path), tmp_path)
+    """Return a project with a training to do, whose processes a test may look for."""
+    yield from opened(cluster, shared.copy(untrained, tmp_path, warm=False), tmp_path)

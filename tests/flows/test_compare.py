@@ -18,6 +18,7 @@ from tests.flows.conftest import Site, until
 def test_a_killed_comparison_goes_on_without_repeating_what_it_has(training_site: Site) -> None:
     """A budget that is spent, a larger one whose flow is killed in its second round, and the same again."""
     site = training_site
+    site.workspace.warm = True  # but for the flow that is killed
     params = site.workspace.params()
     params["models"]["short"] = {
         "like": "vp",
@@ -39,13 +40,15 @@ def test_a_killed_comparison_goes_on_without_repeating_what_it_has(training_site
     old = {path: path.stat().st_mtime_ns for path in state.glob("samples-*/seed-*.safetensors")}
     assert {path.name[:7] for path in old} == {"seed-0-", "seed-1-"}
 
+    site.workspace.warm = False
     process = subprocess.Popen(
         [sys.executable, *command("1h")],
         cwd=site.workspace.root,
-        env=site.workspace.environment() | site.cluster.environment(),
+        env=site.environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+    site.workspace.warm = True
     until(lambda: list(state.glob("samples-*/seed-2-*.safetensors")), 900)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()

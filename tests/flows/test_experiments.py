@@ -34,6 +34,7 @@ def table(said: str) -> dict[tuple[str, str], tuple[str, str]]:
 def test_a_sweep_over_two_workers_gives_one_machine_s_rows(training_site: Site) -> None:
     """Two trainings, one on each worker; what both need runs once."""
     site = training_site
+    site.workspace.warm = True
     grid = {"models.vp.training.learning_rate": [0.001, 0.002]}
     params = site.workspace.params()
     params["active"]["samplers"] = ["heun"]

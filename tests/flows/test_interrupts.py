@@ -84,7 +84,7 @@ def terminal(
     untrained: Workspace, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Terminal]:
     """Return a terminal; what is started in it ends with the test."""
-    workspace = shared.copy(untrained, tmp_path)
+    workspace = shared.copy(untrained, tmp_path, warm=False)
     shared.train_for(workspace, 1_000_000, every_steps=100)
     made = Terminal(workspace, tmp_path, tmp_path_factory.getbasetemp() / "prefect")
     yield made

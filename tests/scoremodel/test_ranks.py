@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -20,8 +22,9 @@ from scoremodel.denoiser import Denoiser
 from scoremodel.io.checkpoint import Checkpoints, Stopped
 from scoremodel.processes.vp import VP
 from scoremodel.ranks import LostRankError, Ranks, Tree, joined
+from scoremodel.training import loop
 from scoremodel.training.config import TrainingConfig
-from scoremodel.training.loop import train
+from scoremodel.training.loop import Observer, train
 from scoremodel.training.times.uniform import Stratified
 
 CONFIG = TrainingConfig(
@@ -61,6 +64,8 @@ def trained(
     checkpoints: Checkpoints | None = None,
     config: TrainingConfig = CONFIG,
     unused: bool = False,
+    sharded: bool = False,
+    observer: Observer | None = None,
 ) -> str:
     """Return the hash of the weights, averages and curves of a small training."""
     torch.manual_seed(0)
@@ -71,12 +76,19 @@ def trained(
     draw = torch.Generator().manual_seed(0)
     images = torch.randint(0, 17, (40, 1, 8, 8), generator=draw, dtype=torch.uint8)
     labels = torch.arange(40) % 3
-    found = train(denoiser, images, config, 3, labels=labels, checkpoints=checkpoints, ranks=ranks)
-    digest = hashlib.sha256(json.dumps(found.curves).encode())
-    for model in (denoiser, *found.averaged.values()):
+    more: dict[str, Any] = {"checkpoints": checkpoints, "ranks": ranks, "sharded": sharded}
+    more["observer"] = observer
+    found = train(denoiser, images, config, 3, labels=labels, **more)
+    return digest(denoiser, *found.averaged.values(), curves=found.curves)
+
+
+def digest(*models: Denoiser, curves: Any = None) -> str:
+    """Return the hash of models' weights, and of curves."""
+    made = hashlib.sha256(json.dumps(curves).encode())
+    for model in models:
         for weight in model.state_dict().values():
-            digest.update(weight.contiguous().numpy().tobytes())
-    return digest.hexdigest()
+            made.update(weight.contiguous().numpy().tobytes())
+    return made.hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +115,100 @@ def test_nor_do_they_in_bfloat16_with_gradients_of_gradients_and_unused_weights(
 
     alone = act(Ranks(), tmp_path)
     assert together(4, tmp_path, act) == [alone] * 4
+
+
+class _Watcher:
+    """Looks at the average after every third step, of which it keeps the hash."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.seen: list[str] = []
+        self.next = 0
+
+    def begin(self, step: int) -> None:
+        self.next = step + 1
+
+    def point(self, point: Mapping[str, float]) -> None:
+        pass
+
+    def asks(self) -> bool:
+        asked = self.next % 3 == 0
+        self.next += 1
+        return asked
+
+    def step(self, step: int, averaged: Denoiser) -> None:
+        self.steps.append(step)
+        self.seen.append(digest(averaged))
+
+
+def _kept(ranks: Ranks, sharded: bool) -> list[Any]:
+    """Return the hash of a training, what its first process saw, and how many numbers each one keeps."""
+    watcher = _Watcher() if ranks.first else None
+    kept: list[int] = []
+    advance = loop._Run.advance
+
+    def counting(run: loop._Run, *rest: Any) -> Any:
+        found = advance(run, *rest)
+        held = [
+            m
+            for state in run.optimiser.state.values()
+            for m in (state["exp_avg"], state["exp_avg_sq"])
+        ]
+        kept.append(sum(one.numel() for one in [*held, *chain(*run.means.values())]))
+        return found
+
+    with mock.patch.object(loop._Run, "advance", counting):
+        found = trained(ranks, sharded=sharded, observer=watcher)
+    seen = ranks.told((watcher.steps, watcher.seen) if watcher else None)
+    (each,) = set(kept)
+    return [found, *seen, each]
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_shared_moments_and_averages_give_the_same_bytes_in_as_much_less_memory(
+    world_size: int, alone: str, tmp_path: Path
+) -> None:
+    """Two moments and two averages: together the processes keep them once."""
+    whole, steps, seen, numbers = _kept(Ranks(), True)
+    assert (whole, steps) == (alone, [3, 6])
+    found = together(world_size, tmp_path, lambda ranks, _: _kept(ranks, True))
+    assert [one[:3] for one in found] == [[alone, steps, seen]] * world_size
+    assert sum(one[3] for one in found) == numbers
+    assert max(one[3] for one in found) < 1.1 * numbers / world_size
+
+
+def test_a_run_with_shared_state_goes_on_in_any_number_of_processes(
+    alone: str, tmp_path: Path
+) -> None:
+    assert "after step 2 of 6" in together(4, tmp_path, _stopping(2, by=1, sharded=True))[0]
+    assert "after step 3 of 6" in together(2, tmp_path, _stopping(1, by=1))[0]
+    assert "after step 4 of 6" in together(1, tmp_path, _stopping(1, by=0, sharded=True))[0]
+    assert "after step 5 of 6" in together(8, tmp_path, _stopping(1, by=5, sharded=True))[0]
+    goes_on: Act = lambda ranks, folder: trained(ranks, Checkpoints(folder / "state"))  # noqa: E731
+    assert together(2, tmp_path, goes_on) == [alone] * 2
+
+
+def test_fewer_weights_than_processes_share_too(tmp_path: Path) -> None:
+    def act(ranks: Ranks, _: Path) -> str:
+        torch.manual_seed(0)
+        denoiser = Denoiser(Linear(), VP(), (2,), [0.0, 0.0], 1.0)
+        data = torch.randn(32, 2, generator=torch.Generator().manual_seed(1))
+        config = TrainingConfig(steps=3, batch_size=8, parts=4, log_every=1, learning_rate=0.1)
+        return digest(train(denoiser, data, config, 0, ranks=ranks, sharded=True).denoiser)
+
+    assert together(4, tmp_path, act) == [act(Ranks(), tmp_path)] * 4
+
+
+class Linear(torch.nn.Module):
+    """A network of two weights, a matrix and a vector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 2)
+
+    def forward(self, x: torch.Tensor, c_noise: torch.Tensor, labels: Any = None) -> torch.Tensor:
+        out: torch.Tensor = self.linear(x)
+        return out
 
 
 def _plain_sum(_: Ranks, summand: torch.Tensor) -> torch.Tensor:
@@ -150,14 +256,14 @@ def test_the_sum_is_the_binary_tree_s(tmp_path: Path) -> None:
         assert found == [[tree(row)] * 5] * world_size
 
 
-def _stopping(steps: int, by: int) -> Act:
+def _stopping(steps: int, by: int, sharded: bool = False) -> Act:
     """Return a training in which the process `by` asks for a stop after some steps."""
 
     def act(ranks: Ranks, folder: Path) -> str:
         asked = iter([False] * (steps - 1) + [ranks.rank == by])
         checkpoints = Checkpoints(folder / "state", stop=lambda: next(asked))
         try:
-            return trained(ranks, checkpoints)
+            return trained(ranks, checkpoints, sharded=sharded)
         except Stopped as error:
             return str(error)
 

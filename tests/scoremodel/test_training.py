@@ -104,6 +104,9 @@ class Witness:
     def point(self, point: Mapping[str, float]) -> None:
         assert point["images_per_second"] > 0
 
+    def asks(self) -> bool:
+        return True
+
     def step(self, step: int, averaged: Denoiser) -> None:
         parameters = [p.detach().flatten() for p in self.denoiser.parameters()]
         self.weights.append(torch.cat(parameters))

@@ -101,8 +101,8 @@ def whole(untrained: Workspace, tmp_path_factory: pytest.TempPathFactory) -> str
 
 @pytest.fixture
 def workspace(untrained: Workspace, tmp_path: Path) -> Workspace:
-    """Return a workspace with a training to do, for one test."""
-    return shared.copy(untrained, tmp_path)
+    """Return a workspace with a training to do, for one test, whose processes it may look for."""
+    return shared.copy(untrained, tmp_path, warm=False)
 
 
 @pytest.fixture(scope="module")

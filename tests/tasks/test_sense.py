@@ -399,10 +399,12 @@ def test_memory_that_this_machine_does_not_have(
     block = found.resolved["models"]["ve"]
     network = block["network"]["unet"]
     least, about = memory.training_memory(size, block["training"], network)
-    # weights, gradients, two moments and one average; losses and times of 50 batches of 64; and the
-    # activations of one image in 2 bytes each
-    assert least == 5 * 4 * size.parameters + 4 * 2 * 50 * 64 + 2 * size.activations
+    # weights, gradients, two moments, one average and the first part's gradients; losses and times of
+    # 50 batches of 64; and the activations of one image in 2 bytes each
+    assert least == 6 * 4 * size.parameters + 4 * 2 * 50 * 64 + 2 * size.activations
     assert about - least == 31 * 2 * size.activations  # a part has half of the batch
+    of_each, _ = memory.training_memory(size, block["training"], network, shares=4)
+    assert least - of_each == 3 * 4 * size.parameters * 3 // 4  # moments and the average
     monkeypatch.setattr(survey, "machine_memory", lambda *_: int(least * share))
     (one,) = found.findings(refused=refused)
     assert not found.findings(refused=not refused)
