@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -27,12 +27,13 @@ from prefect.client.schemas.filters import (
     LogFilter,
     LogFilterFlowRunId,
 )
-from prefect.client.schemas.objects import FlowRun, WorkPool
+from prefect.client.schemas.objects import FlowRun, State, WorkPool
 from prefect.client.schemas.sorting import FlowRunSort, LogSort
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
-from prefect.states import Cancelling, Crashed
+from prefect.states import Cancelled, Cancelling, Crashed
+from ruamel.yaml import YAML
 
 from flows.progress import PULSE, meanwhile, patiently
 from flows.stages import At, StageFailedError, failed_with
@@ -108,6 +109,8 @@ def handing(
         return
     if outputs is not None:
         require_unmodified(at.root, outputs)
+    if at.asked.helpers:
+        _require_shared_folder(at.root)
     there, address = default_remote(at.root)
     if not there:
         raise ValueError(
@@ -154,6 +157,17 @@ def _require_pools(pools: set[str], client: SyncPrefectClient) -> str | None:
             "which its stages need; deploy it to a pool of its own"
         )
     return address
+
+
+def _require_shared_folder(root: Path) -> None:
+    """Refuse helpers of a stage whose unfinished work they do not see."""
+    params = YAML(typ="safe", pure=True).load(root / "params.yaml")
+    folder = str(params.get("checkpoints", {}).get("folder", ""))
+    if not Path(folder).is_absolute():
+        raise ValueError(
+            f"helpers: not allowed with params.yaml: checkpoints.folder: {folder!r}, which is another "
+            "folder on each machine, allowed with: the absolute path of one that all of them see"
+        )
 
 
 class _Followed:
@@ -215,7 +229,7 @@ class Hand:
 
     def __init__(self, repository: str, remote: str | None, at: At, pools: Collection[str]) -> None:
         self.repository, self.remote = repository, remote
-        self.patience, self.stop = at.asked.patience, at.stop
+        self.patience, self.stop, self.helpers = at.asked.patience, at.stop, at.asked.helpers
         self.over = hand_over.with_options(
             retries=_DEATHS - 1, retry_condition_fn=failed_with(_DiedError)
         )
@@ -252,14 +266,7 @@ class Hand:
             The run.
         """
         node = work.node
-        parameters = {
-            "stage": node.name,
-            "revision": commit,
-            "repository": self.repository,
-            "remote": self.remote,
-            "force": work.force,
-            "entries": entries(work.root, node.upstream),
-        }
+        parameters = self._parameters(work, commit) | {"force": work.force}
         tag = f"inputs:{content_hash(parameters)[:16]}"
         with get_client(sync_client=True) as client:
             before = client.read_flow_runs(
@@ -282,6 +289,61 @@ class Hand:
             logger.info("%s: is under way as %s (%s), waits for it", node.name, run.name, run.id)
         self._followed[run.id] = _Followed(run, node, bool(alive), logger)
         return self._followed[run.id]
+
+    def _parameters(self, work: Work, commit: str) -> dict[str, Any]:
+        return {
+            "stage": work.node.name,
+            "revision": commit,
+            "repository": self.repository,
+            "remote": self.remote,
+            "entries": entries(work.root, work.node.upstream),
+        }
+
+    @contextmanager
+    def helped(self, followed: _Followed, work: Work, commit: str) -> Iterator[Callable[[], None]]:
+        """Have other workers help a stage, if it can be helped, until the context ends.
+
+        Args:
+            followed: the stage's run.
+            work: the stage.
+            commit: what is checked out.
+
+        Yields:
+            What asks for them, if they are to be asked for now: when the stage's own run is at work.
+        """
+        left = list(range(1, self.helpers + 1)) if work.node.helped else []
+        runs: list[UUID] = []
+        parameters = self._parameters(work, commit) | {"helps": True}
+
+        def ask() -> None:
+            state = followed.run.state
+            if not left or state is None or not state.is_running():
+                return
+            with suppress(
+                httpx.HTTPError
+            ):  # the server may be restarting; the next time tries again
+                while left:
+                    run: FlowRun = run_deployment(  # type: ignore[assignment]
+                        f"stage/{work.node.pool}",
+                        parameters=parameters,
+                        timeout=0,
+                        tags=[f"helps:{followed.run.id}", f"revision:{commit}"],
+                        flow_run_name=f"{work.node.name} · {commit[:7]} · helper {left[0]}",
+                        idempotency_key=f"helps-{followed.run.id}-{left[0]}",
+                    )
+                    runs.append(run.id)
+                    left.pop(0)
+
+        try:
+            yield ask
+        finally:
+            # Those that have no worker yet, or do not see yet that all is done.
+            with suppress(httpx.HTTPError, ObjectNotFound), get_client(sync_client=True) as client:
+                for one in runs:
+                    state = client.read_flow_run(one).state
+                    if state is not None and not state.is_final():
+                        ended: State[Any] = Cancelling() if state.is_running() else Cancelled()
+                        client.set_flow_run_state(one, ended)
 
     def watch(self, client: SyncPrefectClient) -> None:
         """Look once at all runs; where the server does not answer, say so, once."""
@@ -421,13 +483,16 @@ def hand_over(stage: str, revision: str, work: Work, hand: Hand) -> Done:  # noq
         logger.info("%s: restored", stage)
         return Done(stage, "restored", time.monotonic() - began)
     hand.push(work)
-    followed = patiently(partial(hand.start, work, head(work.root), logger), work.stop)
-    while not followed.over.wait(0.5):
-        if work.stop.is_set():
-            with suppress(httpx.HTTPError), get_client(sync_client=True) as client:
-                # Where that fails it looks at the run that asked for it, and ends by itself.
-                hand.cancel(followed, client)
-            raise StoppedError(f"{stage}: cancelled with the run that asked for it")
+    commit = head(work.root)
+    followed = patiently(partial(hand.start, work, commit, logger), work.stop)
+    with hand.helped(followed, work, commit) as helped:
+        while not followed.over.wait(0.5):
+            if work.stop.is_set():
+                with suppress(httpx.HTTPError), get_client(sync_client=True) as client:
+                    # Where that fails it looks at the run that asked for it, and ends by itself.
+                    hand.cancel(followed, client)
+                raise StoppedError(f"{stage}: cancelled with the run that asked for it")
+            helped()
     run, state = followed.run, followed.run.state
     message = str(state.message or "") if state is not None else ""
     if followed.why:

@@ -17,7 +17,8 @@ from prefect.states import Cancelled, Completed, Failed
 from flows.deployments import require_allowed
 from flows.progress import lookout, progress
 from flows.stages import StageFailedError, run_stage
-from tasks.files.dvc import DvcFailedError, StageKilledError, StoppedError, persist
+from tasks.files.dvc import DvcFailedError, StageKilledError, StoppedError, persist, run_helper
+from tasks.files.gpus import some_gpus
 from tasks.files.graph import stage_graph, write_entries
 from tasks.files.made import made
 from tasks.files.places import Work
@@ -34,6 +35,7 @@ def stage(
     repository: Repository,
     remote: RemoteUrl | None = None,
     force: bool = False,
+    helps: bool = False,
     entries: dict[str, Any] = {},  # noqa: B006
 ) -> State[Any]:
     """Run one stage at an exact commit, and push what it made; other flows ask for it.
@@ -44,6 +46,7 @@ def stage(
         repository: where the commit is fetched from, as this machine reaches it.
         remote: address of the DVC remote; the one that the commit names by default.
         force: whether to run it although nothing changed.
+        helps: whether to do parts of its work only, which another worker's run of it collects.
         entries: what dvc.lock says of the stages that it depends on.
 
     Returns:
@@ -66,6 +69,10 @@ def stage(
             write_entries(root, entries)
             if node.needs:
                 persist("fetching what it depends on", ["pull", *node.needs], root, say, stop)
+            if helps:
+                with some_gpus(root, node.gpus, say, stop) as environment:
+                    run_helper(node.cmd, root, say, stop, environment)
+                return Completed(message=f"{stage}: helped on {socket.gethostname()}")
             run = run_stage.with_options(retries=node.retries)
             done = run(stage, revision[:7], Work(root, node, stop, force, follow))
             # Also what was restored: it may be from this machine's cache, after a push that failed.

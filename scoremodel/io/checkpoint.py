@@ -30,6 +30,8 @@ __all__ = ["Checkpoints", "Chunks", "Stopped"]
 
 _KEPT = 2
 _WAIT = 0.5  # seconds between two looks at what another process is at work on
+_BEGUN = "begun"  # a file in the folder of chunks that a process has begun to collect
+_PATIENCE = 300.0  # seconds that who helps waits for that process to begin
 _SHARE = 0.02  # of a training's time may go into checkpoints that are due by time
 
 
@@ -83,7 +85,7 @@ class _State:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _files(self) -> list[Path]:
-        return sorted(self.folder.glob("*.safetensors"))
+        return sorted(self.folder.glob("[!.]*.safetensors"))  # none that is being written
 
     def _write(self, name: str, tensors: dict[str, Tensor], content: Any) -> None:
         write_weights(self.folder / f"{name}.safetensors", tensors, {self.kind: content})
@@ -232,8 +234,9 @@ class Checkpoints(_State):
 class Chunks(_State):
     """The finished parts of a long computation whose parts do not depend on each other.
 
-    One process collects them, which enters the folder as its own. Others may help it: each part has a
-    lock, which ends with the process that computes it, and whoever finds a part missing takes it.
+    One process collects them, which enters the folder as its own. Others may help it, from when it has
+    begun until it has ended: each part has a lock, which ends with the process that computes it, and
+    whoever finds a part missing takes it.
 
     Args:
         folder: the computation's own folder, made when it is first needed.
@@ -254,6 +257,14 @@ class Chunks(_State):
     ) -> None:
         super().__init__(folder, warn)
         self.stop = stop
+        self.begun = self.folder / _BEGUN
+        self.met = False
+        self.computed = 0
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self.begun.touch()
+        return self
 
     def get(self, name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Return a part's tensors, on the CPU: as they were finished before, or else computed now.
@@ -288,15 +299,30 @@ class Chunks(_State):
 
         Raises:
             Stopped: as `get`.
-            OSError: as `get`.
+            OSError: as `get`; or if no process has begun to collect them after five minutes.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._meet()
         for name, compute in parts.items():
             if self._path(name).exists():
                 continue
+            if not self.begun.exists():  # who collects has all, and has ended
+                return
             with self._taken(name, 0) as mine:
-                if mine and not self._path(name).exists():
+                if mine and self.begun.exists() and not self._path(name).exists():
                     self._compute(name, compute)
+
+    def _meet(self) -> None:
+        """Wait for the process that collects, once."""
+        by = time.monotonic() + _PATIENCE
+        while not self.met and not self.begun.exists():
+            self._stop_after("nothing")
+            if time.monotonic() > by:
+                raise TimeoutError(
+                    f"{self.folder}: no process has begun to collect here: its work is done, or is other "
+                    "work (of another kind of machine, say)"
+                )
+            time.sleep(_WAIT)
+        self.met = True
 
     def count(self, since: float = 0.0) -> int:
         """Return how many parts are there, whole or not, that were finished since a time of the clock."""
@@ -315,6 +341,7 @@ class Chunks(_State):
     def _compute(self, name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         made = {key: value.cpu() for key, value in compute().items()}
         self._write(name, made, None)
+        self.computed += 1
         self._stop_after(name)
         return made
 

@@ -29,6 +29,7 @@ __all__ = [
     "mend_claims",
     "persist",
     "run_dvc",
+    "run_helper",
 ]
 
 Say = Callable[[str], None]
@@ -120,9 +121,9 @@ def run_dvc(
     waited = False
     mend_claims(folder, say)
     while True:
-        child, lines, status = _once(
-            arguments, folder, say, stop, deadline, environment or {}, watch
-        )
+        # --wait-for-lock: without it a stage that ends while another holds the lock fails after its work.
+        command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
+        child, lines, status = _once(command, folder, say, stop, deadline, environment or {}, watch)
         if stop.is_set():
             raise StoppedError
         if deadline is not None and time.monotonic() >= deadline and status:
@@ -139,6 +140,30 @@ def run_dvc(
             stop.wait(_PATIENCE)
         else:
             raise failure(lines, status)
+
+
+def run_helper(
+    command: str, folder: Path, say: Say, stop: threading.Event, environment: dict[str, str]
+) -> None:
+    """Have a stage's command help the process that runs the stage, without DVC: it has no outputs.
+
+    Args:
+        command: the stage's, in dvc.yaml.
+        folder: the workspace.
+        say: takes the lines for people.
+        stop: ends it when it is set.
+        environment: variables to add.
+
+    Raises:
+        StoppedError: if `stop` was set.
+        DvcFailedError: with its own line, if it fails.
+    """
+    helping = ["/bin/sh", "-c", f"{command} --helps"]
+    _, lines, status = _once(helping, folder, say, stop, None, environment, lambda _: None)
+    if stop.is_set():
+        raise StoppedError
+    if status:
+        raise failure(lines, status)
 
 
 def persist(what: str, arguments: list[str], root: Path, say: Say, stop: threading.Event) -> None:
@@ -209,7 +234,7 @@ def _readable(claims: Path) -> bool:
 
 
 def _once(
-    arguments: Sequence[str],
+    command: Sequence[str],
     folder: Path,
     say: Say,
     stop: threading.Event,
@@ -217,8 +242,6 @@ def _once(
     environment: dict[str, str],
     watch: Say,
 ) -> tuple[Child, list[str], int]:
-    # --wait-for-lock: without it a stage that ends while another holds the lock fails after its work.
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
     process = subprocess.Popen(
         leashed(command),
         cwd=folder,

@@ -167,7 +167,9 @@ def help_extract(
     """Compute the features that no other process of the stage is at work on; arguments as `extracted`."""
     work = _Work(what, configuration, arrays, depends_on, panel=True)
     with stop_on_signals() as stop:
+        chunks = Chunks(work.folder, stop)
         for path in work.files:
             extractor = load_extractor(path, work.device)
             for own in work.chunks(path, extractor).values():
-                Chunks(work.folder, stop).fill(own)
+                chunks.fill(own)
+    print(f"{what}: {chunks.computed} parts computed here")

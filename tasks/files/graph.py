@@ -52,6 +52,8 @@ class StageNode:
         gpus: how many GPUs it claims (`meta: gpus`), where there are any.
         timeout: seconds after which it is stopped (`meta: timeout`), None for no deadline.
         retries: how often it is tried again after it was killed (`meta: retries`).
+        helped: whether other processes may do parts of its work (`meta: helped`), by its command and
+            `--helps`.
         cmd: its command.
         deps: the paths of its dependencies, relative to `dvc.yaml`.
         needs: the paths of the outputs in DVC's cache in which they lie.
@@ -65,6 +67,7 @@ class StageNode:
     gpus: int = 0
     timeout: float | None = None
     retries: int = 2
+    helped: bool = False
     cmd: str = field(default="", compare=False)
     deps: tuple[str, ...] = field(default=(), compare=False)
     needs: tuple[str, ...] = field(default=(), compare=False)
@@ -170,6 +173,7 @@ class _Hints(BaseModel):
     gpus: int = Field(default=0, ge=0)
     timeout: float | None = Field(default=None, gt=0)
     retries: int = Field(default=2, ge=0)
+    helped: bool = False
 
 
 def _hints(stage: str, meta: dict[str, object]) -> _Hints:

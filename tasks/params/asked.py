@@ -22,6 +22,7 @@ __all__ = [
     "Budget",
     "Commit",
     "Configurations",
+    "Helpers",
     "Name",
     "Patience",
     "RemoteUrl",
@@ -61,6 +62,7 @@ Budget = Annotated[
     ),
 ]
 Patience = Annotated[float, Field(ge=0, le=1e9)]
+Helpers = Annotated[int, Field(ge=0, le=1000)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Repository = Annotated[str, *_kind(REPOSITORY, require_repository)]
 RemoteUrl = Annotated[str, *_kind(REMOTE, require_remote)]
@@ -85,6 +87,8 @@ class Asked:
         commit_to: branch to which the results are committed at the end, only from a worktree: dvc.lock,
             and the ledger's new rows; nothing is committed by default.
         patience: seconds to wait for a worker before a stage is given up.
+        helpers: how many other workers of its pool help a stage that draws samples or computes features,
+            by `checkpoints.folder` of params.yaml, a folder that all of them see.
     """
 
     executor: Literal["local", "workers"] = "local"
@@ -94,6 +98,7 @@ class Asked:
     push: bool = False
     commit_to: Branch | None = None
     patience: Patience = 600.0
+    helpers: Helpers = 0
 
 
 def seconds(budget: str) -> float:

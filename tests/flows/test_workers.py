@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
 import httpx
+import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
+from scoremodel.data.scale import quantise
+from scoremodel.io.denoisers import load
+from scoremodel.samplers.reverse_sde import EulerMaruyama
+from scoremodel.samplers.sampling import sample
 from tasks.files.graph import stage_graph
-from tests.flows.conftest import Site
+from tests.flows.conftest import Site, until
 from tests.workspace import Workspace
 
 SECRET = "a-secret-of-the-remote"
@@ -130,6 +136,53 @@ def test_the_pipeline_through_workers_gives_dvc_s_records(
     for shown in (said, artifacts, rows, lines, runs):
         assert SECRET not in json.dumps(shown)
     assert any("Running stage" in line["message"] for page in lines for line in page)
+
+
+@pytest.mark.slow
+def test_other_workers_help_to_draw_samples(site: Site) -> None:
+    """Eighteen parts, each of a second or so; each sample is a function of seed and number."""
+    stage, name = "sample@digits-vp-0-euler_maruyama", "digits-vp-0-euler_maruyama"
+    params = site.workspace.params()
+    params["checkpoints"]["folder"] = str(site.folder / "shared")
+    params["samplers"]["euler_maruyama"]["steps"] = 200
+    params["evaluation"] |= {"count": 144, "batch_size": 8, "sampling_seeds": [3]}
+    site.workspace.write_params(params)
+    site.commit("many small parts")
+    for number in range(2):
+        site.worker("gpu", f"gpu{number}")
+    site.worker("cpu", "cpu0")
+    flow = site.flow(stage, "--executor", "workers", "--helpers", "2")
+    said, _ = flow.communicate(timeout=900)
+    assert flow.returncode == 0, said
+    helpers = [run for run in site.api("flow_runs/filter", limit=200, sort="START_TIME_DESC")
+               if any(tag.startswith("helps:") for tag in run["tags"])]  # fmt: skip
+    assert sorted(run["name"][-8:] for run in helpers) == ["helper 1", "helper 2"]
+    until(lambda: all(_ended(site, run["id"]) for run in helpers), 60)
+    wanted = {"flow_run_id": {"any_": [run["id"] for run in helpers]}}
+    lines = [line["message"] for line in site.api("logs/filter", logs=wanted, limit=200)]
+    drawn = [int(found[1]) for line in lines
+             if (found := re.search(rf"{name}: (\d+) of 18 parts drawn here", line))]  # fmt: skip
+    assert drawn[0] > 0
+    assert not list((site.folder / "shared").rglob("*.safetensors"))
+    model = load(site.workspace.root / "artifacts/models/digits-vp-0.safetensors")
+    samples = np.load(site.workspace.root / f"artifacts/samples/{name}.npz")["seed_3"]
+    for first in (0, 64, 136):
+        x = sample(model, EulerMaruyama(200), 8, 3, start=first, batch_size=8).x
+        assert np.array_equal(samples[first : first + 8], quantise(x, 17).numpy())
+
+
+def _ended(site: Site, run: str) -> bool:
+    state = httpx.get(f"{site.cluster.url}/flow_runs/{run}", timeout=30).json()["state_type"]
+    return state in ("COMPLETED", "CANCELLED")
+
+
+@pytest.mark.slow
+def test_helpers_need_a_folder_that_all_see(site: Site) -> None:
+    said = site.python("-m", "flows.pipeline", "--executor", "workers", "--helpers", "2", status=2)
+    assert said.splitlines()[-1] == (
+        "error: helpers: not allowed with params.yaml: checkpoints.folder: '.scoremodel/state', which "
+        "is another folder on each machine, allowed with: the absolute path of one that all of them see"
+    )
 
 
 @pytest.mark.slow

@@ -277,7 +277,7 @@ def test_samples_and_features_are_the_same_in_several_processes(
 def test_another_machine_helps_by_the_shared_state_folder(
     drawable: Workspace, drawn: bytes, stages: Nursery, tmp_path: Path
 ) -> None:
-    """All is drawn elsewhere, and the stage collects it."""
+    """All is drawn elsewhere, and the stage, which has begun, collects it."""
     state = tmp_path / "shared"
     params = drawable.params()
     params["checkpoints"]["folder"] = str(state)
@@ -285,16 +285,40 @@ def test_another_machine_helps_by_the_shared_state_folder(
     for workspace in (here, there):
         workspace.write_params(params)
         workspace.dvc("repro", "--single-item", "check")
-    stages.run("sample", *SAMPLE, "--helps", where=there)
+    stages.start("sample", *SAMPLE, before=NO_SAMPLING, where=here)
+    said = there.python("-m", "tasks.sample", *SAMPLE, "--helps")
+    assert "mixture-vp-0-heun: 21 of 21 parts drawn here" in said
     assert not (there.root / DRAWN[0]).exists()
-    kept = {path: path.stat().st_mtime_ns for path in state.rglob("seed-*.safetensors")}
-    assert len(kept) == 21
-    stages.run("sample", *SAMPLE, before=NO_SAMPLING, where=here)
+    stages.end()
+    assert list(state.iterdir()) == [*state.glob("*.lock")]
     stages.run("features", *SAMPLE, where=here)
     assert made(here, DRAWN) == drawn
 
 
-NO_SAMPLING = "from scoremodel.samplers import sampling; sampling.sample = None"
+def test_who_would_help_nobody_says_so(
+    drawable: Workspace, stages: Nursery, tmp_path: Path
+) -> None:
+    """As when the work is done, or is that of another kind of machine."""
+    workspace = shared.copy(drawable, tmp_path)
+    soon = "from scoremodel.io import checkpoint; checkpoint._PATIENCE = 0.5"
+    said = stages.run("sample", *SAMPLE, "--helps", before=soon, where=workspace, status=2)
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "samples-mixture-vp-0-heun-" in line
+    assert ": no process has begun to collect here: its work is done, or is other work" in line
+    assert chunks(workspace) == []
+
+
+# It draws nothing itself, and looks at what there is once all is there.
+NO_SAMPLING = """
+import time
+from scoremodel.io import checkpoint
+from scoremodel.samplers import sampling
+sampling.sample = None
+def fill(self, parts):
+    while self.count() < 21:
+        time.sleep(0.05)
+checkpoint.Chunks.fill = fill
+"""
 
 # The process that writes is slow: what is made meanwhile, its helpers make.
 SLOW = """
