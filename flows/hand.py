@@ -27,7 +27,7 @@ from prefect.client.schemas.filters import (
     LogFilter,
     LogFilterFlowRunId,
 )
-from prefect.client.schemas.objects import FlowRun, State, WorkPool
+from prefect.client.schemas.objects import FlowRun, WorkPool
 from prefect.client.schemas.sorting import FlowRunSort, LogSort
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
@@ -313,22 +313,21 @@ class Hand:
         """
         left = list(range(1, self.helpers + 1)) if work.node.helped else []
         runs: list[UUID] = []
-        parameters = self._parameters(work, commit) | {"helps": True}
+        parameters = self._parameters(work, commit) | {"helps": str(followed.run.id)}
 
         def ask() -> None:
             state = followed.run.state
             if not left or state is None or not state.is_running():
                 return
-            with suppress(
-                httpx.HTTPError
-            ):  # the server may be restarting; the next time tries again
+            # The server may be restarting; the next time tries again.
+            with suppress(httpx.HTTPError):
                 while left:
                     run: FlowRun = run_deployment(  # type: ignore[assignment]
                         f"stage/{work.node.pool}",
                         parameters=parameters,
                         timeout=0,
                         tags=[f"helps:{followed.run.id}", f"revision:{commit}"],
-                        flow_run_name=f"{work.node.name} · {commit[:7]} · helper {left[0]}",
+                        flow_run_name=f"{work.node.name} · {commit[:7]} · helps",
                         idempotency_key=f"helps-{followed.run.id}-{left[0]}",
                     )
                     runs.append(run.id)
@@ -337,13 +336,14 @@ class Hand:
         try:
             yield ask
         finally:
-            # Those that have no worker yet, or do not see yet that all is done.
+            # Those that have no worker yet; the others see it, and stop by themselves.
             with suppress(httpx.HTTPError, ObjectNotFound), get_client(sync_client=True) as client:
                 for one in runs:
                     state = client.read_flow_run(one).state
                     if state is not None and not state.is_final():
-                        ended: State[Any] = Cancelling() if state.is_running() else Cancelled()
-                        client.set_flow_run_state(one, ended)
+                        client.set_flow_run_state(
+                            one, Cancelled(message=f"{work.node.name} is done")
+                        )
 
     def watch(self, client: SyncPrefectClient) -> None:
         """Look once at all runs; where the server does not answer, say so, once."""

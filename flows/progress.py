@@ -95,7 +95,9 @@ def meanwhile(act: Callable[[], object], seconds: float, patience: float = 0.0) 
 
 
 @contextmanager
-def lookout(ended: threading.Event, own: str | None, parent: str | None = None) -> Iterator[None]:
+def lookout(
+    ended: threading.Event, own: str | None, parent: str | None = None, helped: str | None = None
+) -> Iterator[None]:
     """See to it that work ends when somebody ends the flow run that it is for.
 
     Prefect stops the process of a run that one of its workers started; this is for those that were
@@ -103,9 +105,10 @@ def lookout(ended: threading.Event, own: str | None, parent: str | None = None) 
 
     Args:
         ended: is set if the flow run `own` was ended by others, or `parent` was cancelled; a parent
-            that died leaves its stages to the next one.
+            that died leaves its stages to the next one. And if `helped` has ended.
         own: the flow run that does the work, None for no look.
         parent: the flow run that asked for it.
+        helped: the flow run of whose work this does a part.
 
     Yields:
         Nothing.
@@ -113,7 +116,9 @@ def lookout(ended: threading.Event, own: str | None, parent: str | None = None) 
 
     def look() -> None:
         with suppress(*_AWAY):
-            mine, theirs = state_of(own), state_of(parent)
+            mine, theirs, done = state_of(own), state_of(parent), state_of(helped)
+            if done and done.is_final():
+                ended.set()
             if (mine and (mine.is_final() or mine.is_cancelling())) or (
                 theirs and (theirs.is_cancelled() or theirs.is_cancelling())
             ):

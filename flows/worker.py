@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from typing import Any
+from uuid import UUID
 
 import httpx
 from prefect import flow, get_run_logger
@@ -28,14 +29,19 @@ from tasks.params.asked import Commit, RemoteUrl, Repository, Target
 __all__ = ["stage"]
 
 
-@flow(name="stage", flow_run_name="{stage} · {revision:.7}", persist_result=False)
+def _run_name() -> str:
+    given = flow_run.get_parameters()
+    return f"{given['stage']} · {given['revision'][:7]}" + " · helps" * bool(given.get("helps"))
+
+
+@flow(name="stage", flow_run_name=_run_name, persist_result=False)
 def stage(
     stage: Target,
     revision: Commit,
     repository: Repository,
     remote: RemoteUrl | None = None,
     force: bool = False,
-    helps: bool = False,
+    helps: UUID | None = None,
     entries: dict[str, Any] = {},  # noqa: B006
 ) -> State[Any]:
     """Run one stage at an exact commit, and push what it made; other flows ask for it.
@@ -46,7 +52,7 @@ def stage(
         repository: where the commit is fetched from, as this machine reaches it.
         remote: address of the DVC remote; the one that the commit names by default.
         force: whether to run it although nothing changed.
-        helps: whether to do parts of its work only, which another worker's run of it collects.
+        helps: a run of it by another worker, whose work to do parts of, for as long as it runs.
         entries: what dvc.lock says of the stages that it depends on.
 
     Returns:
@@ -54,11 +60,11 @@ def stage(
         the seconds by output's hash.
     """
     stop, say = threading.Event(), get_run_logger().info
-    began = time.monotonic()
+    began, helped = time.monotonic(), None if helps is None else str(helps)
     try:
         require_allowed(repository)
         with (
-            lookout(stop, flow_run.get_id(), flow_run.get_parent_flow_run_id()),
+            lookout(stop, flow_run.get_id(), flow_run.get_parent_flow_run_id(), helped),
             progress(stage, revision[:7]) as follow,
             of_repository(repository, commit=revision, remote=remote) as root,
         ):
@@ -69,7 +75,7 @@ def stage(
             write_entries(root, entries)
             if node.needs:
                 persist("fetching what it depends on", ["pull", *node.needs], root, say, stop)
-            if helps:
+            if helps is not None:
                 with some_gpus(root, node.gpus, say, stop) as environment:
                     run_helper(node.cmd, root, say, stop, environment)
                 return Completed(message=f"{stage}: helped on {socket.gethostname()}")

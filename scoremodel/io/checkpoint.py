@@ -305,11 +305,15 @@ class Chunks(_State):
         for name, compute in parts.items():
             if self._path(name).exists():
                 continue
+            try:
+                with self._taken(name, 0) as mine:
+                    if mine and self.begun.exists() and not self._path(name).exists():
+                        self._compute(name, compute)
+            except FileNotFoundError:  # the folder went before the lock came
+                if self.begun.exists():
+                    raise
             if not self.begun.exists():  # who collects has all, and has ended
                 return
-            with self._taken(name, 0) as mine:
-                if mine and self.begun.exists() and not self._path(name).exists():
-                    self._compute(name, compute)
 
     def _meet(self) -> None:
         """Wait for the process that collects, once."""

@@ -6,6 +6,8 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
+from typing import Any
 
 import httpx
 import numpy as np
@@ -156,8 +158,10 @@ def test_other_workers_help_to_draw_samples(site: Site) -> None:
     assert flow.returncode == 0, said
     helpers = [run for run in site.api("flow_runs/filter", limit=200, sort="START_TIME_DESC")
                if any(tag.startswith("helps:") for tag in run["tags"])]  # fmt: skip
-    assert sorted(run["name"][-8:] for run in helpers) == ["helper 1", "helper 2"]
-    until(lambda: all(_ended(site, run["id"]) for run in helpers), 60)
+    assert [run["name"].split(" · ")[::2] for run in helpers] == [[stage, "helps"]] * 2
+    for run in helpers:
+        state = until(partial(_ended, site, run["id"]), 60)
+        assert state["type"] in ("COMPLETED", "CANCELLED"), state
     wanted = {"flow_run_id": {"any_": [run["id"] for run in helpers]}}
     lines = [line["message"] for line in site.api("logs/filter", logs=wanted, limit=200)]
     drawn = [int(found[1]) for line in lines
@@ -171,9 +175,9 @@ def test_other_workers_help_to_draw_samples(site: Site) -> None:
         assert np.array_equal(samples[first : first + 8], quantise(x, 17).numpy())
 
 
-def _ended(site: Site, run: str) -> bool:
-    state = httpx.get(f"{site.cluster.url}/flow_runs/{run}", timeout=30).json()["state_type"]
-    return state in ("COMPLETED", "CANCELLED")
+def _ended(site: Site, run: str) -> dict[str, Any] | None:
+    found = httpx.get(f"{site.cluster.url}/flow_runs/{run}", timeout=30).json()["state"]
+    return None if found["type"] in ("PENDING", "RUNNING", "SCHEDULED") else found
 
 
 @pytest.mark.slow
