@@ -31,7 +31,7 @@ define install
 	    uv pip install --quiet --compile-bytecode --python $(1)/bin/python --constraint requirements.lock $(2)
 endef
 
-.PHONY: setup repro run undo show docs tour flow demo-workers table test test-slow test-kills test-parity lint sweep seeds abilities failures fashion benchmark-train benchmark-equal-budget clean
+.PHONY: setup repro run undo show docs tour flow demo-workers table test test-slow test-kills test-long test-parity lint sweep seeds abilities failures fashion benchmark-train benchmark-equal-budget clean
 
 setup: $(VENV)/.done
 
@@ -123,16 +123,20 @@ lint: setup $(VENV)-pydoclint/.done
 	$(VENV)-pydoclint/bin/pydoclint --quiet scoremodel tasks flows benchmarks
 
 test: setup lint
-	pytest -n $(WORKERS) --dist loadfile -m "not slow and not parity and not kills"
+	pytest -n $(WORKERS) --dist loadfile -m "not slow and not parity and not kills and not long"
 
 # Those of the flows one after the other: their servers and workers have deadlines of their own.
 test-slow: setup docs
-	pytest -n $(WORKERS) --dist loadfile -m slow --ignore tests/flows
-	pytest -m slow tests/flows
+	pytest -n $(WORKERS) --dist load -m "slow and not long" --ignore tests/flows
+	pytest -m "slow and not long" tests/flows
 
-# Twenty kills of one training, and forty of all that runs around others, at random moments.
+# Twenty kills of one training and ten of its processes, at random moments.
 test-kills: setup
-	pytest -m kills
+	pytest -m "kills and not long"
+
+# A training of the default size, comparisons and sweeps on workers, forty kills (or KILLS=N) around them.
+test-long: setup
+	pytest -m long
 
 # The same steps and noise through independent implementations, which are installed for it.
 test-parity: setup

@@ -14,7 +14,7 @@ import pytest
 from tests.flows.conftest import Site, until
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_comparison_goes_on_without_repeating_what_it_has(training_site: Site) -> None:
     """A budget that is spent, a larger one whose flow is killed in its second round, and the same again."""
     site = training_site

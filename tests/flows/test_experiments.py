@@ -31,6 +31,7 @@ def table(said: str) -> dict[tuple[str, str], tuple[str, str]]:
     return found
 
 
+@pytest.mark.long
 def test_a_sweep_over_two_workers_gives_one_machine_s_rows(training_site: Site) -> None:
     """Two trainings, one on each worker; what both need runs once."""
     site = training_site

@@ -74,6 +74,7 @@ def _kill(process: subprocess.Popen[bytes], family: bool = False) -> None:
     process.wait()
 
 
+@pytest.mark.long
 @pytest.mark.kills
 def test_kills_at_random_moments_change_nothing(training_site: Site) -> None:
     site, at_random = training_site, random.Random(SEED)

@@ -57,7 +57,7 @@ def give_secret_by_block(site: Site) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("storage", ["a folder", "S3"])
+@pytest.mark.parametrize("storage", ["a folder", pytest.param("S3", marks=pytest.mark.long)])
 def test_the_pipeline_through_workers_gives_dvc_s_records(
     site: Site, storage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

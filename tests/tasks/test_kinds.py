@@ -108,6 +108,7 @@ def test_chains_and_classes_go_through_the_pipeline(copied: Workspace) -> None:
     assert records["vp_classes"]["agreement"]["mean"] == pytest.approx(said, abs=1e-5)
 
 
+@pytest.mark.long
 def test_digits_of_an_asked_class_are_of_that_class(tmp_path: Path) -> None:
     """The shipped class-conditional model, with guidance: 97 % less four standard errors."""
     workspace = Workspace.create(tmp_path / "project")
