@@ -10,7 +10,7 @@ judge/NAME.json          draws, floor, metrics: how many samples, against what
 applications/NAME.json, studies/NAME.json
 active.json              what runs
 code/STAGE@NAME.json     the code that one run of a stage is, see `tasks.files.code`
-keeping.json             cores, processes, checkpoints and watching, on which no result depends
+keeping.json             cores, processes, sharing, checkpoints and watching, on which no result depends
 """
 
 from __future__ import annotations

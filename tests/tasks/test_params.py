@@ -34,7 +34,7 @@ def changed(folder: Path, *edits: tuple[str, str]) -> Path:
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
-        ("seed: 0 ", "sed: 0 ", "sed: unknown key, allowed: seed, threads, cores, processes, "
+        ("seed: 0 ", "sed: 0 ", "sed: unknown key, allowed: seed, threads, cores, processes, sharded, "
          "device, tf32, deterministic, checkpoints, watch, active, "),
         ("sigma_min: 0.02", "sigma_min: 200", "models.ve.sde.sigma_max: 100.0 is not allowed, "
          "allowed: a number greater than sigma_min (200)"),
