@@ -313,12 +313,12 @@ class Hand:
         """
         left = list(range(1, self.helpers + 1)) if work.node.helped else []
         runs: list[UUID] = []
-        parameters = self._parameters(work, commit) | {"helps": str(followed.run.id)}
 
         def ask() -> None:
             state = followed.run.state
             if not left or state is None or not state.is_running():
                 return
+            parameters = self._parameters(work, commit) | {"helps": str(followed.run.id)}
             # The server may be restarting; the next time tries again.
             with suppress(httpx.HTTPError):
                 while left:

@@ -404,7 +404,8 @@ def test_memory_that_this_machine_does_not_have(
     assert least == 6 * 4 * size.parameters + 4 * 2 * 50 * 64 + 2 * size.activations
     assert about - least == 31 * 2 * size.activations  # a part has half of the batch
     of_each, _ = memory.training_memory(size, block["training"], network, shares=4)
-    assert least - of_each == 3 * 4 * size.parameters * 3 // 4  # moments and the average
+    # Three quarters of moments and average, but for what four do not divide.
+    assert 0 <= 9 * size.parameters - (least - of_each) < 4
     monkeypatch.setattr(survey, "machine_memory", lambda *_: int(least * share))
     (one,) = found.findings(refused=refused)
     assert not found.findings(refused=not refused)
@@ -421,7 +422,7 @@ def test_a_training_refuses_before_it_takes_the_memory(
 ) -> None:
     block = checked(raw, Path("params.yaml")).model_dump(exclude_unset=True)["models"]["ve"]
     del block["network"]["mlp"]
-    told: dict[str, Any] = {"models/digits-ve": block, "keeping": {}}
+    told: dict[str, Any] = {"models/digits-ve": block, "keeping": {"sharded": False}}
     for name, given in {
         "resolved": lambda name: told[name],
         "set_up_device": lambda _: torch.device("cpu"),

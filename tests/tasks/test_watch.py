@@ -75,9 +75,11 @@ def test_the_grid_shows_the_average_s_samples_and_leaves_the_run_s_randomness(
     network = {"kind": "unet", "width": 8, "multipliers": [1, 2]}
     denoiser = Denoiser(network, VP(), (1, 8, 8), [0.0], 0.6, 17).eval()
     before = torch.get_rng_state()
-    Watch(tmp_path, 0, tensorboard=False).step(1, denoiser)
-    assert list(tmp_path.iterdir()) == []
-    Watch(tmp_path, 1e-9, tensorboard=False).step(7, denoiser)
+    assert not Watch(tmp_path, 0, tensorboard=False).asks()
+    assert not Watch(tmp_path, 1e9, tensorboard=False).asks()
+    watch = Watch(tmp_path, 1e-9, tensorboard=False)
+    assert watch.asks()
+    watch.step(7, denoiser)
     assert torch.equal(torch.get_rng_state(), before)
     (path,) = tmp_path.iterdir()
     assert path.name == "samples-0000000007.png"
