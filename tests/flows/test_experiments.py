@@ -66,6 +66,7 @@ def test_a_sweep_over_two_workers_gives_one_machine_s_rows(training_site: Site) 
     }
 
 
+@pytest.mark.long
 def test_a_sweep_brings_its_rows_into_the_ledger_and_leaves_params_alone(site: Site) -> None:
     before = (site.workspace.root / "params.yaml").read_text()
     ledger = site.workspace.root / "results/ledger"

@@ -146,7 +146,7 @@ def test_a_flow_that_is_cancelled_does_not_take_another_flow_s_stage_along(site:
     assert site.digest() == whole
 
 
-@pytest.mark.parametrize("executor", ["local", "workers"])
+@pytest.mark.parametrize("executor", [pytest.param("local", marks=pytest.mark.long), "workers"])
 def test_a_restart_of_the_server_disturbs_no_stage(site: Site, executor: str) -> None:
     site.train_for(6000, every_steps=20)
     if executor == "workers":
@@ -167,7 +167,7 @@ def test_a_restart_of_the_server_disturbs_no_stage(site: Site, executor: str) ->
     assert (site.workspace.root / WEIGHTS).exists()
 
 
-@pytest.mark.parametrize("executor", ["local", "workers"])
+@pytest.mark.parametrize("executor", [pytest.param("local", marks=pytest.mark.long), "workers"])
 def test_a_cancelled_run_leaves_no_process_and_the_next_one_goes_on(
     site: Site, executor: str
 ) -> None:

@@ -146,7 +146,7 @@ def test_with_the_exact_score_the_weights_come_out(name: str, process: SDE) -> N
     assert abs(share_on_the_line(EXACT[name], process, 2) - WEIGHT) < 3 * ERROR
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("process", [VE(0.02, 20.0), VP()], ids=str)
 def test_a_corrector_by_norms_keeps_the_weights_in_many_dimensions(process: SDE) -> None:
     """The plane of the mixture is put into 64 dimensions: norms mean something in many only."""
@@ -200,9 +200,9 @@ def test_plain_langevin_splits_by_the_basins_whatever_the_weights(weight: float)
 @pytest.mark.parametrize(
     ("process", "sampler"),
     [
-        (VE(0.02, 20.0), Heun(25)),
+        pytest.param(VE(0.02, 20.0), Heun(25), marks=pytest.mark.long),
         (VP(), Heun(25)),
-        (SubVP(), SDEDPMSolver(50)),
+        pytest.param(SubVP(), SDEDPMSolver(50), marks=pytest.mark.long),
         (NCSN(0.02, 4.0, 25), AnnealedLangevin(steps_per_level=60, step_size=0.1)),
         (DDPM(), Ancestral(250, grid="uniform")),
     ],
