@@ -203,7 +203,11 @@ def test_plain_langevin_splits_by_the_basins_whatever_the_weights(weight: float)
         pytest.param(VE(0.02, 20.0), Heun(25), marks=pytest.mark.long),
         (VP(), Heun(25)),
         pytest.param(SubVP(), SDEDPMSolver(50), marks=pytest.mark.long),
-        (NCSN(0.02, 4.0, 25), AnnealedLangevin(steps_per_level=60, step_size=0.1)),
+        pytest.param(
+            NCSN(0.02, 4.0, 25),
+            AnnealedLangevin(steps_per_level=60, step_size=0.1),
+            marks=pytest.mark.long,
+        ),
         (DDPM(), Ancestral(250, grid="uniform")),
     ],
     ids=lambda value: value.kind,
