@@ -115,7 +115,7 @@ def test_the_rehearsal(rehearse: Rehearse) -> None:
     )  # two of them Adam's moments
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_rehearsal_of_the_compiler(rehearse: Rehearse) -> None:
     status, tables, printed = rehearse("compile")
     assert status == 0, printed
