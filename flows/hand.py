@@ -300,7 +300,9 @@ class Hand:
         }
 
     @contextmanager
-    def helped(self, followed: _Followed, work: Work, commit: str) -> Iterator[Callable[[], None]]:
+    def assisted(
+        self, followed: _Followed, work: Work, commit: str
+    ) -> Iterator[Callable[[], None]]:
         """Have other workers help a stage, if it can be helped, until the context ends.
 
         Args:
@@ -485,14 +487,14 @@ def hand_over(stage: str, revision: str, work: Work, hand: Hand) -> Done:  # noq
     hand.push(work)
     commit = head(work.root)
     followed = patiently(partial(hand.start, work, commit, logger), work.stop)
-    with hand.helped(followed, work, commit) as helped:
+    with hand.assisted(followed, work, commit) as ask_helpers:
         while not followed.over.wait(0.5):
             if work.stop.is_set():
                 with suppress(httpx.HTTPError), get_client(sync_client=True) as client:
                     # Where that fails it looks at the run that asked for it, and ends by itself.
                     hand.cancel(followed, client)
                 raise StoppedError(f"{stage}: cancelled with the run that asked for it")
-            helped()
+            ask_helpers()
     run, state = followed.run, followed.run.state
     message = str(state.message or "") if state is not None else ""
     if followed.why:

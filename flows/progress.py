@@ -96,7 +96,7 @@ def meanwhile(act: Callable[[], object], seconds: float, patience: float = 0.0) 
 
 @contextmanager
 def lookout(
-    ended: threading.Event, own: str | None, parent: str | None = None, helped: str | None = None
+    ended: threading.Event, own: str | None, parent: str | None = None, helped: UUID | None = None
 ) -> Iterator[None]:
     """See to it that work ends when somebody ends the flow run that it is for.
 
@@ -131,12 +131,12 @@ def lookout(
             yield
 
 
-def state_of(run: str | None) -> State[Any] | None:
+def state_of(run: str | UUID | None) -> State[Any] | None:
     """Return the state of a flow run, None for that of none."""
     if run is None:
         return None
     with get_client(sync_client=True) as client:
-        return client.read_flow_run(UUID(run)).state
+        return client.read_flow_run(UUID(str(run))).state
 
 
 @contextmanager

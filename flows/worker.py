@@ -60,11 +60,11 @@ def stage(
         the seconds by output's hash.
     """
     stop, say = threading.Event(), get_run_logger().info
-    began, helped = time.monotonic(), None if helps is None else str(helps)
+    began = time.monotonic()
     try:
         require_allowed(repository)
         with (
-            lookout(stop, flow_run.get_id(), flow_run.get_parent_flow_run_id(), helped),
+            lookout(stop, flow_run.get_id(), flow_run.get_parent_flow_run_id(), helps),
             progress(stage, revision[:7]) as follow,
             of_repository(repository, commit=revision, remote=remote) as root,
         ):

@@ -160,7 +160,9 @@ def main(files: Configuration, helps: bool = False) -> None:
         if helps:
             for own in work.values():
                 chunks.fill(own)
-            print(f"{files.name}: {chunks.computed} of {len(seeds) * len(parts)} parts drawn here")
+            bar.write(
+                f"{files.name}: {chunks.computed} of {len(seeds) * len(parts)} parts drawn here"
+            )
             return
         with chunks:
             for seed, own in work.items():

@@ -44,11 +44,11 @@ class Workspace:
     Args:
         root: the folder.
         warm: whether `python -m` of stages and DVC is a fork of a process that has imported torch and
-            the like, or a Python of its own, whose process a test may look for.
+            the like, on Linux, or a Python of its own, whose process a test may look for.
     """
 
     def __init__(self, root: Path, warm: bool = True) -> None:
-        self.root, self.warm = root, warm
+        self.root, self.warm = root, warm and sys.platform == "linux"
         self.spied = root.parent / f"{root.name}-imports"
 
     @classmethod

@@ -313,12 +313,12 @@ class _Run:
             half: list(compress(mean.parameters(), trained)) for half, mean in self.averaged.items()
         }
         self.owners = _owners(self.parameters, ranks.world_size) if sharded else []
-        # Of which weights this process keeps the state.
-        self.mine = [
-            index
-            for index in range(len(self.parameters))
+        # The weights of which this process keeps the state, by their numbers.
+        self.mine = {
+            index: weight
+            for index, weight in enumerate(self.parameters)
             if not self.owners or self.owners[index] == ranks.rank
-        ]
+        }
         if not self.parameters:
             raise ValueError(
                 "train: all weights of the model are frozen, as a loaded one's are, allowed: "
@@ -326,9 +326,9 @@ class _Run:
             )
         # Of a network of one's own: what batch normalisation counts, say. It is not averaged.
         self.buffers = list(denoiser.buffers())
-        own = [self.parameters[index] for index in self.mine]
         # A group: of fewer weights than processes some have none.
-        self.optimiser = torch.optim.Adam([{"params": own}], lr=config.learning_rate, fused=True)
+        own = {"params": list(self.mine.values())}
+        self.optimiser = torch.optim.Adam([own], lr=config.learning_rate, fused=True)
         self.batches = _Batches(len(data), config.batch_size, seed, self.data.device)
         rows = min(config.log_every, config.steps)
         self.losses = torch.zeros(rows, config.batch_size, device=self.device)
@@ -372,7 +372,7 @@ class _Run:
         self.optimiser.step()
         with torch.no_grad():  # or the averages would remember every step's graph
             self._fill(self.parameters)
-            own = [self.parameters[index] for index in self.mine]
+            own = list(self.mine.values())
             for half_life, means in self.means.items():
                 decay = min(0.5 ** (config.batch_size / half_life), (1 + step) / (10 + step))
                 if own:
@@ -406,8 +406,9 @@ class _Run:
 
     def _shrink(self, half_life: float) -> None:
         """Let go of an average's weights of which another process keeps the state."""
-        for index in set(range(len(self.parameters))) - set(self.mine):
-            self.means[half_life][index].data = self.parameters[index].new_empty(0)
+        for index, mean in enumerate(self.means[half_life]):
+            if index not in self.mine:
+                mean.data = mean.new_empty(0)
 
     def _exchange(self, gradients: list[Tensor]) -> None:
         """Give every weight the sum of all processes' gradients."""
@@ -523,10 +524,10 @@ class _Run:
         named |= {f"buffers.{index}": buffer for index, buffer in enumerate(self.buffers)}
         named |= {f"weights.{index}": weight for index, weight in enumerate(self.parameters)}
         own = {}
-        for index in self.mine:
+        for index, weight in self.mine.items():
             for half_life, means in self.means.items():
                 own[f"averaged_{half_life:.15g}.{index}"] = means[index]
-            for name, value in self.optimiser.state[self.parameters[index]].items():
+            for name, value in self.optimiser.state[weight].items():
                 own[f"{name}.{index}"] = value
         return named | (self.ranks.collected(own) if self.owners else own)
 
@@ -543,15 +544,13 @@ class _Run:
         own |= {f"weights.{index}": weight for index, weight in enumerate(self.parameters)}
         for half_life, means in self.means.items():
             own |= {f"averaged_{half_life:.15g}.{index}": means[index] for index in self.mine}
-        mine = {str(index): self.parameters[index] for index in self.mine}
         for name, value in tensors:
             if name in own:
                 own[name].copy_(value)
                 continue
             kind, _, index = name.rpartition(".")
-            if (
-                weight := mine.get(index)
-            ) is not None and kind in _ADAM:  # of what the network uses
+            weight = self.mine.get(int(index))
+            if weight is not None and kind in _ADAM:  # none of what the network does not use
                 made = torch.empty_like(value if kind == "step" else weight)
                 self.optimiser.state[weight][kind] = made.copy_(value)
         self._share_buffers()

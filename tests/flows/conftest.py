@@ -109,13 +109,13 @@ class Site:
         tag = f"revision:{self.workspace.git('rev-parse', 'HEAD')[:7]}"
         return [run for run in found if any(one.startswith(tag) for one in run["tags"])]
 
-    def trainers(self) -> list[psutil.Process]:
-        """Return the trainings that are at work below this test's folder."""
+    def trainers(self, module: str = "tasks.train") -> list[psutil.Process]:
+        """Return the trainings, or other stages, that are at work below this test's folder."""
         found = []
         for process in psutil.process_iter(["cmdline"]):
             try:
                 line = process.info["cmdline"] or []
-                if "tasks.train" in line and Path(process.cwd()).is_relative_to(self.folder):
+                if module in line and Path(process.cwd()).is_relative_to(self.folder):
                     found.append(process)
             except psutil.Error:
                 continue

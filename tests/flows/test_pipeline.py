@@ -15,7 +15,7 @@ from tasks.files.graph import StageNode, changed, select, stage_graph
 from tasks.files.schedule import Done, schedule
 from tests.flows.conftest import Site
 from tests.shared import first_out
-from tests.workspace import Workspace
+from tests.workspace import ROOT, Workspace
 
 
 def test_the_flow_s_stages_are_exactly_dvc_s(finished: Workspace) -> None:
@@ -28,6 +28,15 @@ def test_the_flow_s_stages_are_exactly_dvc_s(finished: Workspace) -> None:
     by_name = {node.name: node for node in nodes}
     assert by_name["train@digits-vp-0"].upstream == ("check", "prepare@digits")
     assert "evaluate@digits-vp-0-heun" in by_name["report"].upstream
+
+
+def test_a_stage_that_dvc_yaml_says_can_be_helped_takes_the_option(finished: Workspace) -> None:
+    nodes = [node for node in stage_graph(finished.root) if node.pool is not None]
+    modules = {node.name: node.cmd.split("-m tasks.")[1].split()[0] for node in nodes}
+    takes = {name for name, module in modules.items()
+             if "helped=True" in (ROOT / f"tasks/{module}.py").read_text()}  # fmt: skip
+    assert {node.name for node in nodes if node.helped} == takes
+    assert {name.split("@")[0] for name in takes} == {"sample", "features", "reference"}
 
 
 def test_a_stage_added_to_dvc_yaml_appears_with_its_hints(copied: Workspace) -> None:
