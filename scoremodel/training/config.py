@@ -9,6 +9,7 @@ from typing import Annotated
 from scoremodel.bounds import Bounds, Count, Length, Share, Steps, check_bounds
 from scoremodel.precision import Precision
 from scoremodel.training.loss import Objective, Weighting
+from scoremodel.training.optimisers import Optimiser
 from scoremodel.training.schedules import Schedule
 from scoremodel.training.times.base import TIMES, Times
 
@@ -26,7 +27,9 @@ class TrainingConfig:
             its activations do not fit into memory, or by as many processes as divide it, with the same
             bits (`scoremodel.ranks`). The parts have the whole batch's times and noise: another number
             of them changes rounding and the places of dropout.
-        learning_rate: Adam's, after warm-up.
+        optimiser: "adam", or "muon" for the matrices inside the network, see
+            `scoremodel.training.optimisers`.
+        learning_rate: the largest, after warm-up.
         schedule: see `scoremodel.training.schedules`.
         warmup_steps: steps over which the learning rate rises linearly from zero.
         clip_norm: largest norm of the whole gradient.
@@ -54,6 +57,7 @@ class TrainingConfig:
     steps: Count
     batch_size: Annotated[int, Bounds(ge=1, le=2**20)] = 64
     parts: Annotated[int, Bounds(ge=1, le=2**20)] = 1
+    optimiser: Optimiser = "adam"
     learning_rate: Annotated[float, Bounds(ge=1e-12, le=100)] = 2e-3
     schedule: Schedule = "cosine"
     warmup_steps: Annotated[int, Bounds(ge=0, le=10**9)] = 100

@@ -37,6 +37,7 @@ from scoremodel.ranks import Ranks, Tree
 from scoremodel.rng import derive_seed, generator
 from scoremodel.training.config import TrainingConfig
 from scoremodel.training.loss import denoising_weight, score_matching_loss
+from scoremodel.training.optimisers import Steps
 from scoremodel.training.schedules import schedule_factor
 
 __all__ = ["BANDS", "Observer", "Trained", "learning_rate", "train"]
@@ -48,8 +49,6 @@ _ALONE = Ranks()
 _BAND_LOSSES = tuple(f"loss_band_{index + 1}" for index in range(BANDS))
 _POINT = ("step", "loss", *_BAND_LOSSES, "grad_norm", "learning_rate")
 """What a point of the curves has, in its order."""
-_ADAM = ("exp_avg", "exp_avg_sq", "step")
-"""What torch's Adam keeps of a weight."""
 
 
 @dataclass(frozen=True)
@@ -326,9 +325,7 @@ class _Run:
             )
         # Of a network of one's own: what batch normalisation counts, say. It is not averaged.
         self.buffers = list(denoiser.buffers())
-        # A group: of fewer weights than processes some have none.
-        own = {"params": list(self.mine.values())}
-        self.optimiser = torch.optim.Adam([own], lr=config.learning_rate, fused=True)
+        self.optimiser = Steps(self.mine, config.optimiser, denoiser.shape[0])
         self.batches = _Batches(len(data), config.batch_size, seed, self.data.device)
         rows = min(config.log_every, config.steps)
         self.losses = torch.zeros(rows, config.batch_size, device=self.device)
@@ -347,8 +344,6 @@ class _Run:
     ) -> tuple[bool, bool, bool]:
         """Take one step; return whether any process asks for a stop, a checkpoint, a look, after it."""
         config, step = self.config, self.step
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(step, config)
         stop = due = False
         if checkpoints is not None:
             stop, due = checkpoints.stop(), self.ranks.first and checkpoints.due(step + 1)
@@ -369,7 +364,7 @@ class _Run:
         if config.parts > 1:
             self._exchange(tree.total())
         self.grad_norms[row] = nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
-        self.optimiser.step()
+        self.optimiser.take(learning_rate(step, config))
         with torch.no_grad():  # or the averages would remember every step's graph
             self._fill(self.parameters)
             own = list(self.mine.values())
@@ -523,12 +518,9 @@ class _Run:
         named = {"losses": self.losses, "times": self.times, "grad_norms": self.grad_norms}
         named |= {f"buffers.{index}": buffer for index, buffer in enumerate(self.buffers)}
         named |= {f"weights.{index}": weight for index, weight in enumerate(self.parameters)}
-        own = {}
-        for index, weight in self.mine.items():
-            for half_life, means in self.means.items():
-                own[f"averaged_{half_life:.15g}.{index}"] = means[index]
-            for name, value in self.optimiser.state[weight].items():
-                own[f"{name}.{index}"] = value
+        own = dict(self.optimiser.kept())
+        for half_life, means in self.means.items():
+            own |= {f"averaged_{half_life:.15g}.{index}": means[index] for index in self.mine}
         return named | (self.ranks.collected(own) if self.owners else own)
 
     @torch.no_grad()
@@ -548,11 +540,7 @@ class _Run:
             if name in own:
                 own[name].copy_(value)
                 continue
-            kind, _, index = name.rpartition(".")
-            weight = self.mine.get(int(index))
-            if weight is not None and kind in _ADAM:  # none of what the network does not use
-                made = torch.empty_like(value if kind == "step" else weight)
-                self.optimiser.state[weight][kind] = made.copy_(value)
+            self.optimiser.restore(name, value)
         self._share_buffers()
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -149,11 +150,7 @@ def _kept(ranks: Ranks, sharded: bool) -> list[Any]:
 
     def counting(run: loop._Run, *rest: Any) -> Any:
         found = advance(run, *rest)
-        held = [
-            m
-            for state in run.optimiser.state.values()
-            for m in (state["exp_avg"], state["exp_avg_sq"])
-        ]
+        held = [m for name, m in run.optimiser.kept() if not name.startswith("step.")]
         kept.append(sum(one.numel() for one in [*held, *chain(*run.means.values())]))
         return found
 
@@ -162,6 +159,23 @@ def _kept(ranks: Ranks, sharded: bool) -> list[Any]:
     seen = ranks.told((watcher.steps, watcher.seen) if watcher else None)
     (each,) = set(kept)
     return [found, *seen, each]
+
+
+def test_nor_do_they_by_muon_with_its_momentum_shared_and_across_a_stop(tmp_path: Path) -> None:
+    """The state of matrices and of the rest, each from a checkpoint of its own kind."""
+    muon = replace(CONFIG, optimiser="muon")
+    alone = trained(Ranks(), config=muon)
+
+    def act(ranks: Ranks, folder: Path) -> list[str]:
+        asked = [False, False, True]
+        stop = Checkpoints(folder / "state", 0, 1e9, lambda: bool(asked) and asked.pop(0))
+        with suppress(Stopped):
+            trained(ranks, stop, config=muon, sharded=True)
+        whole = trained(ranks, Checkpoints(folder / "state", 0, 1e9), config=muon)
+        return [whole, trained(ranks, config=muon, sharded=True)]
+
+    assert alone != trained(Ranks())
+    assert together(2, tmp_path, act) == [[alone] * 2] * 2
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
