@@ -172,7 +172,8 @@ def main() -> None:
             }
         )
     print(
-        f"\n*{device_name('cpu')}, one thread, torch {torch.__version__}, processor seconds; floor {judge.floor.value:.3f}*\n"
+        f"\n*{device_name('cpu')}, one thread, torch {torch.__version__}, processor seconds; "
+        f"floor {judge.floor.value:.3f} of N = {judge.floor.count}*\n"
     )
     print(pd.DataFrame(rows).to_markdown(index=False, floatfmt=".1f"))
 
