@@ -29,7 +29,7 @@ class TrainingConfig:
         learning_rate: Adam's, after warm-up.
         schedule: see `scoremodel.training.schedules`.
         warmup_steps: steps over which the learning rate rises linearly from zero.
-        clip_norm: largest norm of the whole gradient.
+        clip_norm: largest norm of the whole gradient; None clips none.
         ema_half_lives: half-lives of the averaged weights, in data points seen. Of h and batches of
             B follows a decay d = 2^(−B / h); at step n min(d, (1 + n) / (10 + n)) is used, so that a
             short training is not averaged with its start.
@@ -57,7 +57,7 @@ class TrainingConfig:
     learning_rate: Annotated[float, Bounds(ge=1e-12, le=100)] = 2e-3
     schedule: Schedule = "cosine"
     warmup_steps: Annotated[int, Bounds(ge=0, le=10**9)] = 100
-    clip_norm: Annotated[float, Bounds(ge=1e-6, le=1e12)] = 1.0
+    clip_norm: Annotated[float, Bounds(ge=1e-6, le=1e12)] | None = 1.0
     ema_half_lives: Annotated[
         tuple[Annotated[float, Bounds(ge=1, le=1e12)], ...], Length(1, 16, distinct=True)
     ] = (50_000.0,)

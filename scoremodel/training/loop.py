@@ -368,7 +368,8 @@ class _Run:
                 tree.add([_gradient(weight) for weight in self.parameters])
         if config.parts > 1:
             self._exchange(tree.total())
-        self.grad_norms[row] = nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
+        largest = math.inf if config.clip_norm is None else config.clip_norm
+        self.grad_norms[row] = nn.utils.clip_grad_norm_(self.parameters, largest)
         self.optimiser.step()
         with torch.no_grad():  # or the averages would remember every step's graph
             self._fill(self.parameters)

@@ -69,6 +69,13 @@ def test_batches_go_through_every_epoch_once_in_an_order_of_their_own() -> None:
     assert _Batches(10, 4, 0, cpu)(3).tolist() == drawn[12:16]  # step 3 does not need steps 0 to 2
 
 
+def test_without_a_largest_norm_nothing_is_clipped() -> None:
+    """Adam's first steps hardly see the gradient's scale, so the limit is far below the norms."""
+    made = {norm: trained_with({"dropout": 0.0}, clip_norm=norm) for norm in (1e-6, 1e12, None)}
+    assert digest(made[None].denoiser) == digest(made[1e12].denoiser) != digest(made[1e-6].denoiser)
+    assert min(point["grad_norm"] for point in made[None].curves) > 1e-2
+
+
 def test_learning_rate_warms_up_and_follows_the_cosine() -> None:
     config = TrainingConfig(steps=100, learning_rate=1.0, warmup_steps=4, schedule="cosine")
     half = 0.5 * (1 + math.cos(math.pi * 50 / 100))
