@@ -29,10 +29,13 @@ class TrainingConfig:
         learning_rate: Adam's, after warm-up.
         schedule: see `scoremodel.training.schedules`.
         warmup_steps: steps over which the learning rate rises linearly from zero.
+        decay_steps: steps before the schedule inverse_sqrt decays; None is warmup_steps.
         clip_norm: largest norm of the whole gradient; None clips none.
         ema_half_lives: half-lives of the averaged weights, in data points seen. Of h and batches of
-            B follows a decay d = 2^(−B / h); at step n min(d, (1 + n) / (10 + n)) is used, so that a
-            short training is not averaged with its start.
+            B follows a decay d = 2^(−B / h), reached by `ema_ramp`.
+        ema_ramp: how averaging begins, so that a short training is not averaged with its start. None
+            is the decay min(d, (1 + n) / (10 + n)) at step n; a number is the largest half-life as a
+            share of the data points seen, EDM's 0.05 (Karras et al. 2022, arXiv:2206.00364).
         objective: how the score is matched, see `scoremodel.training.loss`.
         weighting: see `denoising_weight`.
         times: distribution of the times, see `scoremodel.training.times`.
@@ -57,10 +60,12 @@ class TrainingConfig:
     learning_rate: Annotated[float, Bounds(ge=1e-12, le=100)] = 2e-3
     schedule: Schedule = "cosine"
     warmup_steps: Annotated[int, Bounds(ge=0, le=10**9)] = 100
+    decay_steps: Annotated[int, Bounds(ge=0, le=10**9)] | None = None
     clip_norm: Annotated[float, Bounds(ge=1e-6, le=1e12)] | None = 1.0
     ema_half_lives: Annotated[
         tuple[Annotated[float, Bounds(ge=1, le=1e12)], ...], Length(1, 16, distinct=True)
     ] = (50_000.0,)
+    ema_ramp: Annotated[float, Bounds(ge=1e-6, le=1e6)] | None = None
     objective: Objective = "denoising"
     weighting: Weighting = "edm"
     times: Times = field(default_factory=partial(TIMES.make, "log_normal"))
@@ -77,6 +82,11 @@ class TrainingConfig:
             raise ValueError(
                 f"parts: {self.parts} is not allowed, allowed: a power of two that divides a batch of "
                 f"{self.batch_size}"
+            )
+        if self.decay_steps is not None and self.schedule != "inverse_sqrt":
+            raise ValueError(
+                f"decay_steps: {self.decay_steps} is not allowed, allowed: None with schedule "
+                f"{self.schedule!r}, which has none"
             )
         if self.compile and self.objective in ("sliced", "implicit"):
             raise ValueError(f"objective {self.objective!r} has second derivatives: compile not it")

@@ -89,8 +89,17 @@ class Observer(Protocol):
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
     """Return the learning rate of `step` (0-based): linear warm-up, then the schedule."""
-    factor = schedule_factor(config.schedule, step, config.steps, config.warmup_steps)
+    warmup, decay = config.warmup_steps, config.decay_steps
+    factor = schedule_factor(config.schedule, step, config.steps, warmup, decay)
     return config.learning_rate * factor
+
+
+def _decay(half_life: float, step: int, config: TrainingConfig) -> float:
+    """Return the share of an average that is kept at `step` (0-based)."""
+    if config.ema_ramp is None:
+        return min(0.5 ** (config.batch_size / half_life), (1 + step) / (10 + step))
+    half_life = min(half_life, config.ema_ramp * step * config.batch_size)
+    return 0.5 ** (config.batch_size / half_life) if half_life else 0.0
 
 
 class _Batches:
@@ -375,7 +384,7 @@ class _Run:
             self._fill(self.parameters)
             own = list(self.mine.values())
             for half_life, means in self.means.items():
-                decay = min(0.5 ** (config.batch_size / half_life), (1 + step) / (10 + step))
+                decay = _decay(half_life, step, config)
                 if own:
                     mine = [means[index] for index in self.mine]
                     torch._foreach_lerp_(mine, own, 1 - decay)  # type: ignore[arg-type]

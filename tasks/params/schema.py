@@ -194,6 +194,14 @@ class Training(_Training):  # type: ignore[valid-type,misc]
             raise ValueError(f"a power of two that divides batch_size ({size})")
         return value
 
+    @field_validator("decay_steps", check_fields=False)
+    @classmethod
+    def _decays(cls, value: int | None, info: ValidationInfo) -> int | None:
+        schedule = info.data.get("schedule", "inverse_sqrt")
+        if value is not None and schedule != "inverse_sqrt":
+            raise ValueError(f"null with schedule {schedule!r}, which has none")
+        return value
+
 
 class Pretrained(Strict):
     """A folder as diffusers writes it, `scoremodel.io.diffusers`."""
