@@ -13,13 +13,15 @@ from scoremodel.training.optimisers import Steps
 
 def _network() -> dict[int, nn.Parameter]:
     torch.manual_seed(0)
-    layers = nn.ModuleList([
-        nn.Conv2d(3, 16, 3),
-        nn.Conv2d(16, 24, 3).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
-        nn.Conv2d(24, 16, 3),
-        nn.Linear(16, 40),
-        nn.Conv2d(16, 3, 3),
-    ])
+    layers = nn.ModuleList(
+        [
+            nn.Conv2d(3, 16, 3),
+            nn.Conv2d(16, 24, 3).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+            nn.Conv2d(24, 16, 3),
+            nn.Linear(16, 40),
+            nn.Conv2d(16, 3, 3),
+        ]
+    )
     return dict(enumerate(layers.parameters()))
 
 
