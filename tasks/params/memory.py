@@ -65,8 +65,9 @@ def size_of(
         if not isinstance(out, Tensor):
             return
         found["activations"] += out.numel()
-        if isinstance(layer, nn.Linear | nn.Conv2d):
-            found["products"] += out.numel() * layer.weight[0].numel()
+        weight = getattr(layer, "weight", None)
+        if isinstance(weight, Tensor) and weight.ndim > 1 and not isinstance(layer, nn.Embedding):
+            found["products"] += out.numel() * weight[0].numel()
 
     try:
         with _Weightless():
