@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated
 
-from scoremodel.bounds import Bounds, Count, Length, Share, Steps, Width, check_bounds
+from scoremodel.bounds import Bounds, Count, Length, Share, Steps, Unit, Width, check_bounds
 from scoremodel.precision import Precision
 from scoremodel.training.loss import Objective, Weighting
 from scoremodel.training.schedules import Schedule
@@ -47,6 +47,8 @@ class TrainingConfig:
             model, so that it learns the distribution of all classes too (classifier-free guidance);
             None is 0.
         flip: whether images are mirrored at random.
+        augment: the probability of each of EDM's augmentations of images (0.12 on CIFAR-10), of which
+            the network is told, see `scoremodel.training.augment`; None makes none.
         precision: what the network computes in. Weights, loss and optimiser are float32 always.
             "auto" is bfloat16 on a CUDA card that has it in hardware, and float32 elsewhere.
         compile: whether torch compiles the network, which takes minutes before the first step.
@@ -75,6 +77,7 @@ class TrainingConfig:
     dequantise: bool = False
     label_dropout: Share | None = None
     flip: bool = False
+    augment: Unit | None = None
     precision: Precision = "auto"
     compile: bool = False
     log_every: Steps = 50
@@ -94,6 +97,10 @@ class TrainingConfig:
             raise ValueError(
                 f"decay_steps: {self.decay_steps} is not allowed, allowed: None with schedule "
                 f"{self.schedule!r}, which has none"
+            )
+        if self.augment is not None and self.flip:
+            raise ValueError(
+                f"augment: {self.augment} is not allowed, allowed: None with flip, since it mirrors itself"
             )
         if self.compile and self.objective in ("sliced", "implicit"):
             raise ValueError(f"objective {self.objective!r} has second derivatives: compile not it")
