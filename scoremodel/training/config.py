@@ -40,6 +40,8 @@ class TrainingConfig:
             share of the data points seen, EDM's 0.05 (Karras et al. 2022, arXiv:2206.00364).
         objective: how the score is matched, see `scoremodel.training.loss`.
         weighting: see `denoising_weight`.
+        uncertainty: whether the weighting is divided by what the loss at each noise level is found to
+            be, see `scoremodel.training.uncertainty`; for the objective "denoising".
         times: distribution of the times, see `scoremodel.training.times`.
         dequantise: whether grey levels become uniform numbers in their bins, without which a density
             of the data does not exist (`scoremodel.likelihood`).
@@ -73,6 +75,7 @@ class TrainingConfig:
     ema_ramp: Annotated[float, Bounds(ge=1e-6, le=1e6)] | None = None
     objective: Objective = "denoising"
     weighting: Weighting = "edm"
+    uncertainty: bool = False
     times: Times = field(default_factory=partial(TIMES.make, "log_normal"))
     dequantise: bool = False
     label_dropout: Share | None = None
@@ -101,6 +104,11 @@ class TrainingConfig:
         if self.augment is not None and self.flip:
             raise ValueError(
                 f"augment: {self.augment} is not allowed, allowed: None with flip, since it mirrors itself"
+            )
+        if self.uncertainty and self.objective != "denoising":
+            raise ValueError(
+                f"uncertainty: True is not allowed, allowed: False with objective {self.objective!r}, "
+                "whose loss may be negative"
             )
         if self.compile and self.objective in ("sliced", "implicit"):
             raise ValueError(f"objective {self.objective!r} has second derivatives: compile not it")

@@ -40,6 +40,7 @@ from scoremodel.training.averages import Snapshots, power_decay
 from scoremodel.training.config import TrainingConfig
 from scoremodel.training.loss import denoising_weight, score_matching_loss
 from scoremodel.training.schedules import schedule_factor
+from scoremodel.training.uncertainty import Uncertainty
 
 __all__ = ["BANDS", "Observer", "Trained", "learning_rate", "train"]
 
@@ -343,12 +344,24 @@ class _Run:
             half_life: copy.deepcopy(denoiser).eval().requires_grad_(False)
             for half_life in config.averages
         }
+        self.uncertainty = Uncertainty(seed).to(self.device) if config.uncertainty else None
         denoiser.train()
         trained = [weight.requires_grad for weight in denoiser.parameters()]
         self.parameters = list(compress(denoiser.parameters(), trained))
+        if not self.parameters:
+            raise ValueError(
+                "train: all weights of the model are frozen, as a loaded one's are, allowed: "
+                "model.requires_grad_(True)"
+            )
         self.means = {
             half: list(compress(mean.parameters(), trained)) for half, mean in self.averaged.items()
         }
+        if self.uncertainty is not None:
+            # Averaged as all weights are, since these have to survive a stop as all do; nobody sees it.
+            more = list(self.uncertainty.parameters())
+            self.parameters += more
+            for means in self.means.values():
+                means += [nn.Parameter(one.detach().clone(), requires_grad=False) for one in more]
         self.owners = _owners(self.parameters, ranks.world_size) if sharded else []
         # The weights of which this process keeps the state, by their numbers.
         self.mine = {
@@ -356,11 +369,6 @@ class _Run:
             for index, weight in enumerate(self.parameters)
             if not self.owners or self.owners[index] == ranks.rank
         }
-        if not self.parameters:
-            raise ValueError(
-                "train: all weights of the model are frozen, as a loaded one's are, allowed: "
-                "model.requires_grad_(True)"
-            )
         # Of a network of one's own: what batch normalisation counts, say. It is not averaged.
         self.buffers = list(denoiser.buffers())
         # A group: of fewer weights than processes some have none.
@@ -397,9 +405,14 @@ class _Run:
         for number, inside in self.parts.items():
             masks = derive_seed(self.seed, "dropout", step * config.parts + number)
             seed_default_generators(masks, self.device)
-            self.denoiser.zero_grad()
+            for weight in self.parameters:
+                weight.grad = None
             loss = self._loss(batch, inside)
-            (loss.sum() / config.batch_size).backward()  # type: ignore[no-untyped-call]
+            total = loss
+            if self.uncertainty is not None:
+                ratio = self.denoiser.process.ratio(batch.t[inside])
+                total = self.uncertainty.balanced(loss, ratio.float())
+            (total.sum() / config.batch_size).backward()  # type: ignore[no-untyped-call]
             self.losses[row, inside] = loss.detach()
             if config.parts > 1:
                 tree.add([_gradient(weight) for weight in self.parameters])
