@@ -227,6 +227,21 @@ class Training(_Training):  # type: ignore[valid-type,misc]
             raise ValueError("a list of 1 to 16 items where ema_stds has none")
         return value
 
+    @field_validator("augment", check_fields=False)
+    @classmethod
+    def _mirrors(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and info.data.get("flip"):
+            raise ValueError("null with flip: true, since it mirrors itself")
+        return value
+
+    @field_validator("uncertainty", check_fields=False)
+    @classmethod
+    def _positive(cls, value: bool, info: ValidationInfo) -> bool:
+        objective = info.data.get("objective", "denoising")
+        if value and objective != "denoising":
+            raise ValueError(f"false with objective {objective!r}, whose loss may be negative")
+        return value
+
     @field_validator("decay_steps", check_fields=False)
     @classmethod
     def _decays(cls, value: int | None, info: ValidationInfo) -> int | None:
@@ -272,7 +287,12 @@ class Model(Strict):
 
 class _AnySampler(Strict):
     guidance: Annotated[float, Within(Bounds(ge=0, le=1000))] = Field(
-        description="scale of classifier-free guidance; 1 is none"
+        description="scale of classifier-free guidance, or of the autoguide's; 1 is none"
+    )
+    autoguide: Annotated[float, Within(Bounds(ge=1e-3, le=1e12))] | None = Field(
+        None,
+        description="which averaged weights of the same training guide, by half-life (from 1 on) or "
+        "relative width (below that); null for classifier-free guidance",
     )
     path: Process | None = Field(
         description="the process to sample along, null for the one that the model was trained on"
