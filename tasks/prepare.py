@@ -19,7 +19,7 @@ from scoremodel.data.sources.base import RawData, load_source
 from scoremodel.data.sources.folder import load_folder
 from scoremodel.io.files import atomic_folder, atomic_path, write_text
 from scoremodel.io.mapped import pieces
-from tasks.files.arrays import read_rows, shown, write_arrays, write_rows
+from tasks.files.arrays import shown, write_arrays, write_rows
 from tasks.files.layout import Configuration
 from tasks.files.resolved import resolved
 from tasks.files.stage import run_stage
@@ -259,8 +259,8 @@ def _write(
         card = card_of(files.dataset, raw, train, held_out, digest, written)
         doubts = require_fit(card, has_own=(files.raw / "source.yaml").exists())
         write_text(card_path, json.dumps(card, indent=2) + "\n")
-        data = read_rows(arrays)["held_out"]
-        write_arrays(shown_path, {"data": shown(data)}, {"picture": "grid", "levels": raw.levels})
+        first = shown(np.load(arrays / "held_out.npy", mmap_mode="r"))
+        write_arrays(shown_path, {"data": first}, {"picture": "grid", "levels": raw.levels})
     return card, doubts
 
 
