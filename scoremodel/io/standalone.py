@@ -26,7 +26,7 @@ from scoremodel import bounds
 from scoremodel.denoiser import Denoiser, as_channels_last
 from scoremodel.io.denoisers import save
 from scoremodel.io.files import write_text
-from scoremodel.networks.base import NETWORKS
+from scoremodel.networks.base import NETWORKS, arguments_of
 from scoremodel.networks.energy import Energy
 from scoremodel.parametrisation import preconditioning
 from scoremodel.processes.ve import VE
@@ -165,15 +165,15 @@ def _check(denoiser: Denoiser, path: Path, name: str) -> None:
 
 def _code(denoiser: Denoiser, name: str) -> str:
     """Return the module's text."""
-    config = dict(denoiser.network_config or {})
-    kind = config.pop("kind", None)
+    config = denoiser.network_config
+    kind: Any = config.get("kind")
     if kind not in NETWORKS:
         raise ValueError(
             f"{name}: its network is {type(denoiser.network).__name__}, given as it is; allowed: one "
             f"that is made by its kind's name, {', '.join(NETWORKS)}"
         )
     gathered = _Gathered(f"{name}: the code of network {kind!r}")
-    given = {"classes": denoiser.classes, **config}
+    given = arguments_of(config, denoiser.shape, denoiser.classes)
     arguments = [str(denoiser.shape[0]), *(f"{key}={value!r}" for key, value in given.items())]
     network = f"{gathered.add(NETWORKS[kind])}({', '.join(arguments)})"
     if isinstance(denoiser.network, Energy):

@@ -1,4 +1,4 @@
-"""Networks F(x, c_noise, labels): the U-Net for images, the MLP for vectors, either one's energy.
+"""Networks F(x, c_noise, labels): U-Nets for images, the MLP for vectors, any one's energy.
 
 All take x with shape (B, *shape), the noise embedding's input c_noise with shape (B,) and, if they
 were made for classes, class numbers with shape (B,), −1 for no class, and return F with the shape of

@@ -15,13 +15,17 @@ __all__ = [
     "NETWORKS",
     "WithoutLabels",
     "allow_second_derivatives",
+    "arguments_of",
     "build_network",
+    "misfit",
     "taking_labels",
 ]
 
 NETWORKS: Registry[Any] = Registry("scoremodel.networks", "network")
 """Classes whose first argument is the data's first dimension. They are registered with `dimensions`,
-the number of the data's dimensions."""
+the number of the data's dimensions, and with `sized` if they are made for one size of images: then they
+have the arguments `multipliers`, `attention_resolutions` and `resolution`, and halve both sides between
+one level and the next."""
 
 
 def build_network(
@@ -31,8 +35,7 @@ def build_network(
 
     Raises ValueError if the kind is unknown or does not fit the shape, or an argument is not allowed.
     """
-    parameters = dict(config)
-    kind = parameters.pop("kind", None)
+    kind: Any = config.get("kind")
     if kind not in NETWORKS:
         raise ValueError(
             f"unknown network {shown(kind)}, allowed: {', '.join(NETWORKS)}, or one whose module, with "
@@ -44,9 +47,69 @@ def build_network(
             f"network {kind!r} does not fit data of shape {tuple(shape)}, "
             f"allowed: {', '.join(fitting)}"
         )
-    check_arguments(kind, NETWORKS[kind].__init__, parameters)
-    network: nn.Module = NETWORKS.make(kind, shape[0], classes=classes, **parameters)
+    given = {name: value for name, value in config.items() if name != "kind"}
+    check_arguments(kind, NETWORKS[kind].__init__, given)
+    wrong = misfit(config, shape)
+    if wrong is not None:
+        key, value, allowed = wrong
+        raise ValueError(f"{kind}: {key}: {shown(value)} is not allowed, allowed: {allowed}")
+    network: nn.Module = NETWORKS.make(kind, shape[0], **arguments_of(config, shape, classes))
     return network
+
+
+def arguments_of(
+    config: Mapping[str, Any], shape: Sequence[int], classes: int | None
+) -> dict[str, Any]:
+    """Return a network's keyword arguments, those that follow from the data among them.
+
+    Args:
+        config: its "kind" and its own arguments.
+        shape: shape of one data point.
+        classes: number of classes of a conditional network, None for an unconditional one.
+
+    Returns:
+        All but its first argument.
+    """
+    sized = getattr(NETWORKS[config["kind"]], "sized", False)
+    given = {name: value for name, value in config.items() if name != "kind"}
+    return {"classes": classes, **({"resolution": max(shape[1:])} if sized else {}), **given}
+
+
+def misfit(config: Mapping[str, Any], shape: Sequence[int]) -> tuple[str, Any, str] | None:
+    """Return which argument of a network that is made for one size of images does not fit that size.
+
+    Args:
+        config: its "kind" and its own arguments.
+        shape: shape of one data point.
+
+    Returns:
+        The argument, its value and in words what is allowed; None if all fit.
+    """
+    made = NETWORKS[config["kind"]]
+    if not getattr(made, "sized", False):
+        return None
+    known = inspect.signature(made).parameters
+    multipliers, attention = (
+        config.get(name, known[name].default) for name in ("multipliers", "attention_resolutions")
+    )
+    sides, levels = shape[1:], len(multipliers)
+    images = f"images of {'×'.join(map(str, sides))} pixels"
+    if any(side % 2 ** (levels - 1) for side in sides):
+        most = next(
+            n for n in range(levels - 1, 0, -1) if not any(side % 2 ** (n - 1) for side in sides)
+        )
+        return (
+            "multipliers",
+            multipliers,
+            f"at most {most} of them, one a level, for {images}, which are halved between two levels",
+        )
+    found = [max(sides) >> level for level in range(levels)]
+    if not set(attention) <= set(found):
+        allowed = (
+            f"some of {', '.join(map(str, found))}, the longer sides of the levels of {images}"
+        )
+        return "attention_resolutions", attention, allowed
+    return None
 
 
 class WithoutLabels(nn.Module):
