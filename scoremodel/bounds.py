@@ -33,6 +33,7 @@ __all__ = [
     "Steps",
     "Tolerance",
     "Unit",
+    "Width",
     "check_arguments",
     "check_bounds",
     "shown",
@@ -140,6 +141,8 @@ Positive = Annotated[float, Bounds(ge=1e-12, le=1e12)]
 NonNegative = Annotated[float, Bounds(ge=0, le=1e12)]
 Share = Annotated[float, Bounds(ge=0, lt=1)]
 Unit = Annotated[float, Bounds(ge=0, le=1)]
+Width = Annotated[float, Bounds(ge=1e-3, le=0.28)]
+"""Of a power-function average, relative to its training's length: an average of equal parts has 12^(−½)."""
 Tolerance = Annotated[float, Bounds(ge=1e-14, le=1)]
 """Of a solver: double precision ends at 2e-16, and beyond 1 nothing is solved."""
 Count = Annotated[int, Bounds(ge=1, le=10**9)]

@@ -110,6 +110,7 @@ class Denoiser(nn.Module):
         self.preconditioning: Preconditioning = preconditioning
         self.info: dict[str, Any] = {}
         self.ema_half_life: float | None = None
+        self.ema_std: float | None = None
         if isinstance(network, nn.Module):
             self.network_config: dict[str, Any] = {"module": type(network).__name__}
             inner = taking_labels(network, classes)

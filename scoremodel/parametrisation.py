@@ -24,7 +24,7 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 """Anything that maps (x_t with shape (B, *), t with shape (B,)) to E[x_0 | x_t] with shape (B, *)."""
 
 Parametrisation = Literal["denoised", "noise", "score", "v"]
-Preconditioning = Literal["edm", "noise", "v", "denoised"]
+Preconditioning = Literal["edm", "noise", "v", "denoised", "ve", "vp"]
 
 
 def as_denoise(model: Denoise) -> Denoise:
@@ -124,15 +124,19 @@ def convert(
 def preconditioning(ratio: Any, std: float, kind: Preconditioning = "edm") -> tuple[Any, Any, Any]:
     """Return c_skip, c_out and c_in of D = m + c_skip y + c_out F(c_in y), y = x_t / alpha_t − m.
 
-    With r = sigma_t / alpha_t, the data's standard deviation s, and c_in = 1 / sqrt(s² + r²):
+    With r = sigma_t / alpha_t, the data's standard deviation s, and c_in = 1 / sqrt(s² + r²) where
+    nothing else is said:
 
         edm         c_skip = s² / (s² + r²),   c_out = s r / sqrt(s² + r²)
         noise       c_skip = 1,                c_out = −r           F is the noise ε
         v           c_skip = 1 / (1 + r²),     c_out = −r / sqrt(1 + r²)
         denoised    c_skip = 0,                c_out = 1
+        ve          c_skip = 1,                c_out = r,           c_in = 1
+        vp          c_skip = 1,                c_out = −r,          c_in = 1 / sqrt(1 + r²)
 
-    "noise" is how NCSN and DDPM, hence VE and VP, were trained at first; "v" is VP's v, and "edm"
-    is −v for data scaled to s = 1.
+    "noise" is how NCSN and DDPM, hence VE and VP, were trained at first, but for the scale of what the
+    network is given; "ve" and "vp" give it that too: F of "ve" is −ε of x_t as it is, F of "vp" is ε
+    of VP's x_t, whatever s. "v" is VP's v, and "edm" is −v for data scaled to s = 1.
 
     Karras et al. 2022, arXiv:2206.00364, table 1.
 
@@ -157,6 +161,10 @@ def preconditioning(ratio: Any, std: float, kind: Preconditioning = "edm") -> tu
         return 1 / (1 + ratio**2), -ratio * (1 + ratio**2) ** -0.5, c_in
     if kind == "denoised":
         return 0 * ratio, 0 * ratio + 1, c_in
+    if kind == "ve":
+        return 0 * ratio + 1, ratio, 0 * ratio + 1
+    if kind == "vp":
+        return 0 * ratio + 1, -ratio, (1 + ratio**2) ** -0.5
     raise ValueError(
         f"unknown preconditioning {kind!r}, allowed: {', '.join(get_args(Preconditioning))}"
     )

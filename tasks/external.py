@@ -125,6 +125,7 @@ def main(files: Configuration) -> None:
             "environment": _UNKNOWN,
         },
         "ema_half_life": None,
+        "ema_std": None,
         "nfe": chosen["nfe"],
         "labels": labels if len(labels) == len(arrays) else None,
         "environment": _UNKNOWN,

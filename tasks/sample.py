@@ -68,7 +68,7 @@ def build_sampler(chosen: Mapping[str, Any]) -> Sampler:
     own: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in chosen.items()
-        if key not in ("kind", "guidance", "path", "ema_half_life", "precision")
+        if key not in ("kind", "guidance", "path", "ema_half_life", "ema_std", "precision")
     }
     made: Sampler = SAMPLERS.make(chosen["kind"], **own)
     return made
@@ -90,7 +90,8 @@ def main(files: Configuration, helps: bool = False) -> None:
     where, computed = environment(device, machine), resolve_precision(chosen["precision"], device)
     if computed != "float32":
         where = f"{where}, {computed}"
-    denoiser = load(files.weights, device, chosen["ema_half_life"])
+    average = {"ema_half_life": chosen["ema_half_life"], "ema_std": chosen.get("ema_std")}
+    denoiser = load(files.weights, device, **average)
     sampler = build_sampler(chosen)
     along = chosen["path"]
     path = denoiser.process if along is None else process_from_config(along)
@@ -184,6 +185,7 @@ def main(files: Configuration, helps: bool = False) -> None:
             info = {
                 "model": denoiser.info,
                 "ema_half_life": denoiser.ema_half_life,
+                "ema_std": denoiser.ema_std,
                 "nfe": round(sum(calls) / len(calls)),  # an adaptive sampler's differ
                 "labels": {
                     array_name(seed): asked.tolist()

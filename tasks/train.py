@@ -134,7 +134,8 @@ def training_config(training: Mapping[str, Any]) -> TrainingConfig:
     given = dict(training)
     times = dict(given.pop("times"))
     given["times"] = TIMES.make(times.pop("kind"), **times)
-    given["ema_half_lives"] = tuple(given["ema_half_lives"])
+    for key in ("ema_half_lives", "ema_stds"):
+        given[key] = tuple(given.get(key, ()))
     return TrainingConfig(**given)
 
 

@@ -29,25 +29,25 @@ def save(
     path: str | os.PathLike[str],
     info: dict[str, Any] | None = None,
 ) -> None:
-    """Write a model, or the averages of one by their half-life, as one safetensors file, whole or not at all.
+    """Write a model, or the averages of one, as one safetensors file, whole or not at all.
 
+    Averages are named by their half-life, at least 1, or by their relative width, below that.
     `info` is anything else worth keeping with the weights, as JSON; it must repeat from run to run.
     """
     if isinstance(denoiser, Denoiser):
-        state, config, half_lives = denoiser.state_dict(), denoiser.config(), []
+        denoiser, state, config = {}, denoiser.state_dict(), denoiser.config()
     else:
-        half_lives = [f"{half_life:.15g}" for half_life in denoiser]
         state = {
-            f"{name}/{key}": value
-            for name, average in zip(half_lives, denoiser.values(), strict=True)
+            f"{name:.15g}/{key}": value
+            for name, average in denoiser.items()
             for key, value in average.state_dict().items()
         }
         config = next(iter(denoiser.values())).config()
-    write_weights(
-        path,
-        state,
-        {"format": _FORMAT, "config": config, "ema_half_lives": half_lives, "info": info or {}},
-    )
+    said = {"format": _FORMAT, "config": config, "info": info or {}}
+    said["ema_half_lives"] = [f"{name:.15g}" for name in denoiser if name >= 1]
+    if stds := [f"{name:.15g}" for name in denoiser if name < 1]:
+        said["ema_stds"] = stds
+    write_weights(path, state, said)
 
 
 def load(
@@ -55,6 +55,7 @@ def load(
     device: torch.device | str = "cpu",
     ema_half_life: float | None = None,
     *,
+    ema_std: float | None = None,
     network: nn.Module | None = None,
     process: Process | None = None,
 ) -> Denoiser:
@@ -64,12 +65,13 @@ def load(
         path: a safetensors file.
         device: where the weights go.
         ema_half_life: which of several averages; None is the first of them.
+        ema_std: which of several averages by its relative width, in place of a half-life.
         network: the network, whose weights become those of the file; needed for a module of one's own.
         process: the process, needed for one of one's own that is not registered.
 
     Returns:
-        The denoiser; its attributes `info` and `ema_half_life` say what was saved with the weights,
-        and which average they are.
+        The denoiser; its attributes `info`, `ema_half_life` and `ema_std` say what was saved with the
+        weights, and which average they are.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -86,14 +88,20 @@ def load(
             f"{os.fspath(path)}: holds weights of format {stored.get('format', 1)}, whose networks "
             f"were other ones, allowed: {_FORMAT}; train the model again"
         )
-    half_lives, chosen = stored["ema_half_lives"], None
-    if half_lives or ema_half_life is not None:
-        chosen = half_lives[0] if ema_half_life is None else f"{ema_half_life:.15g}"
-        if chosen not in half_lives:
-            raise ValueError(
-                f"{os.fspath(path)}: holds no average with half-life {chosen}, "
-                f"allowed: {', '.join(half_lives) or 'none'}"
-            )
+    half_lives, stds = stored["ema_half_lives"], stored.get("ema_stds", [])
+    chosen = next(iter([*half_lives, *stds]), None)
+    for what, asked, kept in (
+        ("half-life", ema_half_life, half_lives),
+        ("relative width", ema_std, stds),
+    ):
+        if asked is not None:
+            chosen = f"{asked:.15g}"
+            if chosen not in kept:
+                raise ValueError(
+                    f"{os.fspath(path)}: holds no average with {what} {chosen}, "
+                    f"allowed: {', '.join(kept) or 'none'}"
+                )
+    if chosen is not None:
         tensors = {
             key.removeprefix(f"{chosen}/"): value
             for key, value in tensors.items()
@@ -121,7 +129,8 @@ def load(
             "the model again"
         ) from error
     denoiser.info = stored["info"]
-    denoiser.ema_half_life = float(chosen) if chosen else None
+    denoiser.ema_half_life = float(chosen) if chosen in half_lives else None
+    denoiser.ema_std = float(chosen) if chosen in stds else None
     denoiser = denoiser.to(device).eval().requires_grad_(False)
     return as_channels_last(denoiser)
 

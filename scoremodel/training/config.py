@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated
 
-from scoremodel.bounds import Bounds, Count, Length, Share, Steps, check_bounds
+from scoremodel.bounds import Bounds, Count, Length, Share, Steps, Width, check_bounds
 from scoremodel.precision import Precision
 from scoremodel.training.loss import Objective, Weighting
 from scoremodel.training.schedules import Schedule
@@ -29,10 +29,15 @@ class TrainingConfig:
         learning_rate: Adam's, after warm-up.
         schedule: see `scoremodel.training.schedules`.
         warmup_steps: steps over which the learning rate rises linearly from zero.
-        clip_norm: largest norm of the whole gradient.
+        decay_steps: steps before the schedule inverse_sqrt decays; None is warmup_steps.
+        clip_norm: largest norm of the whole gradient; None clips none.
+        ema_stds: relative widths of power-function averages of the weights, kept after those by
+            half-life, see `scoremodel.training.averages`.
         ema_half_lives: half-lives of the averaged weights, in data points seen. Of h and batches of
-            B follows a decay d = 2^(−B / h); at step n min(d, (1 + n) / (10 + n)) is used, so that a
-            short training is not averaged with its start.
+            B follows a decay d = 2^(−B / h), reached by `ema_ramp`.
+        ema_ramp: how averaging begins, so that a short training is not averaged with its start. None
+            is the decay min(d, (1 + n) / (10 + n)) at step n; a number is the largest half-life as a
+            share of the data points seen, EDM's 0.05 (Karras et al. 2022, arXiv:2206.00364).
         objective: how the score is matched, see `scoremodel.training.loss`.
         weighting: see `denoising_weight`.
         times: distribution of the times, see `scoremodel.training.times`.
@@ -57,10 +62,13 @@ class TrainingConfig:
     learning_rate: Annotated[float, Bounds(ge=1e-12, le=100)] = 2e-3
     schedule: Schedule = "cosine"
     warmup_steps: Annotated[int, Bounds(ge=0, le=10**9)] = 100
-    clip_norm: Annotated[float, Bounds(ge=1e-6, le=1e12)] = 1.0
+    decay_steps: Annotated[int, Bounds(ge=0, le=10**9)] | None = None
+    clip_norm: Annotated[float, Bounds(ge=1e-6, le=1e12)] | None = 1.0
+    ema_stds: Annotated[tuple[Width, ...], Length(0, 16, distinct=True)] = ()
     ema_half_lives: Annotated[
-        tuple[Annotated[float, Bounds(ge=1, le=1e12)], ...], Length(1, 16, distinct=True)
+        tuple[Annotated[float, Bounds(ge=1, le=1e12)], ...], Length(0, 16, distinct=True)
     ] = (50_000.0,)
+    ema_ramp: Annotated[float, Bounds(ge=1e-6, le=1e6)] | None = None
     objective: Objective = "denoising"
     weighting: Weighting = "edm"
     times: Times = field(default_factory=partial(TIMES.make, "log_normal"))
@@ -78,5 +86,19 @@ class TrainingConfig:
                 f"parts: {self.parts} is not allowed, allowed: a power of two that divides a batch of "
                 f"{self.batch_size}"
             )
+        if not self.averages:
+            raise ValueError(
+                "ema_half_lives: () is not allowed, allowed: a list of 1 to 16 items where ema_stds has none"
+            )
+        if self.decay_steps is not None and self.schedule != "inverse_sqrt":
+            raise ValueError(
+                f"decay_steps: {self.decay_steps} is not allowed, allowed: None with schedule "
+                f"{self.schedule!r}, which has none"
+            )
         if self.compile and self.objective in ("sliced", "implicit"):
             raise ValueError(f"objective {self.objective!r} has second derivatives: compile not it")
+
+    @property
+    def averages(self) -> tuple[float, ...]:
+        """What each average is named by: its half-life, at least 1, or its relative width, below that."""
+        return (*self.ema_half_lives, *self.ema_stds)

@@ -12,7 +12,7 @@ import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import compress
 from typing import Any, Protocol
@@ -35,6 +35,7 @@ from scoremodel.parametrisation import Denoise
 from scoremodel.precision import resolve_precision
 from scoremodel.ranks import Ranks, Tree
 from scoremodel.rng import derive_seed, generator
+from scoremodel.training.averages import Snapshots, power_decay
 from scoremodel.training.config import TrainingConfig
 from scoremodel.training.loss import denoising_weight, score_matching_loss
 from scoremodel.training.schedules import schedule_factor
@@ -57,7 +58,8 @@ class Trained:
     """What `train` returns.
 
     Args:
-        averaged: the denoiser with averaged weights, in evaluation mode, for each half-life.
+        averaged: the denoiser with averaged weights, in evaluation mode, for each half-life, and for
+            each relative width after them.
         curves: one dictionary per `log_every` steps: step, loss, loss_band_1 … loss_band_4,
             grad_norm, learning_rate; the losses are means since the last one.
     """
@@ -67,7 +69,7 @@ class Trained:
 
     @property
     def denoiser(self) -> Denoiser:
-        """The average with the first half-life."""
+        """The first of the averages."""
         return next(iter(self.averaged.values()))
 
 
@@ -89,8 +91,19 @@ class Observer(Protocol):
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
     """Return the learning rate of `step` (0-based): linear warm-up, then the schedule."""
-    factor = schedule_factor(config.schedule, step, config.steps, config.warmup_steps)
+    warmup, decay = config.warmup_steps, config.decay_steps
+    factor = schedule_factor(config.schedule, step, config.steps, warmup, decay)
     return config.learning_rate * factor
+
+
+def _decay(average: float, step: int, config: TrainingConfig) -> float:
+    """Return the share of one of `config.averages` that is kept at `step` (0-based)."""
+    if average in config.ema_stds:
+        return power_decay(average, step + 1)
+    if config.ema_ramp is None:
+        return min(0.5 ** (config.batch_size / average), (1 + step) / (10 + step))
+    half_life = min(average, config.ema_ramp * step * config.batch_size)
+    return 0.5 ** (config.batch_size / half_life) if half_life else 0.0
 
 
 class _Batches:
@@ -155,6 +168,7 @@ def train(
     true_score: Denoise | None = None,
     ranks: Ranks = _ALONE,
     sharded: bool = False,
+    snapshots: Snapshots | None = None,
 ) -> Trained:
     """Train `denoiser` in place and return its averaged copies with the training curves.
 
@@ -178,6 +192,8 @@ def train(
             to watch is shown; the stop of any of them stops all after the same step.
         sharded: whether each process keeps Adam's moments and the averages of its share of the weights
             only, as ZeRO does (Rajbhandari et al. 2020, arXiv:1910.02054, stage 1), to the same bits.
+        snapshots: where the averages by relative width are kept on the way too, for others of them
+            afterwards.
 
     Returns:
         The averaged denoisers and the curves, in every process.
@@ -191,6 +207,8 @@ def train(
             last checkpoint is from before it.
         Stopped: if the checkpoints' `stop` says so; the state is saved.
     """
+    if snapshots is not None and not config.ema_stds:
+        raise ValueError("snapshots: of no averages are not allowed, allowed: with ema_stds")
     run = _Run(denoiser, data, labels, config, seed, true_score, ranks, sharded)
     if checkpoints is not None:
         found = checkpoints.latest() if ranks.first else None
@@ -221,6 +239,12 @@ def train(
                 if observer is not None:
                     observer.point(point | {"images_per_second": rate, "memory_mib": memory})
             bar.update(config.batch_size)
+            if snapshots is not None and run.step % snapshots.every == 0:
+                run.check()
+                with ExitStack() as opened:
+                    whole = {std: opened.enter_context(run.whole(std)) for std in config.ema_stds}
+                    if ranks.first:
+                        snapshots.keep(run.step, whole)
             if checkpoints is not None and (stop or due):
                 run.check()
                 tensors = run.tensors()
@@ -232,7 +256,7 @@ def train(
                         f"{checkpoints.folder}; the same command goes on from there"
                     )
             if seen:
-                with run.whole(next(iter(config.ema_half_lives))) as averaged:
+                with run.whole(config.averages[0]) as averaged:
                     if observer is not None:
                         observer.step(run.step, averaged)
     return Trained({half_life: run.filled(half_life) for half_life in run.averaged}, run.curves)
@@ -304,7 +328,7 @@ class _Run:
             allow_second_derivatives(denoiser)
         self.averaged = {
             half_life: copy.deepcopy(denoiser).eval().requires_grad_(False)
-            for half_life in config.ema_half_lives
+            for half_life in config.averages
         }
         denoiser.train()
         trained = [weight.requires_grad for weight in denoiser.parameters()]
@@ -368,13 +392,14 @@ class _Run:
                 tree.add([_gradient(weight) for weight in self.parameters])
         if config.parts > 1:
             self._exchange(tree.total())
-        self.grad_norms[row] = nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
+        largest = math.inf if config.clip_norm is None else config.clip_norm
+        self.grad_norms[row] = nn.utils.clip_grad_norm_(self.parameters, largest)
         self.optimiser.step()
         with torch.no_grad():  # or the averages would remember every step's graph
             self._fill(self.parameters)
             own = list(self.mine.values())
             for half_life, means in self.means.items():
-                decay = min(0.5 ** (config.batch_size / half_life), (1 + step) / (10 + step))
+                decay = _decay(half_life, step, config)
                 if own:
                     mine = [means[index] for index in self.mine]
                     torch._foreach_lerp_(mine, own, 1 - decay)  # type: ignore[arg-type]

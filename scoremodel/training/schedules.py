@@ -12,7 +12,9 @@ Schedule = Literal["constant", "linear", "cosine", "inverse_sqrt", "trapezoid"]
 _COOLDOWN = 0.2
 
 
-def schedule_factor(schedule: Schedule, step: int, steps: int, warmup_steps: int) -> float:
+def schedule_factor(
+    schedule: Schedule, step: int, steps: int, warmup_steps: int, decay_steps: int | None = None
+) -> float:
     """Return the learning rate of `step` (0-based) relative to its largest: linear warm-up × the schedule.
 
     With u = step / steps:
@@ -20,8 +22,9 @@ def schedule_factor(schedule: Schedule, step: int, steps: int, warmup_steps: int
         constant      1
         linear        1 − u
         cosine        (1 + cos π u) / 2                (Loshchilov and Hutter 2017, arXiv:1608.03983)
-        inverse_sqrt  sqrt((warmup_steps + 1) / (step + 1)) after warm-up, whatever `steps`
-                                                       (Vaswani et al. 2017, arXiv:1706.03762)
+        inverse_sqrt  min(1, sqrt((d + 1) / (step + 1))), whatever `steps`, with d = decay_steps
+                      (Karras et al. 2024, arXiv:2312.02696, whose t_ref it is), or warmup_steps
+                      if that is None          (Vaswani et al. 2017, arXiv:1706.03762)
         trapezoid     1, and linearly to zero over the last fifth
                                                        (Hägele et al. 2024, arXiv:2405.18392)
     """
@@ -34,7 +37,8 @@ def schedule_factor(schedule: Schedule, step: int, steps: int, warmup_steps: int
         case "cosine":
             factor = 0.5 * (1 - math.cos(math.pi * left))
         case "inverse_sqrt":
-            factor = min(1.0, math.sqrt((warmup_steps + 1) / (step + 1)))
+            constant = warmup_steps if decay_steps is None else decay_steps
+            factor = min(1.0, math.sqrt((constant + 1) / (step + 1)))
         case "trapezoid":
             factor = min(1.0, left / _COOLDOWN)
         case _:

@@ -29,6 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     model.add_argument("--as", dest="form", choices=("net", "diffusers"), default="net")
     model.add_argument("--ema-half-life", type=float, help="which averaged weights")
+    model.add_argument("--ema-std", type=float, help="which of them by their relative width")
 
     samples = commands.add_parser("samples", parents=[common], help="samples as images")
     samples.add_argument(
@@ -55,7 +56,8 @@ def main(arguments: Sequence[str]) -> None:
             from tasks.export.model import export_model
 
             files = model_named(given.name)
-            export_model(files, given.out, given.form, given.ema_half_life, given.force)
+            half_life, std = given.ema_half_life, given.ema_std
+            export_model(files, given.out, given.form, half_life, given.force, std)
         case "samples":
             from tasks.export.samples import export_samples
 

@@ -76,6 +76,7 @@ def export_model(
     form: str = "net",
     ema_half_life: float | None = None,
     force: bool = False,
+    ema_std: float | None = None,
 ) -> None:
     """Write a model's folder: weights, code and card, whole or not at all.
 
@@ -85,13 +86,14 @@ def export_model(
         form: one of `FORMS`.
         ema_half_life: which averaged weights; None is the first of them.
         force: whether an earlier export that is there may be replaced.
+        ema_std: which averaged weights by their relative width, in place of a half-life.
 
     Raises:
         ValueError: if there is something at `out`, the model has no such average, or cannot be
             written in that form.
     """
     require_free(out, force, FORMS[form])
-    denoiser = load(files.weights, ema_half_life=ema_half_life)
+    denoiser = load(files.weights, ema_half_life=ema_half_life, ema_std=ema_std)
     card = read_card(files.card)
     records = records_of(files, denoiser)
     with atomic_folder(out) as folder:
@@ -137,7 +139,8 @@ def records_of(files: Configuration, denoiser: Denoiser) -> list[Measured]:
         if not path.is_file() or file_hash(path) != made.get(str(path)):
             continue
         record = read_record(path)
-        if record["ema_half_life"] == denoiser.ema_half_life:
+        average = record["ema_half_life"], record.get("ema_std")
+        if average == (denoiser.ema_half_life, denoiser.ema_std):
             names = [name for name, row in ledger if is_of(row, record)]
             found.append((record, names[-1] if names else None))
     return found
@@ -157,11 +160,11 @@ def _card(
     info = denoiser.info
     yield f"---\n{_front(files, denoiser, card, records, form)}---\n"
     yield f"# {files.model_name}\n"
-    average = (
-        f" The weights are averaged, with a half-life of {denoiser.ema_half_life:.15g} data points."
-        if denoiser.ema_half_life
-        else ""
-    )
+    average = ""
+    if denoiser.ema_half_life:
+        average = f" The weights are averaged, with a half-life of {denoiser.ema_half_life:.15g} data points."
+    elif denoiser.ema_std:
+        average = f" The weights are averaged, with a relative width of {denoiser.ema_std:.15g}."
     process = denoiser.process.config().get("kind", type(denoiser.process).__name__)
     yield (
         f"A score-based generative model of {what} with shape ({shape}), trained along the process "

@@ -122,7 +122,8 @@ def training_memory(
     Returns:
         At least, and about. What torch itself takes is in neither.
     """
-    shared = -(-(_MOMENTS + len(training["ema_half_lives"])) * size.parameters // shares)
+    averages = len(training["ema_half_lives"]) + len(training.get("ema_stds", ()))
+    shared = -(-(_MOMENTS + averages) * size.parameters // shares)
     sums = (training["parts"] - 1).bit_length()  # as many as the tree has levels, of one process
     held = _BYTES * (size.parameters * (_WHOLE + min(sums, 1)) + shared)
     held += _BYTES * 2 * training["log_every"] * training["batch_size"]

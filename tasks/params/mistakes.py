@@ -97,14 +97,21 @@ def _mistakes_of_pairs(params: Params, name: str, model: Model) -> Iterator[Loca
                 f"1.0 for the active model {name!r}, whose training.label_dropout is {dropout}: it "
                 "does not know what no class is",
             )
-        half_life = sampler.ema_half_life
-        if half_life is not None and model.pretrained is not None:
-            allowed = f"null for the active model {name!r}, of which there is one set of weights"
-            yield Located(f"samplers.{chosen}.ema_half_life", half_life, allowed)
-        elif half_life is not None and half_life not in training.ema_half_lives:
-            kept = ", ".join(f"{one:g}" for one in training.ema_half_lives)
+        if sampler.ema_half_life is not None and sampler.ema_std is not None:
             yield Located(
-                f"samplers.{chosen}.ema_half_life",
-                half_life,
-                f"null, {kept}: what the active model {name!r} keeps (training.ema_half_lives)",
+                f"samplers.{chosen}.ema_std", sampler.ema_std, "null beside ema_half_life"
             )
+        for key, asked, of_training in (
+            ("ema_half_life", sampler.ema_half_life, "ema_half_lives"),
+            ("ema_std", sampler.ema_std, "ema_stds"),
+        ):
+            averages = getattr(training, of_training)
+            if asked is not None and model.pretrained is not None:
+                allowed = (
+                    f"null for the active model {name!r}, of which there is one set of weights"
+                )
+                yield Located(f"samplers.{chosen}.{key}", asked, allowed)
+            elif asked is not None and asked not in averages:
+                kept = ", ".join(["null", *(f"{one:g}" for one in averages)])
+                allowed = f"{kept}: what the active model {name!r} keeps (training.{of_training})"
+                yield Located(f"samplers.{chosen}.{key}", asked, allowed)

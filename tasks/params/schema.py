@@ -194,6 +194,21 @@ class Training(_Training):  # type: ignore[valid-type,misc]
             raise ValueError(f"a power of two that divides batch_size ({size})")
         return value
 
+    @field_validator("ema_half_lives", check_fields=False)
+    @classmethod
+    def _some(cls, value: list[float], info: ValidationInfo) -> list[float]:
+        if not value and not info.data.get("ema_stds"):
+            raise ValueError("a list of 1 to 16 items where ema_stds has none")
+        return value
+
+    @field_validator("decay_steps", check_fields=False)
+    @classmethod
+    def _decays(cls, value: int | None, info: ValidationInfo) -> int | None:
+        schedule = info.data.get("schedule", "inverse_sqrt")
+        if value is not None and schedule != "inverse_sqrt":
+            raise ValueError(f"null with schedule {schedule!r}, which has none")
+        return value
+
 
 class Pretrained(Strict):
     """A folder as diffusers writes it, `scoremodel.io.diffusers`."""
@@ -238,6 +253,9 @@ class _AnySampler(Strict):
     )
     ema_half_life: _Positive | None = Field(
         description="which of the model's averaged weights, null for the first"
+    )
+    ema_std: Annotated[float, Within(Bounds(ge=1e-3, le=0.28))] | None = Field(
+        None, description="which of them by its relative width, null for the first"
     )
     precision: Precision = Field(
         description="what the network computes in; auto: bfloat16 on a CUDA card that has it"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scoremodel.denoiser import Denoiser
 from scoremodel.oracles import GaussianMixture
-from scoremodel.parametrisation import Parametrisation, convert, preconditioning
+from scoremodel.parametrisation import Parametrisation, Preconditioning, convert, preconditioning
 from scoremodel.processes.base import Process
 from scoremodel.processes.cosine import CosineVP
 from scoremodel.processes.ddpm import DDPM
@@ -107,6 +107,42 @@ def test_edm_s_network_output_is_minus_v_of_data_scaled_to_unit_variance() -> No
         torch.testing.assert_close(here, there, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize(
+    ("kind", "sigma", "expected"),
+    [
+        ("ve", 0.02, (1, 0.02, 1)),
+        ("ve", 100.0, (1, 100.0, 1)),
+        ("vp", 0.75, (1, -0.75, 0.8)),
+        ("vp", 2.4, (1, -2.4, 5 / 13)),
+        ("edm", 1.2, (25 / 169, 6 / 13, 10 / 13)),
+    ],
+)
+def test_the_published_preconditionings_are_those_of_table_1(
+    kind: Preconditioning, sigma: float, expected: tuple[float, float, float]
+) -> None:
+    """Karras et al. 2022, arXiv:2206.00364, with sigma_data = 0.5; as a number and as a tensor."""
+    assert preconditioning(sigma, 0.5, kind) == pytest.approx(expected, rel=1e-14)
+    ratio = torch.full((3,), sigma, dtype=torch.float64)
+    for found, one in zip(preconditioning(ratio, 0.5, kind), expected, strict=True):
+        assert found.tolist() == pytest.approx([one] * 3, rel=1e-14)
+
+
+@pytest.mark.parametrize(("process", "kind"), [(VE(), "ve"), (VP(), "vp")], ids=["ve", "vp"])
+def test_a_published_network_sees_its_process_s_own_state(process: SDE, kind: str) -> None:
+    """And its score is ±F / sigma_t: F(x_t) / sigma_t of VE, −F(x_t) / sigma_t of VP."""
+    model = denoiser(process, kind)
+    seen: list[tuple[Tensor, Tensor]] = []
+    model.network.register_forward_hook(lambda _, given, f: seen.append((given[0], f)))
+    t = torch.tensor([0.02, 0.3, 0.7, 1.0], dtype=torch.float64)
+    x_t = random(4, 2, seed=1)
+    score = model.score(x_t, t)
+    ((given, f),) = seen
+    alpha, sigma = process.alpha(t)[:, None], process.sigma(t)[:, None]
+    torch.testing.assert_close(given, x_t - alpha * model.data_mean, rtol=1e-9, atol=1e-12)
+    sign = 1 if kind == "ve" else -1
+    torch.testing.assert_close(score, sign * f / sigma, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("sde", SDES, ids=str)
 def test_preconditioning_has_unit_input_and_the_untrained_model_is_exact_on_a_gaussian(
     sde: SDE,
@@ -131,7 +167,7 @@ def test_preconditioning_has_unit_input_and_the_untrained_model_is_exact_on_a_ga
         torch.testing.assert_close(denoised, exact, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["edm", "noise", "v"])
+@pytest.mark.parametrize("kind", ["edm", "noise", "v", "ve", "vp"])
 def test_without_noise_the_denoiser_is_the_identity(kind: str) -> None:
     x, t = random(4, 2), torch.zeros(4, dtype=torch.float64)
     torch.testing.assert_close(denoiser(VP(), kind)(x, t), x)

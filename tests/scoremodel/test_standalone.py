@@ -62,7 +62,7 @@ MODELS: dict[str, Any] = {
     "mlp": lambda: model({"kind": "mlp", "width": 16}, (2,), classes=3),
     **{
         kind: lambda kind=kind: model({"kind": "mlp", "width": 16}, (5,), preconditioning=kind)
-        for kind in ("noise", "v", "denoised")
+        for kind in ("noise", "v", "denoised", "ve", "vp")
     },
 }
 

@@ -69,6 +69,13 @@ def test_batches_go_through_every_epoch_once_in_an_order_of_their_own() -> None:
     assert _Batches(10, 4, 0, cpu)(3).tolist() == drawn[12:16]  # step 3 does not need steps 0 to 2
 
 
+def test_without_a_largest_norm_nothing_is_clipped() -> None:
+    """Adam's first steps hardly see the gradient's scale, so the limit is far below the norms."""
+    made = {norm: trained_with({"dropout": 0.0}, clip_norm=norm) for norm in (1e-6, 1e12, None)}
+    assert digest(made[None].denoiser) == digest(made[1e12].denoiser) != digest(made[1e-6].denoiser)
+    assert min(point["grad_norm"] for point in made[None].curves) > 1e-2
+
+
 def test_learning_rate_warms_up_and_follows_the_cosine() -> None:
     config = TrainingConfig(steps=100, learning_rate=1.0, warmup_steps=4, schedule="cosine")
     half = 0.5 * (1 + math.cos(math.pi * 50 / 100))
@@ -89,6 +96,15 @@ def test_the_average_is_ramped_min_d_one_plus_n_over_ten_plus_n() -> None:
         start, denoiser.parameters(), averaged.parameters(), strict=True
     ):
         torch.testing.assert_close(mean, 0.1 * before + 0.9 * after)
+
+
+def test_edm_s_ramp_bounds_the_half_life_by_a_share_of_what_was_seen() -> None:
+    """β = 2^(−B / min(h, 0.05 t)), t images before the step: 0, ½^20, ½^10 … and at last 2^(−B / h)."""
+    config = TrainingConfig(steps=1000, batch_size=512, ema_half_lives=(5e5,), ema_ramp=0.05)
+    found = [loop._decay(5e5, step, config) for step in (0, 1, 2, 20, 19_531, 19_532, 10**6)]
+    last = 0.5 ** (512 / 5e5)
+    assert found == pytest.approx([0, 2**-20, 2**-10, 0.5, last, last, last], rel=1e-6)
+    assert found[4] < last == found[5]
 
 
 class Witness:
@@ -113,15 +129,24 @@ class Witness:
         assert self.begun + len(self.weights) == step
 
 
-def test_each_average_forgets_half_in_its_half_life() -> None:
-    """w̄_n = d w̄_{n−1} + (1 − d) w_n with d = min(2^(−B / h), (1 + n) / (10 + n)), n from 0."""
+@pytest.mark.parametrize("ramp", [None, 0.05])
+def test_each_average_forgets_half_in_its_half_life(ramp: float | None) -> None:
+    """w̄_n = d w̄_{n−1} + (1 − d) w_n with d = min(2^(−B / h), (1 + n) / (10 + n)), n from 0.
+
+    Or with EDM's ramp, d = 2^(−B / min(h, 0.05 n B)).
+    """
     half_lives = (8.0, 64.0, 1e6)
     torch.manual_seed(0)
     denoiser = Denoiser({"kind": "mlp", "width": 4, "depth": 1}, VP(), (2,), [0.0, 0.0], 1.0)
     start = torch.cat([p.detach().flatten() for p in denoiser.parameters()])
     data = torch.randn(64, 2, generator=torch.Generator().manual_seed(1))
     config = TrainingConfig(
-        steps=30, batch_size=16, learning_rate=0.02, ema_half_lives=half_lives, log_every=10
+        steps=30,
+        batch_size=16,
+        learning_rate=0.02,
+        ema_half_lives=half_lives,
+        ema_ramp=ramp,
+        log_every=10,
     )
     witness = Witness(denoiser)
     trained = train(denoiser, data, config, 0, observer=witness)
@@ -129,6 +154,8 @@ def test_each_average_forgets_half_in_its_half_life() -> None:
         mean = start
         for n, weights in enumerate(witness.weights):
             decay = min(2 ** (-16 / half_life), (1 + n) / (10 + n))
+            if ramp is not None:
+                decay = 2 ** (-16 / max(min(half_life, ramp * n * 16), 1e-8))
             mean = decay * mean + (1 - decay) * weights
         averaged = list(trained.averaged[half_life].parameters())
         torch.testing.assert_close(torch.cat([p.flatten() for p in averaged]), mean)
@@ -259,6 +286,33 @@ def test_schedules_by_name(schedule: Schedule, expected: list[float]) -> None:
     steps = (0, 10, 50, 90, 99)
     found = [schedule_factor(schedule, step, 100, 3) for step in steps]
     assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_edm2_s_learning_rate_decays_from_its_own_reference() -> None:
+    """alpha_ref / sqrt(max(t / t_ref, 1)) × min(t / t_warm-up, 1), with EDM2-S's numbers.
+
+    Karras et al. 2024, arXiv:2312.02696, table 6: alpha_ref 0.0100, t_ref 70,000 batches of 2048, and
+    10 M images of warm-up. Each of our steps ends where theirs begins.
+    """
+    warmup = round(10e6 / 2048)
+    config = TrainingConfig(
+        steps=2**19,
+        batch_size=2048,
+        learning_rate=0.01,
+        schedule="inverse_sqrt",
+        warmup_steps=warmup,
+        decay_steps=70_000,
+    )
+    for t, expected in (
+        (100, 0.01 * 100 * 2048 / 10e6),
+        (warmup, 0.01),
+        (70_000, 0.01),
+        (280_000, 0.005),
+        (437_500, 0.004),
+    ):
+        assert learning_rate(t - 1, config) == pytest.approx(expected, rel=3e-4)
+    with pytest.raises(ValueError, match="decay_steps: 5 is not allowed, allowed: None with sched"):
+        TrainingConfig(steps=10, decay_steps=5)
 
 
 @pytest.mark.parametrize("sde", [VE(0.02, 10.0), VP(), SubVP()], ids=str)

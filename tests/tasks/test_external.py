@@ -75,8 +75,8 @@ def test_our_own_samples_in_others_files_are_judged_to_the_bit_as_they_are_here(
     ]
     ours, other = record(workspace, "digits-vp-0-heun"), record(workspace, NAME)
     about = {
-        "model", "sampler", "sampler_kind", "steps", "guidance", "ema_half_life", "nfe", "warnings",
-        "parameters", "train_images", "environment",
+        "model", "sampler", "sampler_kind", "steps", "guidance", "ema_half_life", "ema_std", "nfe",
+        "warnings", "parameters", "train_images", "environment",
     }  # fmt: skip
     assert set(other) == set(ours) | {"external"}
     assert {key: other[key] for key in set(ours) - about} == {

@@ -69,10 +69,14 @@ def changed(folder: Path, *edits: tuple[str, str]) -> Path:
         ("sigma_max: 100.0}}", "sigma_max: null}}", "samplers.heun_on_ve.path.sigma_max: None is not"),
         ("  euler: {", "  euler-9: {", "samplers.euler-9: 'euler-9' is not allowed, allowed: lower-case"),
         ("100, grid: log_snr}", "100, eta: 0.5}",
-         "samplers.ancestral.eta: unknown key, allowed: guidance, path, ema_half_life, precision, kind, "
-         "steps, grid, variance, like"),
+         "samplers.ancestral.eta: unknown key, allowed: guidance, path, ema_half_life, ema_std, precision, "
+         "kind, steps, grid, variance, like"),
         ("{steps: 18}", "{kind: hein, steps: 18}",  # three others are like it
          "samplers.heun.kind: 'hein' is not allowed, allowed: 'ancestral', "),
+        ("{steps: 18}", "{steps: 18, ema_std: 0.1}", "samplers.heun.ema_std: 0.1 is not allowed, allowed: "
+         "null: what the active model 've' keeps (training.ema_stds)"),
+        ("ema_stds: []", "ema_stds: [0.05, 0.5]", "defaults.model.training.ema_stds[1]: 0.5 is not "
+         "allowed, allowed: a number from 0.001 to 0.28"),
         ("{steps: 18}", "{steps: 18, ema_half_life: 7}",
          "samplers.heun.ema_half_life: 7.0 is not allowed, allowed: null, 50000: what the active "
          "model 've' keeps (training.ema_half_lives)"),
@@ -93,6 +97,8 @@ def changed(folder: Path, *edits: tuple[str, str]) -> Path:
          "not allowed, allowed: 'auto', 'float32' or 'bfloat16'"),
         ("another than the first\n      - 50000", "another\n        []",
          "defaults.model.training.ema_half_lives: [] is not allowed, allowed: a list of 1 to 16 items"),
+        ("decay_steps: ", "decay_steps: 9 ", "defaults.model.training.decay_steps: 9 is not allowed, "
+         "allowed: null with schedule 'cosine', which has none"),
         ("width: 16", "width: 3.5",
          "defaults.model.network.unet.width: 3.5 is not allowed, allowed: an integer from 1 to 65,536"),
         ("learning_rate: 2.0e-3", "learning_rate: fast",
@@ -104,8 +110,8 @@ def changed(folder: Path, *edits: tuple[str, str]) -> Path:
         ("kind: log_normal, mean: -1.2, ", "kind: stratified, ",
          "defaults.model.training.times.std: unknown key, allowed: kind"),
         ("    guidance: 1.0", "    guidance: -1.0", "defaults.sampler.guidance: -1.0 is not allowed"),
-        ("    guidance: 1.0", "    guidence: 1.0",
-         "defaults.sampler.guidence: unknown key, allowed: guidance, path, ema_half_life, precision"),
+        ("    guidance: 1.0", "    guidence: 1.0", "defaults.sampler.guidence: unknown key, allowed: "
+         "guidance, path, ema_half_life, ema_std, precision"),
         ("    preconditioning: edm", "    preconditoning: edm", "defaults.model.preconditoning: unknown "
          "key, allowed: pretrained, sde, preconditioning, energy, network, training"),
         ("  sampler:\n", "  smapler:\n", "defaults.smapler: unknown key, allowed: model, sampler"),

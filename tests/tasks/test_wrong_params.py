@@ -184,7 +184,12 @@ def _said_elsewhere(place: PLACE) -> bool:
         case ("models", name, part, *rest):
             own = part == "sde" or (part == "training" and rest[:1] == ["times"])
             return name != "p_vp" and not own
-        case ("samplers", name, "guidance" | "path" | "ema_half_life" | "precision", *_):
+        case (
+            "samplers",
+            name,
+            "guidance" | "path" | "ema_half_life" | "ema_std" | "precision",
+            *_,
+        ):
             return name != "s_heun"
     return False
 
