@@ -59,7 +59,8 @@ class Denoiser(nn.Module):
     Args:
         network: the network F(x, c_noise, labels), or F(x, c_noise) where there are no classes, with x
             and F (B, *shape), c_noise (B,) and labels (B,) or None; it is taken as it is, not copied.
-            Or its configuration, see `build_network`.
+            Or its configuration, see `build_network`. One with an attribute `augmented` that is true
+            takes the keyword argument `augmentation` too, (B, 9) or None.
         process: the forward process it is trained on.
         shape: shape of one data point, (C, H, W) or (D,).
         mean: the data's mean, one number per channel (images) or per dimension (vectors).
@@ -180,6 +181,7 @@ class Denoiser(nn.Module):
         labels: LabelsLike | None = None,
         guidance: float = 1.0,
         precision: Precision = "float32",
+        augmentation: Tensor | None = None,
     ) -> Denoise:
         """Return this denoiser as a function (x_t, t) → E[x_0 | x_t] of any process.
 
@@ -197,6 +199,8 @@ class Denoiser(nn.Module):
             guidance: w; 1 is the model of the class, 0 the model of no class.
             precision: what the network computes in, see `resolve_precision`; what is around it, the
                 result too, stays in this model's type, which is what "float32" means of any model.
+            augmentation: what a network that is `augmented` is told of data that are (B, 9), see
+                `scoremodel.training.augment`; None is of data as they are.
 
         Returns:
             The function.
@@ -216,7 +220,8 @@ class Denoiser(nn.Module):
             y = x_t / column(process.alpha(t), x_t)
             ratio = process.ratio(t)
             scales = preconditioning(column(ratio, y), self.std, self.preconditioning)
-            return self._guided(y, scales, _c_noise(ratio), shown, guidance, precision)
+            told = {} if augmentation is None else {"augmentation": augmentation}
+            return self._guided(y, scales, _c_noise(ratio), shown, guidance, precision, **told)
 
         return denoise
 
@@ -336,12 +341,13 @@ class Denoiser(nn.Module):
         labels: Tensor | None,
         guidance: float,
         precision: Precision,
+        **told: Tensor,
     ) -> Tensor:
         """Return D for y = x_t / alpha_t; `scales` are c_skip, c_out and c_in, numbers or columns."""
         c_skip, c_out, c_in = scales
         y = y - self.data_mean
         if labels is None or guidance == 1.0:
-            f = self._predicted(c_in * y, c_noise, labels, precision)
+            f = self._predicted(c_in * y, c_noise, labels, precision, **told)
         else:
             none = torch.full_like(labels, -1)
             both = self._predicted(
@@ -349,6 +355,7 @@ class Denoiser(nn.Module):
                 c_noise.repeat(2),
                 torch.cat([none, labels]),
                 precision,
+                **{name: one.repeat(2, 1) for name, one in told.items()},
             )
             without, with_class = both.chunk(2)
             f = torch.lerp(without, with_class, guidance)
@@ -356,11 +363,16 @@ class Denoiser(nn.Module):
         return denoised
 
     def _predicted(
-        self, x: Tensor, c_noise: Tensor, labels: Tensor | None, precision: Precision
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None,
+        precision: Precision,
+        **told: Tensor,
     ) -> Tensor:
         """Return F in the type of x, if it is F: another shape would be broadcast, and nobody would know."""
         with autocast(precision, x.device):
-            f = self.network(x, c_noise, labels)
+            f = self.network(x, c_noise, labels, **told)
         if not isinstance(f, Tensor) or f.shape != x.shape:
             what = f"shape {tuple(f.shape)}" if isinstance(f, Tensor) else f"a {type(f).__name__}"
             raise ValueError(

@@ -35,8 +35,9 @@ def save(
     `info` is anything else worth keeping with the weights, as JSON; it must repeat from run to run.
     """
     if isinstance(denoiser, Denoiser):
-        denoiser, state, config = {}, denoiser.state_dict(), denoiser.config()
+        names, state, config = [], denoiser.state_dict(), denoiser.config()
     else:
+        names = list(denoiser)
         state = {
             f"{name:.15g}/{key}": value
             for name, average in denoiser.items()
@@ -44,8 +45,8 @@ def save(
         }
         config = next(iter(denoiser.values())).config()
     said = {"format": _FORMAT, "config": config, "info": info or {}}
-    said["ema_half_lives"] = [f"{name:.15g}" for name in denoiser if name >= 1]
-    if stds := [f"{name:.15g}" for name in denoiser if name < 1]:
+    said["ema_half_lives"] = [f"{name:.15g}" for name in names if name >= 1]
+    if stds := [f"{name:.15g}" for name in names if name < 1]:
         said["ema_stds"] = stds
     write_weights(path, state, said)
 
@@ -89,7 +90,7 @@ def load(
             f"were other ones, allowed: {_FORMAT}; train the model again"
         )
     half_lives, stds = stored["ema_half_lives"], stored.get("ema_stds", [])
-    chosen = next(iter([*half_lives, *stds]), None)
+    chosen: Any = next(iter([*half_lives, *stds]), None)
     for what, asked, kept in (
         ("half-life", ema_half_life, half_lives),
         ("relative width", ema_std, stds),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated
 
-from scoremodel.bounds import Bounds, Count, Length, Share, Steps, Width, check_bounds
+from scoremodel.bounds import Bounds, Count, Length, Share, Steps, Unit, Width, check_bounds
 from scoremodel.precision import Precision
 from scoremodel.training.loss import Objective, Weighting
 from scoremodel.training.schedules import Schedule
@@ -40,6 +40,8 @@ class TrainingConfig:
             share of the data points seen, EDM's 0.05 (Karras et al. 2022, arXiv:2206.00364).
         objective: how the score is matched, see `scoremodel.training.loss`.
         weighting: see `denoising_weight`.
+        uncertainty: whether the weighting is divided by what the loss at each noise level is found to
+            be, see `scoremodel.training.uncertainty`; for the objective "denoising".
         times: distribution of the times, see `scoremodel.training.times`.
         dequantise: whether grey levels become uniform numbers in their bins, without which a density
             of the data does not exist (`scoremodel.likelihood`).
@@ -47,6 +49,8 @@ class TrainingConfig:
             model, so that it learns the distribution of all classes too (classifier-free guidance);
             None is 0.
         flip: whether images are mirrored at random.
+        augment: the probability of each of EDM's augmentations of images (0.12 on CIFAR-10), of which
+            the network is told, see `scoremodel.training.augment`; None makes none.
         precision: what the network computes in. Weights, loss and optimiser are float32 always.
             "auto" is bfloat16 on a CUDA card that has it in hardware, and float32 elsewhere.
         compile: whether torch compiles the network, which takes minutes before the first step.
@@ -71,10 +75,12 @@ class TrainingConfig:
     ema_ramp: Annotated[float, Bounds(ge=1e-6, le=1e6)] | None = None
     objective: Objective = "denoising"
     weighting: Weighting = "edm"
+    uncertainty: bool = False
     times: Times = field(default_factory=partial(TIMES.make, "log_normal"))
     dequantise: bool = False
     label_dropout: Share | None = None
     flip: bool = False
+    augment: Unit | None = None
     precision: Precision = "auto"
     compile: bool = False
     log_every: Steps = 50
@@ -94,6 +100,15 @@ class TrainingConfig:
             raise ValueError(
                 f"decay_steps: {self.decay_steps} is not allowed, allowed: None with schedule "
                 f"{self.schedule!r}, which has none"
+            )
+        if self.augment is not None and self.flip:
+            raise ValueError(
+                f"augment: {self.augment} is not allowed, allowed: None with flip, since it mirrors itself"
+            )
+        if self.uncertainty and self.objective != "denoising":
+            raise ValueError(
+                f"uncertainty: True is not allowed, allowed: False with objective {self.objective!r}, "
+                "whose loss may be negative"
             )
         if self.compile and self.objective in ("sliced", "implicit"):
             raise ValueError(f"objective {self.objective!r} has second derivatives: compile not it")

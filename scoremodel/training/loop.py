@@ -35,10 +35,12 @@ from scoremodel.parametrisation import Denoise
 from scoremodel.precision import resolve_precision
 from scoremodel.ranks import Ranks, Tree
 from scoremodel.rng import derive_seed, generator
+from scoremodel.training import augment
 from scoremodel.training.averages import Snapshots, power_decay
 from scoremodel.training.config import TrainingConfig
 from scoremodel.training.loss import denoising_weight, score_matching_loss
 from scoremodel.training.schedules import schedule_factor
+from scoremodel.training.uncertainty import Uncertainty
 
 __all__ = ["BANDS", "Observer", "Trained", "learning_rate", "train"]
 
@@ -101,9 +103,9 @@ def _decay(average: float, step: int, config: TrainingConfig) -> float:
     if average in config.ema_stds:
         return power_decay(average, step + 1)
     if config.ema_ramp is None:
-        return min(0.5 ** (config.batch_size / average), (1 + step) / (10 + step))
+        return float(min(0.5 ** (config.batch_size / average), (1 + step) / (10 + step)))
     half_life = min(average, config.ema_ramp * step * config.batch_size)
-    return 0.5 ** (config.batch_size / half_life) if half_life else 0.0
+    return math.exp2(-config.batch_size / half_life) if half_life else 0.0
 
 
 class _Batches:
@@ -143,6 +145,7 @@ class _Batch:
         mirrored: which ones are mirrored, with shape (B,), if any may be.
         labels: their classes with shape (B,), −1 for a hidden one, of a class-conditional model.
         probe: random signs with shape (B, *shape), if the objective takes them.
+        augmentation: parameters of the images' augmentations with shape (B, 8), if any are made.
     """
 
     index: Tensor
@@ -153,6 +156,7 @@ class _Batch:
     mirrored: Tensor | None
     labels: Tensor | None
     probe: Tensor | None
+    augmentation: Tensor | None
 
 
 @keeps_default_generators
@@ -201,6 +205,7 @@ def train(
     Raises:
         ValueError: if the data's shape or kind is not the model's, or labels are missing, or given to
             an unconditional model; if an energy is to be compiled, which has second derivatives; if
+            images are to be augmented of which the network is not told; if
             there are more processes than parts, or several and a network with batch normalisation.
         TypeError: if the model, the configuration or the seed is of another type.
         FloatingPointError: if a loss is not finite, naming step, noise level and learning rate; the
@@ -304,6 +309,15 @@ class _Run:
             raise ValueError(
                 f"data of shape {tuple(data.shape)} do not fit a model of {denoiser.shape}"
             )
+        if config.augment is not None and len(denoiser.shape) != 3:
+            raise ValueError(
+                f"augment: {config.augment} is not allowed, allowed: None of data with shape {denoiser.shape}"
+            )
+        if config.augment is not None and not getattr(denoiser.network, "augmented", False):
+            raise ValueError(
+                f"augment: {config.augment} is not allowed of a {type(denoiser.network).__name__}, allowed: "
+                "None; it is not `augmented`: what it is not told of it would draw too"
+            )
         given = None if labels is None else tuple(np.shape(labels))
         if (given is None) != (denoiser.classes is None) or given not in (None, data.shape[:1]):
             raise ValueError(
@@ -330,12 +344,24 @@ class _Run:
             half_life: copy.deepcopy(denoiser).eval().requires_grad_(False)
             for half_life in config.averages
         }
+        self.uncertainty = Uncertainty(seed).to(self.device) if config.uncertainty else None
         denoiser.train()
         trained = [weight.requires_grad for weight in denoiser.parameters()]
         self.parameters = list(compress(denoiser.parameters(), trained))
+        if not self.parameters:
+            raise ValueError(
+                "train: all weights of the model are frozen, as a loaded one's are, allowed: "
+                "model.requires_grad_(True)"
+            )
         self.means = {
             half: list(compress(mean.parameters(), trained)) for half, mean in self.averaged.items()
         }
+        if self.uncertainty is not None:
+            # Averaged as all weights are, since these have to survive a stop as all do; nobody sees it.
+            more = list(self.uncertainty.parameters())
+            self.parameters += more
+            for means in self.means.values():
+                means += [nn.Parameter(one.detach().clone(), requires_grad=False) for one in more]
         self.owners = _owners(self.parameters, ranks.world_size) if sharded else []
         # The weights of which this process keeps the state, by their numbers.
         self.mine = {
@@ -343,11 +369,6 @@ class _Run:
             for index, weight in enumerate(self.parameters)
             if not self.owners or self.owners[index] == ranks.rank
         }
-        if not self.parameters:
-            raise ValueError(
-                "train: all weights of the model are frozen, as a loaded one's are, allowed: "
-                "model.requires_grad_(True)"
-            )
         # Of a network of one's own: what batch normalisation counts, say. It is not averaged.
         self.buffers = list(denoiser.buffers())
         # A group: of fewer weights than processes some have none.
@@ -384,9 +405,14 @@ class _Run:
         for number, inside in self.parts.items():
             masks = derive_seed(self.seed, "dropout", step * config.parts + number)
             seed_default_generators(masks, self.device)
-            self.denoiser.zero_grad()
+            for weight in self.parameters:
+                weight.grad = None
             loss = self._loss(batch, inside)
-            (loss.sum() / config.batch_size).backward()  # type: ignore[no-untyped-call]
+            total = loss
+            if self.uncertainty is not None:
+                ratio = self.denoiser.process.ratio(batch.t[inside])
+                total = self.uncertainty.balanced(loss, ratio.float())
+            (total.sum() / config.batch_size).backward()  # type: ignore[no-untyped-call]
             self.losses[row, inside] = loss.detach()
             if config.parts > 1:
                 tree.add([_gradient(weight) for weight in self.parameters])
@@ -468,10 +494,14 @@ class _Run:
             x_0 = x_0 + batch.bins[inside]
         if batch.mirrored is not None:
             x_0 = torch.where(batch.mirrored[inside, None, None, None], x_0.flip(3), x_0)
+        changes = own(batch.augmentation)
+        if changes is not None:
+            x_0 = augment.augmented(x_0, changes)
+            changes = augment.condition(changes).to(self.dtype)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             return score_matching_loss(
                 config.objective,
-                denoiser.along(denoiser.process, own(batch.labels)),
+                denoiser.along(denoiser.process, own(batch.labels), augmentation=changes),
                 laid(x_0.to(self.dtype)),
                 batch.t[inside],
                 laid(batch.noise[inside]),
@@ -487,7 +517,7 @@ class _Run:
         shape = (size, *self.denoiser.shape)
         draw = generator(self.seed, "step", self.step, self.device)
         index = self.batches(self.step)
-        bins = mirrored = labels = probe = None
+        bins = mirrored = labels = probe = augmentation = None
         if config.dequantise and self.denoiser.levels is not None:
             inside = torch.rand(shape, generator=draw, device=self.device) - 0.5
             bins = bin_width(self.denoiser.levels) * inside
@@ -506,7 +536,10 @@ class _Run:
             signs = generator(self.seed, "probe", self.step, self.device)
             made = torch.randint(2, shape, generator=signs, device=self.device, dtype=self.dtype)
             probe = 2 * made - 1
-        return _Batch(index, t, noise, weight, bins, mirrored, labels, probe)
+        if config.augment is not None:
+            augmenting = generator(self.seed, "augment", self.step, self.device)
+            augmentation = augment.draw(size, config.augment, augmenting)
+        return _Batch(index, t, noise, weight, bins, mirrored, labels, probe, augmentation)
 
     def log(self) -> dict[str, float]:
         """Add a point to the curves and return it."""

@@ -171,6 +171,15 @@ def _of_model(card: Card, name: str, model: Mapping[str, Any]) -> Iterator[Findi
         yield Located(
             f"{key}.label_dropout", dropout, f"null for {dataset!r}, which has no classes"
         )
+    augment = training.get("augment")
+    networks = [block for block in model["network"].values() if isinstance(block, Mapping)]
+    if augment is not None and len(card["shape"]) != 3:
+        yield Located(f"{key}.augment", augment, f"null for {dataset!r}, which are no images")
+    elif augment is not None and not any(block.get("augmented") for block in networks):
+        allowed = (
+            "null without a network that is augmented: what it is not told of it would draw too"
+        )
+        yield Located(f"{key}.augment", augment, allowed)
     network = model["network"]["unet"]
     if len(card["shape"]) == 3 and not model["network"].get("diffusers_unet2d"):
         side = max(card["shape"][1:])

@@ -201,6 +201,21 @@ class Training(_Training):  # type: ignore[valid-type,misc]
             raise ValueError("a list of 1 to 16 items where ema_stds has none")
         return value
 
+    @field_validator("augment", check_fields=False)
+    @classmethod
+    def _mirrors(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and info.data.get("flip"):
+            raise ValueError("null with flip: true, since it mirrors itself")
+        return value
+
+    @field_validator("uncertainty", check_fields=False)
+    @classmethod
+    def _positive(cls, value: bool, info: ValidationInfo) -> bool:
+        objective = info.data.get("objective", "denoising")
+        if value and objective != "denoising":
+            raise ValueError(f"false with objective {objective!r}, whose loss may be negative")
+        return value
+
     @field_validator("decay_steps", check_fields=False)
     @classmethod
     def _decays(cls, value: int | None, info: ValidationInfo) -> int | None:

@@ -97,6 +97,12 @@ def changed(folder: Path, *edits: tuple[str, str]) -> Path:
          "not allowed, allowed: 'auto', 'float32' or 'bfloat16'"),
         ("another than the first\n      - 50000", "another\n        []",
          "defaults.model.training.ema_half_lives: [] is not allowed, allowed: a list of 1 to 16 items"),
+        ("flip: false\n      augment: ", "flip: true\n      augment: 0.1 ",
+         "defaults.model.training.augment: 0.1 is not allowed, allowed: null with flip: true"),
+        ("objective: denoising    # denoising | sliced | implicit (vectors) | explicit (generated mixtures)\n"
+         "      weighting: edm  # sigma2 | likelihood | edm\n      uncertainty: false",
+         "objective: sliced\n      uncertainty: true",
+         "defaults.model.training.uncertainty: True is not allowed, allowed: false with objective 'sliced'"),
         ("decay_steps: ", "decay_steps: 9 ", "defaults.model.training.decay_steps: 9 is not allowed, "
          "allowed: null with schedule 'cosine', which has none"),
         ("width: 16", "width: 3.5",
