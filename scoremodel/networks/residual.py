@@ -347,18 +347,22 @@ class Condition(nn.Module):
         h = torch.cat(waves, dim=1)
         if self.augmentation is not None and augmentation is not None:
             h = h + self.augmentation(augmentation.to(h.dtype))
-        known: Tensor | float = 0.0
-        if self.table is not None:
-            classes = self.table.in_features
-            if labels is None:
-                labels = torch.full_like(c_noise, -1, dtype=torch.int64)
-            hot = labels[:, None] == torch.arange(classes, device=h.device)
-            known = self.table(hot.to(h.dtype) * (math.sqrt(classes) if self.songs else 1))
-        if self.songs:
-            h = self.second(functional.silu(self.first(h + known)))
-        else:
-            h = self.second(functional.silu(self.first(h))) + known
+        known = None if self.table is None else self._of_class(self.table, c_noise, labels)
+        if known is not None and self.songs:
+            h = h + known
+        h = self.second(functional.silu(self.first(h)))
+        if known is not None and not self.songs:
+            h = h + known
         return functional.silu(h)
+
+    def _of_class(self, table: nn.Linear, c_noise: Tensor, labels: Tensor | None) -> Tensor:
+        classes = table.in_features
+        if labels is None:
+            labels = torch.full_like(c_noise, -1, dtype=torch.int64)
+        hot = labels[:, None] == torch.arange(classes, device=labels.device)
+        scale = math.sqrt(classes) if self.songs else 1.0
+        found: Tensor = table(scale * hot.to(self.get_buffer("frequencies").dtype))
+        return found
 
 
 class ResidualUNet(nn.Module):

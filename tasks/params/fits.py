@@ -181,7 +181,8 @@ def _of_model(card: Card, name: str, model: Mapping[str, Any]) -> Iterator[Findi
         )
         yield Located(f"{key}.augment", augment, allowed)
     network = model["network"]["unet"]
-    if len(card["shape"]) == 3 and not model["network"].get("diffusers_unet2d"):
+    others = [one for kind, one in model["network"].items() if kind not in ("unet", "mlp")]
+    if len(card["shape"]) == 3 and all(one is None for one in others):
         side = max(card["shape"][1:])
         most = 1 + math.ceil(math.log2(side))
         if len(network["multipliers"]) > most:

@@ -128,10 +128,10 @@ def _kinds(
 
 def network_of(gives: str, network: Mapping[str, Any] | None = None) -> str:
     """Return which network images or vectors take, of those in a model's block if that is given."""
-    if gives == "images" and (network or {}).get("diffusers_unet2d") is not None:
-        return "diffusers_unet2d"
     dimensions = {"images": 3, "vectors": 1}[gives]
-    return next(kind for kind in Network.model_fields if NETWORKS[kind].dimensions == dimensions)
+    fitting = [kind for kind in Network.model_fields if NETWORKS[kind].dimensions == dimensions]
+    chosen = [kind for kind in fitting[1:] if (network or {}).get(kind) is not None]
+    return (chosen or fitting)[0]
 
 
 def _configurations(params: Params, stage: str, axes: tuple[str, ...]) -> Iterator[Configuration]:

@@ -20,7 +20,10 @@ from pydantic_core import PydanticCustomError
 from scoremodel.bounds import Bounds, Length
 from scoremodel.data.exchange import Quantiser, Resize, Scale
 from scoremodel.inverse import Method
+from scoremodel.networks.adm import ADM
+from scoremodel.networks.edm2 import EDM2
 from scoremodel.networks.mlp import MLP
+from scoremodel.networks.song import DDPMPP, NCSNPP
 from scoremodel.networks.unet import UNet
 from scoremodel.parametrisation import Preconditioning
 from scoremodel.precision import Precision
@@ -164,16 +167,39 @@ class _Levels(_UNet):  # type: ignore[valid-type,misc]
 _MLP = block(MLP, leave_out=("features", "classes"), check=False)
 
 
+def _sized(cls: type) -> Any:
+    return block(cls, leave_out=("channels", "resolution", "classes"), check=False) | None
+
+
 class Network(Strict):
-    """Which one is used follows from the shape of the data."""
+    """Which one is used follows from the shape of the data; images take another than unet if it is there."""
 
     unet: _Levels
     mlp: _MLP  # type: ignore[valid-type]
+    ddpmpp: _sized(DDPMPP) = Field(None, description="images: DDPM++ in place of unet")  # type: ignore[valid-type]
+    ncsnpp: _sized(NCSNPP) = Field(None, description="images: NCSN++ in place of unet")  # type: ignore[valid-type]
+    adm: _sized(ADM) = Field(None, description="images: ADM in place of unet")  # type: ignore[valid-type]
+    edm2: _sized(EDM2) = Field(  # type: ignore[valid-type]
+        None, description="images: EDM2's magnitude-preserving network in place of unet"
+    )
     diffusers_unet2d: dict[str, Any] | None = Field(
         None,
         description="images: diffusers' UNet2DModel in place of unet: the keys of its config.json, and "
         "as scheduler those of scheduler_config.json",
     )
+
+    @model_validator(mode="after")
+    def _one(self) -> Network:
+        said = [
+            name for name, value in self if name != "unet" and name != "mlp" and value is not None
+        ]
+        if len(said) > 1:
+            raise PydanticCustomError(
+                "made",
+                "{said} are not allowed together, allowed: one network in place of unet",
+                {"said": " and ".join(said)},
+            )
+        return self
 
 
 _Training = block(

@@ -16,6 +16,7 @@ from typing import Any
 
 from scoremodel.evaluation.extractors.base import load_extractor
 from scoremodel.evaluation.extractors.shipped import shipped_file
+from scoremodel.networks.base import misfit
 from scoremodel.processes.base import process_from_config
 from scoremodel.processes.ncsn import NCSN
 from scoremodel.samplers.base import Sampler
@@ -216,6 +217,12 @@ class Survey:
         for dataset, model in product(self.cards, self.params.active.models):
             kind, network = self._network(dataset, model)
             key = f"models.{model}.network.{kind}"
+            card = self.cards[dataset]
+            wrong = card and misfit({"kind": kind, **network}, card["shape"])
+            if wrong:
+                part, value, allowed = wrong
+                yield Located(f"{key}.{part}", value, f"{allowed} of {dataset!r}")
+                continue
             try:
                 size = self.size(dataset, model)
             except ValueError as error:
@@ -237,7 +244,7 @@ class Survey:
                 yield Doubtful(key, network, needs.format(f"at least {gib(least)}"))
             else:
                 why = needs.format(f"about {gib(about)}")
-                how = "more training.parts and network.unet.checkpointing take less"
+                how = f"more training.parts and network.{kind}.checkpointing take less"
                 batch = training["batch_size"]
                 yield Doubtful(f"models.{model}.training.batch_size", batch, f"{why}; {how}")
 

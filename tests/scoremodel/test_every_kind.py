@@ -35,15 +35,20 @@ from scoremodel.training.times.base import TIMES
 REGISTRIES: list[Registry[Any]] = [PROCESSES, NETWORKS, TIMES, SAMPLERS]
 KINDS = [pytest.param(one[kind], id=f"{one.what}-{kind}") for one in REGISTRIES for kind in one]
 MLP = {"kind": "mlp", "width": 8, "depth": 1}
-ELSEWHERE = {
+SMALL = {"width": 8, "multipliers": [1, 2], "blocks": 1, "attention_resolutions": [4]}
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "adm": {**SMALL, "head_channels": 4},
+    "ddpmpp": SMALL,
+    "edm2": {**SMALL, "head_channels": 4},
+    "ncsnpp": SMALL,
     "diffusers_unet2d": {
         "block_out_channels": [8, 8],
         "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
         "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
         "norm_num_groups": 4,
-    }
+    },
 }
-"""Networks of other packages: by default large, and for even sides only."""
+"""By default large, and for even sides only."""
 
 
 @pytest.mark.parametrize("kind", PROCESSES)
@@ -100,10 +105,12 @@ def test_every_network_keeps_its_input_s_shape_and_heeds_noise_and_class(
     kind: str, classes: int | None
 ) -> None:
     shape = (2, 7, 5)[: NETWORKS[kind].dimensions]
-    if kind in ELSEWHERE:
+    if kind == "diffusers_unet2d":
         pytest.importorskip("diffusers")
+    if kind in PUBLISHED:
         shape = (2, 8, 4)
-    network = build_network({"kind": kind, **ELSEWHERE.get(kind, {})}, shape, classes)
+    config = {"kind": kind, **PUBLISHED.get(kind, {})}
+    network = build_network(config, shape, classes)
     draw = torch.Generator().manual_seed(0)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.2, generator=draw)
@@ -117,9 +124,9 @@ def test_every_network_keeps_its_input_s_shape_and_heeds_noise_and_class(
         same = [torch.allclose(a, b) for a, b in zip(shown, out, strict=True)]
         assert same == [False, False, False, True]
     with pytest.raises(ValueError, match=f"network {kind!r} does not fit data of shape"):
-        build_network({"kind": kind}, (*shape, 2))
+        build_network(config, (*shape, 2))
     with pytest.raises(ValueError, match="unexpected keyword argument 'nonsense'"):
-        build_network({"kind": kind, "nonsense": 1}, shape)
+        build_network({**config, "nonsense": 1}, shape)
 
 
 @pytest.mark.parametrize("kind", TIMES)

@@ -217,6 +217,35 @@ def test_norms_and_skips_stay_in_bfloat16_under_cuda_s_autocast(
         assert found[name, torch.bfloat16] > 0, name
 
 
+@pytest.mark.parametrize(
+    ("kind", "kept"),
+    [
+        # Sines and cosines are joined, and the image is what enters; the last layers are float32.
+        ("ddpmpp", {"native_group_norm": 1, "silu": 1, "convolution": 1, "cat": 1}),
+        ("ncsnpp", {"native_group_norm": 1, "silu": 1, "convolution": 1, "cat": 1}),
+        ("adm", {"native_group_norm": 1, "silu": 1, "convolution": 1, "cat": 1}),
+        # 54 norms of weights and of pixels, a number for each row, get their 1e-4.
+        ("edm2", {"silu": 0, "convolution": 1, "cat": 1, "add": 54}),
+    ],
+)
+def test_the_published_networks_stay_in_bfloat16_under_cuda_s_autocast(
+    kind: str, kept: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"kind": kind, "width": 16, "multipliers": [1, 2], "blocks": 1}
+    with FakeTensorMode(), torch.no_grad():
+        with torch.device("cuda"):
+            network = build_network({**config, "attention_resolutions": [4]}, (3, 8, 8))
+            x, c_noise = torch.empty(2, 3, 8, 8), torch.empty(2)
+        with cuda_autocast(monkeypatch) as types:
+            out = network(x, c_noise)
+    assert out.dtype == torch.float32
+    of_images = ("native_group_norm", "silu", "convolution", "cat")
+    for name in (*of_images, "add", "addcmul", "avg_pool2d", "upsample_nearest2d", "lerp", "clamp"):
+        assert types.found[name, torch.float32] == kept.get(name, 0), name
+    for name in kept:
+        assert types.found[name, torch.bfloat16] > 0, name
+
+
 def test_a_norm_in_bfloat16_is_float32_s_but_for_rounding() -> None:
     torch.manual_seed(0)
     norm = unet._Norm(16)
