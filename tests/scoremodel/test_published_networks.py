@@ -178,7 +178,9 @@ def test_song_s_embedding_is_of_sines_then_cosines_and_the_augmentation_is_added
             h = h + math.sqrt(3) * condition.table.weight[:, label]
         h = functional.silu(condition.first.weight @ h + condition.first.bias)
         wanted = functional.silu(condition.second.weight @ h + condition.second.bias)
-        torch.testing.assert_close(found[row], wanted, rtol=1e-4, atol=1e-5)  # float32's frequencies
+        torch.testing.assert_close(
+            found[row], wanted, rtol=1e-4, atol=1e-5
+        )  # float32's frequencies
 
 
 def test_weights_start_as_published() -> None:
