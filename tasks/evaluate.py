@@ -119,6 +119,7 @@ def main(files: Configuration) -> None:
         "sampler_kind": chosen.get("kind"),
         "steps": chosen.get("steps"),
         "guidance": chosen.get("guidance"),
+        "autoguide": chosen.get("autoguide"),
         "ema_half_life": info["ema_half_life"],
         "ema_std": info["ema_std"],
         "nfe": info["nfe"],

@@ -36,6 +36,8 @@ from tasks.files.timing import write_timing
 
 __all__ = ["KEPT", "array_name", "build_sampler", "draw_labels", "main"]
 
+_OF_ANY = ("kind", "guidance", "autoguide", "path", "ema_half_life", "ema_std", "precision")
+"""What a block says that is not the sampler's own."""
 KEPT = "kept"
 """Name of the file in a state folder that says: all of this is finished, and stays for more seeds."""
 
@@ -68,7 +70,7 @@ def build_sampler(chosen: Mapping[str, Any]) -> Sampler:
     own: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in chosen.items()
-        if key not in ("kind", "guidance", "path", "ema_half_life", "ema_std", "precision")
+        if key not in _OF_ANY
     }
     made: Sampler = SAMPLERS.make(chosen["kind"], **own)
     return made
@@ -92,6 +94,11 @@ def main(files: Configuration, helps: bool = False) -> None:
         where = f"{where}, {computed}"
     average = {"ema_half_life": chosen["ema_half_life"], "ema_std": chosen.get("ema_std")}
     denoiser = load(files.weights, device, **average)
+    weaker = chosen.get("autoguide")
+    guide = None
+    if weaker is not None:
+        named = {"ema_half_life" if weaker >= 1 else "ema_std": weaker}
+        guide = load(files.weights, device, **named)
     sampler = build_sampler(chosen)
     along = chosen["path"]
     path = denoiser.process if along is None else process_from_config(along)
@@ -138,6 +145,7 @@ def main(files: Configuration, helps: bool = False) -> None:
                 seed,
                 labels=None if of_part is None else of_part[part.start : part.stop],
                 guidance=chosen["guidance"],
+                guide=guide,
                 precision=computed,
                 start=part.start,
                 process=path,

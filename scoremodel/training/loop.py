@@ -264,7 +264,7 @@ def train(
                 with run.whole(config.averages[0]) as averaged:
                     if observer is not None:
                         observer.step(run.step, averaged)
-    return Trained({half_life: run.filled(half_life) for half_life in run.averaged}, run.curves)
+    return Trained({average: run.filled(average) for average in run.averaged}, run.curves)
 
 
 def _memory_mib(device: torch.device) -> float:
@@ -341,8 +341,8 @@ class _Run:
         if config.objective in ("sliced", "implicit"):
             allow_second_derivatives(denoiser)
         self.averaged = {
-            half_life: copy.deepcopy(denoiser).eval().requires_grad_(False)
-            for half_life in config.averages
+            average: copy.deepcopy(denoiser).eval().requires_grad_(False)
+            for average in config.averages
         }
         self.uncertainty = Uncertainty(seed).to(self.device) if config.uncertainty else None
         denoiser.train()
@@ -354,7 +354,8 @@ class _Run:
                 "model.requires_grad_(True)"
             )
         self.means = {
-            half: list(compress(mean.parameters(), trained)) for half, mean in self.averaged.items()
+            average: list(compress(mean.parameters(), trained))
+            for average, mean in self.averaged.items()
         }
         if self.uncertainty is not None:
             # Averaged as all weights are, since these have to survive a stop as all do; nobody sees it.
@@ -384,8 +385,8 @@ class _Run:
         self.bfloat16 = resolve_precision(config.precision, self.device) == "bfloat16"
         if config.compile:
             denoiser.network.compile()
-        for half_life in self.means:
-            self._shrink(half_life)
+        for average in self.means:
+            self._shrink(average)
 
     def advance(
         self, checkpoints: Checkpoints | None = None, observer: Observer | None = None
@@ -424,8 +425,8 @@ class _Run:
         with torch.no_grad():  # or the averages would remember every step's graph
             self._fill(self.parameters)
             own = list(self.mine.values())
-            for half_life, means in self.means.items():
-                decay = _decay(half_life, step, config)
+            for average, means in self.means.items():
+                decay = _decay(average, step, config)
                 if own:
                     mine = [means[index] for index in self.mine]
                     torch._foreach_lerp_(mine, own, 1 - decay)  # type: ignore[arg-type]
@@ -440,24 +441,24 @@ class _Run:
             self.ranks.spread(list(compress(weights, [one == rank for one in self.owners])), rank)
 
     @torch.no_grad()
-    def filled(self, half_life: float) -> Denoiser:
+    def filled(self, average: float) -> Denoiser:
         """Return an average, all of whose weights are there from now on."""
-        means = self.means[half_life]
+        means = self.means[average]
         for mean, weight in zip(means, self.parameters, strict=True):
             if mean.shape != weight.shape:
                 mean.data = torch.empty_like(weight)
         self._fill(means)
-        return self.averaged[half_life]
+        return self.averaged[average]
 
     @contextmanager
-    def whole(self, half_life: float) -> Iterator[Denoiser]:
+    def whole(self, average: float) -> Iterator[Denoiser]:
         """Yield an average, all of whose weights are there meanwhile."""
-        yield self.filled(half_life)
-        self._shrink(half_life)
+        yield self.filled(average)
+        self._shrink(average)
 
-    def _shrink(self, half_life: float) -> None:
+    def _shrink(self, average: float) -> None:
         """Let go of an average's weights of which another process keeps the state."""
-        for index, mean in enumerate(self.means[half_life]):
+        for index, mean in enumerate(self.means[average]):
             if index not in self.mine:
                 mean.data = mean.new_empty(0)
 
@@ -583,8 +584,8 @@ class _Run:
         named |= {f"weights.{index}": weight for index, weight in enumerate(self.parameters)}
         own = {}
         for index, weight in self.mine.items():
-            for half_life, means in self.means.items():
-                own[f"averaged_{half_life:.15g}.{index}"] = means[index]
+            for average, means in self.means.items():
+                own[f"averaged_{average:.15g}.{index}"] = means[index]
             for name, value in self.optimiser.state[weight].items():
                 own[f"{name}.{index}"] = value
         return named | (self.ranks.collected(own) if self.owners else own)
@@ -600,8 +601,8 @@ class _Run:
         own = {"losses": self.losses, "times": self.times, "grad_norms": self.grad_norms}
         own |= {f"buffers.{index}": buffer for index, buffer in enumerate(self.buffers)}
         own |= {f"weights.{index}": weight for index, weight in enumerate(self.parameters)}
-        for half_life, means in self.means.items():
-            own |= {f"averaged_{half_life:.15g}.{index}": means[index] for index in self.mine}
+        for average, means in self.means.items():
+            own |= {f"averaged_{average:.15g}.{index}": means[index] for index in self.mine}
         for name, value in tensors:
             if name in own:
                 own[name].copy_(value)

@@ -89,7 +89,8 @@ def _mistakes_of_pairs(params: Params, name: str, model: Model) -> Iterator[Loca
         sampler = params.samplers.get(chosen)
         if sampler is None:
             continue
-        if sampler.guidance != 1.0 and not training.label_dropout:
+        unguided = sampler.autoguide is None
+        if sampler.guidance != 1.0 and unguided and not training.label_dropout:
             dropout = "null" if training.label_dropout is None else training.label_dropout
             yield Located(
                 f"samplers.{chosen}.guidance",
@@ -104,8 +105,14 @@ def _mistakes_of_pairs(params: Params, name: str, model: Model) -> Iterator[Loca
         for key, asked, of_training in (
             ("ema_half_life", sampler.ema_half_life, "ema_half_lives"),
             ("ema_std", sampler.ema_std, "ema_stds"),
+            ("autoguide", sampler.autoguide, "ema_half_lives and ema_stds"),
         ):
-            averages = getattr(training, of_training)
+            averages = [
+                one
+                for kind in ("ema_half_lives", "ema_stds")
+                if kind in of_training
+                for one in getattr(training, kind)
+            ]
             if asked is not None and model.pretrained is not None:
                 allowed = (
                     f"null for the active model {name!r}, of which there is one set of weights"

@@ -287,7 +287,12 @@ class Model(Strict):
 
 class _AnySampler(Strict):
     guidance: Annotated[float, Within(Bounds(ge=0, le=1000))] = Field(
-        description="scale of classifier-free guidance; 1 is none"
+        description="scale of classifier-free guidance, or of the autoguide's; 1 is none"
+    )
+    autoguide: Annotated[float, Within(Bounds(ge=1e-3, le=1e12))] | None = Field(
+        None,
+        description="which averaged weights of the same training guide, by half-life (from 1 on) or "
+        "relative width (below that); null for classifier-free guidance",
     )
     path: Process | None = Field(
         description="the process to sample along, null for the one that the model was trained on"

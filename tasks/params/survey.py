@@ -373,8 +373,10 @@ class Survey:
         except ValueError:  # a ladder guessed too short
             return None, about
         training = self.resolved["models"][model]["training"]
-        guided = self.resolved["samplers"][name]["guidance"] not in (0.0, 1.0)
-        doubled = guided and training["label_dropout"]
+        said = self.resolved["samplers"][name]
+        guide = said.get("autoguide") is not None
+        alone = (1.0,) if guide else (0.0, 1.0)
+        doubled = said["guidance"] not in alone and (guide or training["label_dropout"])
         return (each if each is None or not doubled else 2 * each), about
 
 

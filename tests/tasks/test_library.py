@@ -44,7 +44,7 @@ def models(annotation: Any) -> dict[str, type[BaseModel]]:
 SAMPLER = models(schema.Sampler)
 PROCESS = models(schema.Process)
 TIME = models(schema.Training.model_fields["times"].annotation)
-OURS = {"guidance", "path", "ema_half_life", "ema_std", "precision"}  # of any sampler
+OURS = {"guidance", "autoguide", "path", "ema_half_life", "ema_std", "precision"}  # of any sampler
 
 
 def pairs() -> Iterator[tuple[str, type, type[BaseModel], set[str]]]:

@@ -69,12 +69,14 @@ def changed(folder: Path, *edits: tuple[str, str]) -> Path:
         ("sigma_max: 100.0}}", "sigma_max: null}}", "samplers.heun_on_ve.path.sigma_max: None is not"),
         ("  euler: {", "  euler-9: {", "samplers.euler-9: 'euler-9' is not allowed, allowed: lower-case"),
         ("100, grid: log_snr}", "100, eta: 0.5}",
-         "samplers.ancestral.eta: unknown key, allowed: guidance, path, ema_half_life, ema_std, precision, "
-         "kind, steps, grid, variance, like"),
+         "samplers.ancestral.eta: unknown key, allowed: guidance, autoguide, path, ema_half_life, ema_std, "
+         "precision, kind, steps, grid, variance, like"),
         ("{steps: 18}", "{kind: hein, steps: 18}",  # three others are like it
          "samplers.heun.kind: 'hein' is not allowed, allowed: 'ancestral', "),
         ("{steps: 18}", "{steps: 18, ema_std: 0.1}", "samplers.heun.ema_std: 0.1 is not allowed, allowed: "
          "null: what the active model 've' keeps (training.ema_stds)"),
+        ("{steps: 18}", "{steps: 18, autoguide: 9, guidance: 2}", "samplers.heun.autoguide: 9.0 is not "
+         "allowed, allowed: null, 50000: what the active model 've' keeps (training.ema_half_lives and ema_"),
         ("ema_stds: []", "ema_stds: [0.05, 0.5]", "defaults.model.training.ema_stds[1]: 0.5 is not "
          "allowed, allowed: a number from 0.001 to 0.28"),
         ("{steps: 18}", "{steps: 18, ema_half_life: 7}",
@@ -117,7 +119,7 @@ def changed(folder: Path, *edits: tuple[str, str]) -> Path:
          "defaults.model.training.times.std: unknown key, allowed: kind"),
         ("    guidance: 1.0", "    guidance: -1.0", "defaults.sampler.guidance: -1.0 is not allowed"),
         ("    guidance: 1.0", "    guidence: 1.0", "defaults.sampler.guidence: unknown key, allowed: "
-         "guidance, path, ema_half_life, ema_std, precision"),
+         "guidance, autoguide, path, ema_half_life, ema_std, precision"),
         ("    preconditioning: edm", "    preconditoning: edm", "defaults.model.preconditoning: unknown "
          "key, allowed: pretrained, sde, preconditioning, energy, network, training"),
         ("  sampler:\n", "  smapler:\n", "defaults.smapler: unknown key, allowed: model, sampler"),

@@ -204,8 +204,8 @@ def test_a_wrong_key_is_said_by_check_and_by_bare_dvc(copied: Workspace) -> None
     params["samplers"]["heun"]["step"] = params["samplers"]["heun"].pop("steps")
     copied.write_params(params)
     line = (
-        "params.yaml: samplers.heun.step: unknown key, allowed: guidance, path, ema_half_life, ema_std, "
-        "precision, kind"
+        "params.yaml: samplers.heun.step: unknown key, allowed: guidance, autoguide, path, ema_half_life, "
+        "ema_std, precision, kind"
     )
     assert line in copied.python("-m", "tasks.check", status=2)
     before = (copied.root / "artifacts/models/digits-vp-0.safetensors").read_bytes()

@@ -187,7 +187,7 @@ def _said_elsewhere(place: PLACE) -> bool:
         case (
             "samplers",
             name,
-            "guidance" | "path" | "ema_half_life" | "ema_std" | "precision",
+            "guidance" | "autoguide" | "path" | "ema_half_life" | "ema_std" | "precision",
             *_,
         ):
             return name != "s_heun"
