@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from tasks.files.layout import Configuration
 from tasks.files.leftovers import put_away_leftovers
 from tasks.files.stage import run
 from tasks.params import presets
+from tasks.params.cost import NOMINAL
 from tasks.params.errors import ParamsError
 from tasks.params.fits import said_of
 from tasks.params.load import load_params
@@ -46,8 +48,11 @@ class Checked(NamedTuple):
     costs: list[str]
 
 
-def check() -> Checked:
+def check(nominal: float = NOMINAL) -> Checked:
     """Return the parameters after checking them.
+
+    Args:
+        nominal: TFLOP/s by which hours are said of trainings that were not measured on this machine.
 
     Returns:
         All parameters, with what there is to say of them: the active sources exist, the active samplers
@@ -83,7 +88,7 @@ def check() -> Checked:
                 f"params.yaml: active: sampler {sampler!r} does not work with model {model!r}: "
                 f"{error}"
             ) from error
-    return _surveyed(params)
+    return _surveyed(params, nominal)
 
 
 def _require_samples(files: Configuration) -> None:
@@ -104,14 +109,14 @@ def _require_samples(files: Configuration) -> None:
         )
 
 
-def _surveyed(params: Params) -> Checked:
+def _surveyed(params: Params, nominal: float) -> Checked:
     """Return what there is to say of parameters that are right by themselves; refuse what never is."""
     survey = Survey(params)
     found = list(dict.fromkeys(map(said_of, survey.findings(refused=True))))
     if found:
         raise ParamsError("\n".join(found))
     warnings = [said_of(one) for one in survey.findings(refused=False)]
-    costs: list[str] = []
+    costs = survey.training_lines(nominal)
     for loud, line in survey.cost_lines():
         (warnings if loud else costs).append(line)
     return Checked(params, list(dict.fromkeys(warnings)), costs)
@@ -120,6 +125,13 @@ def _surveyed(params: Params) -> Checked:
 def _stand_in(config: dict[str, Any]) -> Process:
     """Return the process; for a ladder that follows from data, which are not known yet, a long one."""
     return NCSN(levels=2000) if None in config.values() else process_from_config(config)
+
+
+def _rate(text: str) -> float:
+    rate = float(text)
+    if not 0 < rate < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed, allowed: a number above 0")
+    return rate
 
 
 def say_of_git() -> str | None:
@@ -151,12 +163,19 @@ def main(arguments: Sequence[str]) -> None:
         const="",
         help="list the presets; with a NAME, its arguments for dvc exp run, for `xargs -0`",
     )
+    parser.add_argument(
+        "--rate",
+        type=_rate,
+        default=NOMINAL,
+        metavar="TFLOPS",
+        help=f"TFLOP/s by which hours are said of a training that was not measured here ({NOMINAL:g})",
+    )
     given = parser.parse_args(arguments)
     if given.preset is not None:
         sys.stdout.write(presets.arguments(given.preset) if given.preset else presets.listing())
         return
     try:
-        found = check()
+        found = check(given.rate)
     except ParamsError as error:
         if "DVC_EXP_NAME" in os.environ:  # DVC leaves what it was told to set in the file
             raise ParamsError(f"{error}\nparams.yaml keeps that: git restore params.yaml") from None

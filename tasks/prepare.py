@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from scoremodel.data.moments import mean_and_std
 from scoremodel.data.sources.base import RawData, load_source
 from scoremodel.data.sources.folder import load_folder
 from scoremodel.io.files import atomic_folder, atomic_path, write_text
-from tasks.files.arrays import chunked, read_rows, shown, write_arrays, write_rows
+from scoremodel.io.mapped import pieces
+from tasks.files.arrays import shown, write_arrays, write_rows
 from tasks.files.layout import Configuration
 from tasks.files.resolved import resolved
 from tasks.files.stage import run_stage
@@ -146,14 +148,20 @@ def _require_enough(raw: RawData, numbers: NDArray[np.intp], held_out: float, wh
         )
 
 
-def _constant(x: NDArray[Any], rows: NDArray[np.intp]) -> bool:
+def _constant(parts: Iterator[NDArray[Any]]) -> bool:
     """Return whether each channel or dimension has one value only."""
-    first = x[rows[:1]][:, :, :1, :1] if x.ndim == 4 else x[rows[:1]]
-    return all(bool((x[part] == first).all()) for part in chunked(rows, x))
+    part = next(parts)
+    first = part[:1, :, :1, :1] if part.ndim == 4 else part[:1]
+    return all(bool((one == first).all()) for one in chain([part], parts))
 
 
 def card_of(
-    name: str, raw: RawData, train: NDArray[np.intp], held_out: NDArray[np.intp], digest: str
+    name: str,
+    raw: RawData,
+    train: NDArray[np.intp],
+    held_out: NDArray[np.intp],
+    digest: str,
+    written: NDArray[Any] | None = None,
 ) -> dict[str, Any]:
     """Return a data set's card.
 
@@ -163,6 +171,8 @@ def card_of(
         train: numbers of the training points.
         held_out: numbers of the held-out points.
         digest: the SHA-256 of the arrays.
+        written: the training points in the order of their numbers, as a file has them, if it does:
+            read one after the other, they are had sooner than from among all.
 
     Returns:
         Shape, levels, mean, standard deviation, classes, licence, hash; how many data points are
@@ -171,12 +181,16 @@ def card_of(
     Raises:
         ValueError: if the training points are all the same.
     """
-    if _constant(raw.x, train):
+
+    def points() -> Iterator[NDArray[Any]]:
+        return pieces(raw.x, train) if written is None else pieces(written)
+
+    if _constant(points()):
         raise ValueError(
             f"data/raw/{name}: all {len(train)} training points have the same value, allowed: data "
             "that vary"
         )
-    mean, std = mean_and_std(lambda: (raw.x[part] for part in chunked(train, raw.x)), raw.levels)
+    mean, std = mean_and_std(points, raw.levels)
     counts = None
     if raw.labels is not None:
         found = np.bincount(raw.labels[train], minlength=len(raw.classes))
@@ -228,18 +242,26 @@ def _about_copies(raw: RawData, card: dict[str, Any]) -> Iterator[str]:
 
 
 def _write(
-    files: Configuration, raw: RawData, splits: dict[str, Any], card: dict[str, Any]
-) -> None:
-    """Write everything, or nothing: the card last, which says what the arrays are."""
+    files: Configuration, raw: RawData, train: NDArray[np.intp], held_out: NDArray[np.intp]
+) -> tuple[dict[str, Any], list[str]]:
+    """Write everything, or nothing, and return the card and what is doubtful about it."""
+    splits = {"train": (raw.x, train), "held_out": (raw.x, held_out)}
+    if raw.labels is not None:
+        labels = raw.labels.astype(np.int64)
+        splits |= {"train_labels": (labels, train), "held_out_labels": (labels, held_out)}
     with (
         atomic_path(files.card) as card_path,
         atomic_path(files.shown) as shown_path,
         atomic_folder(files.arrays) as arrays,
     ):
-        card["sha256"] = write_rows(arrays, splits)
+        digest = write_rows(arrays, splits)
+        written = np.load(arrays / "train.npy", mmap_mode="r")
+        card = card_of(files.dataset, raw, train, held_out, digest, written)
+        doubts = require_fit(card, has_own=(files.raw / "source.yaml").exists())
         write_text(card_path, json.dumps(card, indent=2) + "\n")
-        data = read_rows(arrays)["held_out"]
-        write_arrays(shown_path, {"data": shown(data)}, {"picture": "grid", "levels": raw.levels})
+        first = shown(np.load(arrays / "held_out.npy", mmap_mode="r"))
+        write_arrays(shown_path, {"data": first}, {"picture": "grid", "levels": raw.levels})
+    return card, doubts
 
 
 def main(files: Configuration) -> None:
@@ -250,13 +272,7 @@ def main(files: Configuration) -> None:
     if raw.x.ndim == 2 and raw.x.shape[1] < 2:
         raise ValueError(f"{files.raw}: vectors of dimension 1, allowed: at least 2")
     train, held_out = split(raw, how["held_out"], how.get("limit"), name, how["seed"])
-    splits = {"train": (raw.x, train), "held_out": (raw.x, held_out)}
-    if raw.labels is not None:
-        labels = raw.labels.astype(np.int64)
-        splits |= {"train_labels": (labels, train), "held_out_labels": (labels, held_out)}
-    card = card_of(name, raw, train, held_out, digest="")
-    doubts = require_fit(card, has_own=(files.raw / "source.yaml").exists())
-    _write(files, raw, splits, card)
+    card, doubts = _write(files, raw, train, held_out)
     for line in (*doubts, *_about_copies(raw, card)):
         print(f"warning: {line}", file=sys.stderr)
     shape = "×".join(map(str, card["shape"]))

@@ -20,11 +20,12 @@ import stat
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -34,6 +35,7 @@ from numpy.typing import NDArray
 from scoremodel.bounds import shown
 from scoremodel.data.sources.folder import (
     IMAGE_ENDINGS,
+    decoded,
     first_image,
     image_files,
     load_folder,
@@ -325,14 +327,14 @@ def _of_folder(folder: Path) -> ImageSet:
     raw = load_folder(folder)
     files = image_files(folder)[0]
     found = ImageSet(raw.x)
-    listing = Path(os.path.commonpath([file.parent for file in files])) / _LABELS
+    listing = Path(os.path.commonpath({os.path.dirname(file) for file in files})) / _LABELS  # noqa: PTH120
     listing = next((one for one in (listing, folder / _LABELS) if one.is_file()), listing)
     if listing.is_file():
-        names = [str(file.relative_to(listing.parent)) for file in files]
+        names = [str(Path(file).relative_to(listing.parent)) for file in files]
         return _with_json(found, listing, listing.read_bytes(), names)
     if raw.labels is None:
         return found
-    if all(map(_numbered, files)):
+    if all(_numbered(Path(file)) for file in files):
         return replace(
             found, said=("folders by thousand, named by the images' numbers: no classes",)
         )
@@ -353,8 +355,8 @@ def _of_zip(path: Path, scale: Scale | None) -> ImageSet:
             names = sorted(members)
             endings = {Path(name).suffix.lower() for name in names}
             if endings == {".npy"}:
-                parts = [_of_member(path, name, archive.read(name)) for name in names]
-                found = _of_parts(said, names, parts, scale)
+                parts = (_of_member(path, name, archive.read(name)) for name in names)
+                found = _of_parts(path, members, parts, scale)
             elif ".npy" in endings:
                 raise _Refused("images beside NPY, allowed: the one or the other")
             else:
@@ -415,7 +417,6 @@ def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     counted = Counter(one.filename for one in archive.infolist())
     if twice := next((name for name in found if counted[name] > 1), None):
         raise _Refused(f"{shown(twice)}: is there twice, allowed: once")
-    _require_room(found.values(), said_path(Path(str(archive.filename))))
     for name, one in found.items():
         if name.startswith("/") or ".." in name.split("/"):
             raise _Refused(f"{shown(name)}: a path out of the archive, allowed: relative ones")
@@ -426,19 +427,41 @@ def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
 
 
 def _of_parts(
-    said: str, names: Sequence[str], parts: Sequence[NDArray[Any]], scale: Scale | None
+    path: Path,
+    members: Mapping[str, zipfile.ZipInfo],
+    parts: Iterator[NDArray[Any]],
+    scale: Scale | None,
 ) -> ImageSet:
-    first = parts[0]
+    """Return the images of NPY files; of grey levels one is in memory at a time."""
+    said, names = said_path(path), sorted(members)
+    first = next(parts)
+    alike = _alike(said, names, chain([first], parts))
+    if first.dtype != np.uint8 or not first.size:
+        _require_room(members.values(), said)
+        found = _of_array(said, np.stack(list(alike)), scale)
+    else:
+        shape = (len(names), *first.shape)
+        about = _channels_first(said, np.broadcast_to(first, shape))[1]
+        images = (_channels_first(said, part[None])[0] for part in alike)
+        found = ImageSet(decoded(path, len(names), images), said=about)
+    if first.ndim == 3 and first.shape[0] in _CHANNELS:
+        found = replace(found, said=found.said[1:])  # its order is the format's
+    return found
+
+
+def _alike(
+    said: str, names: Sequence[str], parts: Iterator[NDArray[Any]]
+) -> Iterator[NDArray[Any]]:
+    """Yield arrays, after making sure that each is as the first one."""
+    first: NDArray[Any] | None = None
     for name, part in zip(names, parts, strict=True):
+        first = part if first is None else first
         if part.shape != first.shape or part.dtype != first.dtype:
             raise ValueError(
                 f"{said}: {shown(name)} is {part.dtype} of shape {part.shape} and {shown(names[0])} "
                 f"{first.dtype} of {first.shape}; all images must have one type and size"
             )
-    found = _of_array(said, np.stack(parts), scale)
-    if first.ndim == 3 and first.shape[0] in _CHANNELS:
-        found = replace(found, said=found.said[1:])  # its order is the format's
-    return found
+        yield part
 
 
 class _Refused(Exception):

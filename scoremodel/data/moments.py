@@ -26,17 +26,25 @@ def mean_and_std(
         values around it.
     """
 
-    def scaled() -> Iterable[NDArray[np.float64]]:
-        for part in parts():
-            x = part.astype(np.float64)
-            yield x if levels is None else x * (2 / (levels - 1)) - 1
+    def scaled(part: NDArray[Any]) -> NDArray[np.float64]:
+        x = part.astype(np.float64)
+        if levels is not None:  # in place: it is eight times as large as the grey levels
+            x *= 2 / (levels - 1)
+            x -= 1
+        return x
 
     total: Any = 0
     count = values = 0
-    for x in scaled():
-        total = total + x.sum(axis=(0, *range(2, x.ndim)), keepdims=True)
-        count += x.size // x.shape[1]
-        values += x.size
+    for part in parts():
+        axes = (0, *range(2, part.ndim))
+        total = total + scaled(part).sum(axis=axes, keepdims=True)
+        count += part.size // part.shape[1]
+        values += part.size
     mean = total / count
-    square = sum(float(np.sum((x - mean) ** 2)) for x in scaled())
+    square = 0.0
+    for part in parts():
+        x = scaled(part)
+        x -= mean
+        square += float(np.sum(np.square(x, out=x)))
+        del x  # before the next one is made
     return mean.flatten(), math.sqrt(square / values)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ from pydantic import FiniteFloat
 from typing_extensions import TypedDict
 
 from scoremodel.io.files import DamagedError, atomic_path
+from scoremodel.io.mapped import map_privately, pieces
 from tasks.files.documents import read_json, require_shape
 
 __all__ = [
-    "chunked",
     "read_arrays",
     "read_card",
     "read_rows",
@@ -101,14 +100,6 @@ def shown(data: NDArray[Any]) -> NDArray[Any]:
     return np.array(data[: _IMAGES if data.ndim == 4 else _VECTORS])
 
 
-def chunked(rows: NDArray[np.intp], array: NDArray[Any]) -> Iterator[NDArray[np.intp]]:
-    """Yield `rows`, numbers of rows of `array`, in pieces of which each takes some 30 MB of it."""
-    each = array.dtype.itemsize * math.prod(array.shape[1:])
-    size = max(1, _CHUNK_BYTES // each)
-    for first in range(0, len(rows), size):
-        yield rows[first : first + size]
-
-
 def write_rows(folder: Path, splits: Mapping[str, tuple[NDArray[Any], NDArray[np.intp]]]) -> str:
     """Write chosen rows of arrays as one `.npy` file each, a few rows in memory at a time.
 
@@ -130,8 +121,8 @@ def write_rows(folder: Path, splits: Mapping[str, tuple[NDArray[Any], NDArray[np
         }
         with atomic_path(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
-            for numbers in chunked(rows, array):
-                part = np.ascontiguousarray(array[numbers])
+            for piece in pieces(array, rows):
+                part = np.ascontiguousarray(piece)
                 digest.update(part.data)
                 file.write(part.data)
     for path in folder.glob("*.npy"):
@@ -159,23 +150,28 @@ def read_rows(folder: Path, card: Mapping[str, Any] | None = None) -> dict[str, 
         FileNotFoundError: if there are none.
         DamagedError: if a file is damaged, or another one than the card says, naming it.
     """
-    arrays: dict[str, NDArray[Any]] = {}
+    found: dict[str, np.memmap[Any, Any]] = {}
     for path in sorted(folder.glob("[!.]*.npy")):
         try:
-            arrays[path.stem] = np.load(path, mmap_mode="c", allow_pickle=False)
+            found[path.stem] = np.load(path, mmap_mode="r", allow_pickle=False)
         except PermissionError:
             raise
         except Exception as error:  # numpy names no one kind for a damaged file
             raise DamagedError(path, "cut off, or no array") from error
-    if "train" not in arrays:
+    if "train" not in found:
         raise FileNotFoundError(f"{folder}: no data; run dvc repro")
     if card is not None:
-        _require_described(folder, arrays, card)
-    return arrays
+        _require_described(folder, found, card)
+    return {name: _own(folder / f"{name}.npy", array) for name, array in found.items()}
+
+
+def _own(path: Path, array: np.memmap[Any, Any]) -> NDArray[Any]:
+    with path.open("rb") as file:
+        return map_privately(file, array.dtype, array.shape, array.offset)
 
 
 def _require_described(
-    folder: Path, arrays: Mapping[str, NDArray[Any]], card: Mapping[str, Any]
+    folder: Path, arrays: Mapping[str, np.memmap[Any, Any]], card: Mapping[str, Any]
 ) -> None:
     names = list(_SPLITS)
     if card["class_counts"] is not None:
@@ -195,7 +191,7 @@ def _require_described(
         digest.update(_described(name, array.dtype, array.shape))
         # Not through the mapping: what is read of it would stay in this process's memory.
         with (folder / f"{name}.npy").open("rb") as file:
-            file.seek(array.offset)  # type: ignore[attr-defined]  # a memmap's
+            file.seek(array.offset)
             left = array.nbytes
             while left and (part := file.read(min(left, _CHUNK_BYTES))):
                 digest.update(part)

@@ -97,12 +97,15 @@ def same_folder(folder: Path, dependency: Mapping[str, Any]) -> bool:
         Whether its hash is that one; of a folder of more than 1 MB, whether it has as many files and
         bytes, which takes no reading.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    sizes = [path.stat().st_size for path in paths]
-    if (len(paths), sum(sizes)) != (dependency["nfiles"], dependency["size"]):
+    count = size = 0
+    for path in folder.rglob("*"):  # of a million files none is kept
+        if path.is_file():
+            count, size = count + 1, size + path.stat().st_size
+    if (count, size) != (dependency["nfiles"], dependency["size"]):
         return False
-    if sum(sizes) > _SMALL:
+    if size > _SMALL:
         return True
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
     listed = [
         {"md5": file_hash(path), "relpath": path.relative_to(folder).as_posix()} for path in paths
     ]

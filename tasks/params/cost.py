@@ -13,12 +13,25 @@ from typing import Any
 from scoremodel.processes.ncsn import ncsnv2_levels
 from tasks.files.layout import LEDGER
 
-__all__ = ["Cost", "guessed_levels", "lines", "measured_rates", "rate_of"]
+__all__ = [
+    "NOMINAL",
+    "SHOWN",
+    "Cost",
+    "TrainingCost",
+    "guessed_levels",
+    "lines",
+    "measured_rates",
+    "measured_trainings",
+    "rate_of",
+]
 
 Parts = tuple[str, str, str]
-"""Data set, model and sampler."""
+"""Data set, model and sampler; of trainings the sampler is empty."""
+NOMINAL = 100.0
+"""TFLOP/s by which hours are said of a training that was not measured: a third of an A100's in bfloat16."""
 
-_SHOWN = 8  # lines
+SHOWN = 8
+"""Lines of one kind, after which the number of those left is said."""
 _LOUD_SHARE, _LOUD_SECONDS = 10, 3600  # of the median of the others; by itself
 _CHEAP_SECONDS, _CHEAP_CALLS = 60, 10**7  # below which ten times the others is nothing to speak of
 
@@ -68,6 +81,53 @@ class Cost:
         )
 
 
+@dataclass(frozen=True)
+class TrainingCost:
+    """What the trainings of one model on one data set take, estimated.
+
+    Args:
+        dataset: name of the data set.
+        model: name of the model.
+        trainings: number of trainings, one for each seed.
+        parameters: number of the network's weights.
+        images: data points that one training is shown.
+        flops: floating-point operations of one training: two for each multiplication of the network, and
+            the way back twice the way there.
+        memory: bytes of each process's memory.
+        disk: bytes of weights and samples that are left, of all trainings.
+        checkpoints: bytes of one training's checkpoints.
+        rate: seconds for a data point on this machine, None if none is known.
+        nominal: TFLOP/s by which hours are said otherwise.
+    """
+
+    dataset: str
+    model: str
+    trainings: int
+    parameters: int
+    images: int
+    flops: float
+    memory: int
+    disk: int
+    checkpoints: int
+    rate: float | None = None
+    nominal: float = NOMINAL
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        several = "" if self.trainings == 1 else f"{self.trainings} trainings of "
+        times = [f"{_time(self.flops / (self.nominal * 1e12))} at {self.nominal:g} TFLOP/s"]
+        if self.rate is not None:
+            here = self.rate * self.images
+            times = [f"{_time(here)} on this machine", *(times if here > _LOUD_SECONDS else [])]
+        flops = f"{self.flops:.1e}".replace("e+", "e")
+        return (
+            f"{self.dataset}: {self.model}: {several}{self.parameters / 1e6:.2f} M parameters, "
+            f"{_short(self.images)} images, an estimated {flops} FLOP, about {' or '.join(times)}; memory "
+            f"{_short(self.memory)}B; disk {_short(self.disk)}B, and {_short(self.checkpoints)}B of "
+            "checkpoints meanwhile"
+        )
+
+
 def lines(costs: list[Cost]) -> Iterator[tuple[bool, str]]:
     """Yield what is to be said of some costs, the dearest first, and of each whether it is loud.
 
@@ -82,7 +142,7 @@ def lines(costs: list[Cost]) -> Iterator[tuple[bool, str]]:
     """
     by_cost = sorted(costs, key=lambda one: one.calls, reverse=True)
     whys = [_loud(one, [other for other in costs if other is not one]) for one in by_cost]
-    shown = max(_SHOWN, sum(map(bool, whys)))
+    shown = max(SHOWN, sum(map(bool, whys)))
     ordered = sorted(zip(whys, by_cost, strict=True), key=lambda pair: not pair[0])
     for why, one in ordered[:shown]:
         yield bool(why), f"{one}: {why}" if why else str(one)
@@ -112,22 +172,54 @@ def measured_rates(device: str, ledger: Path = LEDGER) -> dict[Parts, float]:
         (data set, model, sampler) → seconds. Rows that cannot be read are passed over: the report
         names them.
     """
+
+    def rate(row: Any, *parts: str) -> tuple[Parts, float]:
+        dataset, model, _, sampler = parts
+        per_1000 = float(row["seconds"]["sample"]["seconds_per_1000"])
+        return (dataset, model, sampler), per_1000 / 1000 / int(row["values"]["nfe"])
+
+    return _newest(device, ledger, "sample", rate)
+
+
+def measured_trainings(device: str, ledger: Path = LEDGER) -> dict[Parts, float]:
+    """Return the seconds that a training took for a data point on this device, as measured last.
+
+    Args:
+        device: what people call the device, as the ledger has it.
+        ledger: the ledger's folder.
+
+    Returns:
+        (data set, model, "") → seconds. Rows that cannot be read are passed over.
+    """
+
+    def rate(row: Any, *parts: str) -> tuple[Parts, float]:
+        dataset, model, seed, _ = parts
+        params = row["inputs"]["params"]
+        said = params.get("resolved", {}) | params[f"train@{dataset}-{model}-{seed}"]
+        training = said[f"models.{model}"]["training"]
+        images = int(training["steps"]) * int(training["batch_size"])
+        return (dataset, model, ""), float(row["seconds"]["train"]["seconds"]) / images
+
+    return _newest(device, ledger, "train", rate)
+
+
+def _newest(
+    device: str, ledger: Path, stage: str, rate: Callable[..., tuple[Parts, float]]
+) -> dict[Parts, float]:
+    """Return the rates of the newest rows in which a stage ran on a device."""
     found: dict[Parts, tuple[str, float]] = {}
     for path in ledger.glob("[!.]*.json"):
         try:
             row = json.loads(path.read_text(encoding="utf-8"))
-            took = row["seconds"]["sample"]
-            if took["device"] != device:
+            if row["seconds"][stage]["device"] != device:
                 continue
-            dataset, model, _, sampler = row["configuration"].split("-")
-            rate = float(took["seconds_per_1000"]) / 1000 / int(row["values"]["nfe"])
-            measured = str(row.get("recorded") or ""), rate
+            key, seconds = rate(row, *row["configuration"].split("-"))
+            measured = str(row.get("recorded") or ""), seconds
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError):
             continue
-        if math.isfinite(rate):
-            key = dataset, model, sampler
+        if math.isfinite(seconds):
             found[key] = max(found.get(key, measured), measured)
-    return {key: rate for key, (_, rate) in found.items()}
+    return {key: seconds for key, (_, seconds) in found.items()}
 
 
 def rate_of(

@@ -14,16 +14,26 @@ from typing import Any
 import psutil
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from scoremodel.networks.base import build_network
 from tasks.params.errors import ParamsError
 
-__all__ = ["Size", "gib", "machine_memory", "require_memory", "size_of", "training_memory"]
+__all__ = [
+    "Size",
+    "gib",
+    "machine_memory",
+    "require_memory",
+    "size_of",
+    "training_disk",
+    "training_memory",
+]
 
 _BYTES = 4  # of a float32 number
 _WHOLE = 2  # weights and gradients, in every process
 _MOMENTS = 2  # Adam's
+_CHECKPOINTS = 2  # that a training keeps
 _SMALL = 2**31  # weights times pixels of a network through which one data point goes in no time
 _SLOW = 2**32  # bytes below which no GPU is asked how many it has: that would start it
 
@@ -35,7 +45,7 @@ class Size:
     Args:
         parameters: number of its weights.
         activations: numbers that its layers put out for one data point.
-        products: multiplications of its matrix products and convolutions for one data point.
+        products: multiplications of its matrix products, convolutions and attention for one data point.
     """
 
     parameters: int
@@ -59,15 +69,11 @@ def size_of(
     Raises:
         ValueError: if the network does not fit the shape.
     """
-    found = {"activations": 0, "products": 0}
+    activations, counting = 0, _Products()
 
-    def note(layer: nn.Module, _: Any, out: Any) -> None:
-        if not isinstance(out, Tensor):
-            return
-        found["activations"] += out.numel()
-        weight = getattr(layer, "weight", None)
-        if isinstance(weight, Tensor) and weight.ndim > 1 and not isinstance(layer, nn.Embedding):
-            found["products"] += out.numel() * weight[0].numel()
+    def note(_: nn.Module, __: Any, out: Any) -> None:
+        nonlocal activations
+        activations += out.numel() if isinstance(out, Tensor) else 0
 
     try:
         with _Weightless():
@@ -82,12 +88,39 @@ def size_of(
         for layer in made.modules():
             if not any(True for _ in layer.children()):
                 layer.register_forward_hook(note)
-        with torch.device(where), torch.no_grad():
+        with torch.device(where), torch.no_grad(), counting:
             labels = None if classes is None else torch.zeros(1, dtype=torch.int64)
             made(torch.zeros(1, *shape), torch.zeros(1), labels)
     except (NotImplementedError, RuntimeError):  # torch's own, of what has no meta kernel
         return None
-    return Size(parameters, found["activations"], found["products"])
+    return Size(parameters, activations, counting.count)
+
+
+class _Products(TorchFunctionMode):
+    """Counts the multiplications of matrix products, convolutions and attention.
+
+    torch's own `FlopCounterMode` finds the same, and imports the compiler, which takes longer than all of
+    `check`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        given = (*args, *(kwargs or {}).values())
+        if func in (functional.linear, functional.conv2d):
+            self.count += out.numel() * given[1][0].numel()
+        elif func is functional.conv_transpose2d:
+            self.count += given[0].numel() * given[1][0].numel()
+        elif func in (torch.matmul, torch.bmm, Tensor.matmul, Tensor.__matmul__, Tensor.bmm):
+            self.count += out.numel() * given[0].shape[-1]
+        elif func is functional.scaled_dot_product_attention:
+            self.count += (given[0].numel() + out.numel()) * given[1].shape[-2]
+        return out
 
 
 class _Weightless(TorchFunctionMode):
@@ -123,8 +156,7 @@ def training_memory(
     Returns:
         At least, and about. What torch itself takes is in neither.
     """
-    averages = len(training["ema_half_lives"]) + len(training.get("ema_stds", ()))
-    shared = -(-(_MOMENTS + averages) * size.parameters // shares)
+    shared = -(-(_MOMENTS + _averages(training)) * size.parameters // shares)
     sums = (training["parts"] - 1).bit_length()  # as many as the tree has levels, of one process
     held = _BYTES * (size.parameters * (_WHOLE + min(sums, 1)) + shared)
     held += _BYTES * 2 * training["log_every"] * training["batch_size"]
@@ -134,6 +166,25 @@ def training_memory(
     each = size.activations * (_BYTES if training["precision"] == "float32" else _BYTES // 2)
     at_once = training["batch_size"] // training["parts"]
     return held + each, held + more + at_once * each
+
+
+def training_disk(size: Size, training: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the bytes that a training leaves on disk, and those of its checkpoints while it runs.
+
+    Args:
+        size: the network's.
+        training: the model's block `training`.
+
+    Returns:
+        Of every average; and of the checkpoints that are kept, with weights and Adam's moments each.
+    """
+    averages = _averages(training)
+    one = _BYTES * size.parameters
+    return averages * one, _CHECKPOINTS * (1 + _MOMENTS + averages) * one
+
+
+def _averages(training: Mapping[str, Any]) -> int:
+    return len(training["ema_half_lives"]) + len(training.get("ema_stds", ()))
 
 
 def machine_memory(device: str, least: int = 0) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,18 @@ def arguments(name: str) -> str:
         ParamsError: as `laid_over`, before anything runs.
     """
     laid_over(name)
-    return "".join(
-        f"--set-param\0{as_override(key, value)}\0" for key, value in overrides(name).items()
-    )
+    below, found = read_yaml(Path("params.yaml")), []
+    for key, value in overrides(name).items():
+        if _replaces(below, key.split("."), value):
+            found.append(f"~{key}")
+        found.append(as_override(key, value))
+    return "".join(f"--set-param\0{one}\0" for one in found)
+
+
+def _replaces(below: Any, keys: Sequence[str], value: Any) -> bool:
+    """Return whether a block is of another kind than the one below, with which Hydra would mix it."""
+    for key in keys:
+        below = below.get(key) if isinstance(below, Mapping) else None
+    if not isinstance(below, Mapping) or not isinstance(value, Mapping):
+        return False
+    return "kind" in below and value.get("kind", below["kind"]) != below["kind"]

@@ -24,10 +24,20 @@ from tasks.files.device import device_name, devices
 from tasks.files.known import known_card
 from tasks.files.layout import Configuration
 from tasks.files.machine import cpu_name
-from tasks.params.cost import Cost, guessed_levels, lines, measured_rates, rate_of
+from tasks.params.cost import (
+    NOMINAL,
+    SHOWN,
+    Cost,
+    TrainingCost,
+    guessed_levels,
+    lines,
+    measured_rates,
+    measured_trainings,
+    rate_of,
+)
 from tasks.params.errors import Located
 from tasks.params.fits import Doubtful, Finding, misfits, share_of
-from tasks.params.memory import Size, gib, machine_memory, size_of, training_memory
+from tasks.params.memory import Size, gib, machine_memory, size_of, training_disk, training_memory
 from tasks.params.pretrained import unfit
 from tasks.params.resolve import FOLDER, extractor_of, network_of, source_of
 from tasks.params.schema import Params
@@ -39,6 +49,9 @@ __all__ = ["BEYOND", "Survey"]
 BEYOND = 16
 """How many times this machine's memory no machine has that would run what is asked for."""
 
+_WAYS = 3  # there, and back to the activations and to the weights
+_FLOAT = 4  # bytes
+_FEATURES = {"inception": 2048, "classifier": 64, "shipped": 64}
 _MATRICES = 3  # of float64: the covariance, its axes, and the identity added to it
 
 
@@ -261,17 +274,77 @@ class Survey:
             why = f"is not on this machine, which has {', '.join(there)}: no stage can run here"
             yield Doubtful("device", device, why)
 
+    @property
+    def _device(self) -> str:
+        """What the device is called that the stages would take here."""
+        first = devices()[0] if self.params.device == "auto" else self.params.device
+        there = first == "cpu" or first not in devices()
+        return cpu_name() if there else device_name(first)
+
+    @property
+    def _samples(self) -> int:
+        """How many samples are drawn with each sampler from one training."""
+        return self.params.evaluation.count * len(self.params.evaluation.sampling_seeds)
+
+    def training_lines(self, nominal: float = NOMINAL) -> list[str]:
+        """Return what is to be said of the cost of trainings, the dearest first.
+
+        Args:
+            nominal: TFLOP/s by which hours are said of what was not measured on this machine.
+
+        Returns:
+            A line for each data set and model, as far as their sizes are known; after eight the number
+            of those that are left.
+        """
+        rates, costs = measured_trainings(self._device), []
+        for dataset, model in product(self.cards, self.params.active.models):
+            size, card = self.size(dataset, model), self.cards[dataset]
+            if size is None or card is None:
+                continue
+            training, trainings = (
+                self.resolved["models"][model]["training"],
+                len(self.params.active.train_seeds),
+            )
+            network = self._network(dataset, model)[1]
+            again = 1 if network.get("checkpointing") else 0
+            images = training["steps"] * training["batch_size"]
+            kept, checkpoints = training_disk(size, training)
+            each = math.prod(card["shape"]) * (_FLOAT if card["levels"] is None else 1)
+            each += _FLOAT * self._features(dataset, card)
+            drawn = self._samples * len(self.params.active.samplers) * each
+            costs.append(
+                TrainingCost(
+                    dataset,
+                    model,
+                    trainings,
+                    size.parameters,
+                    images,
+                    2 * (_WAYS + again) * size.products * images,
+                    training_memory(size, training, network)[1],
+                    trainings * (kept + drawn),
+                    checkpoints,
+                    rate_of((dataset, model, ""), rates, self._products),
+                    nominal,
+                )
+            )
+        costs.sort(key=lambda one: one.flops, reverse=True)
+        more = [f"and {len(costs) - SHOWN} more trainings"] if len(costs) > SHOWN else []
+        return [str(one) for one in costs[:SHOWN]] + more
+
+    def _features(self, dataset: str, card: Mapping[str, Any]) -> int:
+        """Return the number of features of a data point, of all extractors; 0 if that is not known."""
+        source, gives = self.sources[dataset]
+        kind = extractor_of(self.said["evaluation"]["extractor"], source, gives)["kind"]
+        if kind == "identity":
+            return math.prod(card["shape"])
+        judges = 1 + self.params.evaluation.panel if kind in ("classifier", "shipped") else 1
+        return judges * _FEATURES.get(kind, 0)
+
     def cost_lines(self) -> list[tuple[bool, str]]:
         """Return what is to be said of the cost of sampling, and of each line whether it is loud."""
         params, costs = self.params, []
-        first = devices()[0] if params.device == "auto" else params.device
-        there = first == "cpu" or first not in devices()
-        rates = measured_rates(cpu_name() if there else device_name(first))
-        samples = (
-            params.evaluation.count
-            * len(params.evaluation.sampling_seeds)
-            * len(params.active.train_seeds)
-        )
+        rates = measured_rates(self._device)
+        samples = self._samples * len(params.active.train_seeds)
         for dataset, (model, name, config) in product(params.active.datasets, self._pairs()):
             each, about = self._calls(dataset, model, name, config)
             rate = rate_of((dataset, model, name), rates, self._products)

@@ -10,13 +10,21 @@ import pytest
 import torch
 
 from scoremodel.denoiser import Denoiser
+from scoremodel.networks.base import build_network
 from scoremodel.oracles import Gaussian
 from scoremodel.processes.base import PROCESSES, process_from_config
 from scoremodel.processes.ncsn import NCSN
 from scoremodel.samplers.base import SAMPLERS
 from scoremodel.samplers.sampling import sample
 from tasks.params import survey
-from tasks.params.cost import Cost, guessed_levels, lines, measured_rates, rate_of
+from tasks.params.cost import (
+    Cost,
+    guessed_levels,
+    lines,
+    measured_rates,
+    measured_trainings,
+    rate_of,
+)
 from tasks.params.load import checked, read_yaml
 from tasks.params.memory import size_of
 from tasks.params.survey import Survey
@@ -100,6 +108,56 @@ def test_the_products_of_an_mlp_are_its_matrices() -> None:
     size = size_of({"kind": "mlp", "width": 32, "depth": 2}, (2,))
     assert size is not None
     assert size.products == 2 * 32 + (32 * 32 + 32 * 32) + 2 * (32 * 64 + 2 * 32 * 32) + 32 * 2
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"kind": "unet", "width": 8, "multipliers": [1, 2], "attention_levels": [1]},
+        {"kind": "ncsnpp", "width": 8, "multipliers": [1, 2], "attention_resolutions": [8]},
+        {"kind": "edm2", "width": 16, "multipliers": [1, 2], "attention_resolutions": [8]},
+        {"kind": "adm", "width": 64, "multipliers": [1, 2], "attention_resolutions": [8]},
+    ],
+    ids=lambda network: network["kind"],
+)
+def test_the_products_are_those_that_torch_counts(network: dict[str, Any]) -> None:
+    """Attention's and those of functions that are no layers too."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    size = size_of(network, (3, 16, 16), 10)
+    assert size is not None
+    made = build_network(network, (3, 16, 16), 10)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        made(torch.zeros(1, 3, 16, 16), torch.zeros(1), torch.zeros(1, dtype=torch.int64))
+    assert size.products == counter.get_total_flops() / 2
+
+
+def test_a_training_is_said_before_it_begins(raw: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The numbers are those of its parts, by hand."""
+    monkeypatch.setattr(survey, "measured_trainings", lambda *_: {})
+    raw["active"] |= {"models": ["ve"], "train_seeds": [0, 1, 2]}
+    raw["models"]["ve"]["training"] = {"steps": 10**6, "batch_size": 128, "ema_stds": [0.1]}
+    size = size_of({"kind": "unet", "width": 16, "multipliers": [1, 4]}, (1, 8, 8))
+    assert size is not None
+    flops = 3 * 2 * size.products * 128e6
+    weights = 4 * size.parameters
+    # Samples, seeds, samplers; bytes and the features of three judges.
+    drawn = 448 * 12 * 2 * (64 + 4 * 3 * 64)
+    surveyed = Survey(checked(raw, Path("params.yaml")))
+    (line,) = surveyed.training_lines()
+    assert line.startswith(
+        f"digits: ve: 3 trainings of {size.parameters / 1e6:.2f} M parameters, 128 M images, an "
+        f"estimated {flops:.1e} FLOP, about ".replace("e+", "e")
+    )
+    assert f"about {flops / 1e14:.0f} s at 100 TFLOP/s; memory " in line
+    disk = 3 * (2 * weights + drawn)
+    assert f"disk {disk / 1e6:.3g} MB, and {2 * 5 * weights / 1e6:.3g} MB of checkpoints" in line
+    (slower,) = surveyed.training_lines(nominal=0.5)
+    assert f"about {flops / 0.5e12 / 3600:.2g} h at 0.5 TFLOP/s" in slower
+    monkeypatch.setattr(survey, "measured_trainings", lambda *_: {("digits", "ve", ""): 4e-4})
+    (measured,) = surveyed.training_lines()
+    # 128 M times 0.4 ms
+    assert f"about 14 h on this machine or {flops / 1e14:.0f} s at 100 TFLOP/s" in measured
 
 
 def test_langevin_with_many_levels_is_said_before_it_begins(
@@ -186,3 +244,24 @@ def test_a_rate_is_the_newest_of_this_machine_and_else_goes_with_the_network(
     assert said("ve", "heun") == said("ve", "euler") == pytest.approx(14.0 / 1000 / 35)
     assert said("wide", "heun") == pytest.approx(4 * 14.0 / 1000 / 35)
     assert said("other", "heun") is None
+
+
+def test_a_training_s_rate_is_read_from_both_kinds_of_rows(tmp_path: Path) -> None:
+    training = {"training": {"steps": 100, "batch_size": 50}}
+    for number, params in enumerate(
+        (
+            {"train@digits-old-0": {"models.old": training}},
+            {"train@digits-new-0": {"cmd": "…"}, "resolved": {"models.new": training}},
+        )
+    ):
+        name = ("old", "new")[number]
+        text = {
+            "configuration": f"digits-{name}-0-heun", "inputs": {"params": params},
+            "seconds": {"train": {"device": "cpu A", "seconds": 10.0 + number}},
+        }  # fmt: skip
+        (tmp_path / f"{name}.json").write_text(json.dumps(text))
+    assert measured_trainings("cpu A", tmp_path) == {
+        ("digits", "old", ""): 10 / 5000,
+        ("digits", "new", ""): 11 / 5000,
+    }
+    assert measured_trainings("cpu B", tmp_path) == {}

@@ -25,7 +25,8 @@ def _here(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_is_valid_and_reaches_params_as_dvc_writes_it(name: str, tmp_path: Path) -> None:
     arguments = presets.arguments(name).removesuffix("\0").split("\0")
     assert set(arguments[::2]) == {"--set-param"}
-    assert len(arguments) == 2 * len(presets.overrides(name)) > 0
+    said = [one for one in arguments[1::2] if not one.startswith("~")]  # another kind's block goes
+    assert len(said) == len(presets.overrides(name)) > 0
     path = tmp_path / "params.yaml"
     shutil.copy(ROOT / "params.yaml", path)
     apply_overrides(path, arguments[1::2])

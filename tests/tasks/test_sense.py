@@ -276,20 +276,62 @@ def test_check_finds_before_anything_ran_what_stages_found(
 def test_the_default_has_nothing_to_warn_of(raw: Any) -> None:
     found = found_by_check(raw)
     assert found.warnings == []
-    assert len(found.costs) == 4
+    assert len(found.costs) == 2 + 4  # of trainings, of samples
+
+
+def surveyed(name: str, monkeypatch: pytest.MonkeyPatch) -> Survey:
+    """Return what is found of a preset, whose images are known by their card, where 80 GiB are."""
+    monkeypatch.setattr(presets, "PRESETS", ROOT / "presets")
+    params = presets.laid_over(name, ROOT / "params.yaml")
+    dataset = params.active.datasets[0]
+    if dataset in SHAPES:
+        classes = {f"{number}": 1280 for number in range(1000 if dataset == "imagenet64" else 10)}
+        card = IMAGES | {"name": dataset, "shape": SHAPES[dataset], "levels": 256, "std": 0.5}
+        card |= {"count": {"train": 50_000, "held_out": 10_000}, "class_counts": classes}
+        monkeypatch.setattr(survey, "known_card", lambda *_: card)
+        monkeypatch.setattr(survey, "source_of", lambda _: ({"kind": "archive"}, "images"))
+    monkeypatch.setattr(survey, "machine_memory", lambda *_: 80 * 2**30)
+    return Survey(params)
+
+
+SHAPES = {
+    "fashion_mnist": [1, 28, 28],
+    "cifar10": [3, 32, 32],
+    "ffhq64": [3, 64, 64],
+    "imagenet64": [3, 64, 64],
+}
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "presets").glob("*.yaml")))
 def test_no_preset_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(presets, "PRESETS", ROOT / "presets")
-    params = presets.laid_over(name, ROOT / "params.yaml")
-    fashion = IMAGES | {"shape": [1, 28, 28], "levels": 256, "std": 0.7}
-    fashion["count"] = {"train": 60_000, "held_out": 10_000}
-    if "fashion_mnist" in params.active.datasets:
-        monkeypatch.setattr(survey, "known_card", lambda *_: fashion | {"name": "fashion_mnist"})
-    found = Survey(params)
+    found = surveyed(name, monkeypatch)
     assert lines(found.findings(refused=True)) == []
-    assert lines(found.findings(refused=False)) == []
+    doubts = lines(found.findings(refused=False))
+    if name in PUBLISHED:  # 50,000 samples are as published, more than there are held-out images
+        assert all("evaluation.count: 50000: " in line for line in doubts), doubts
+        return
+    assert doubts == []
+
+
+PUBLISHED = {  # parameters, images and network calls of a sample
+    "cifar10_ncsnpp_ve": ("62.76 M", "166 M", "1,999"),
+    "cifar10_ddpmpp_vp": ("61.80 M", "166 M", "1,000"),
+    "cifar10_edm_ve": ("56.40 M", "200 M", "35"),
+    "cifar10_edm_vp": ("55.73 M", "200 M", "35"),
+    "ffhq64_edm": ("61.81 M", "200 M", "79"),
+    "imagenet64_edm2_xs": ("124.71 M", "1.07 G", "63"),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_training_has_its_published_numbers(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parameters, images, calls = PUBLISHED[name]
+    found = surveyed(name, monkeypatch)
+    (line,) = found.training_lines()
+    assert f": {parameters} parameters, {images} images" in line
+    assert f": {calls} network calls a sample" in found.cost_lines()[0][1]
 
 
 def test_every_model_of_params_reaches_its_prior_on_the_digits(raw: Any) -> None:

@@ -887,9 +887,7 @@ def killed(*_: Any, **__: Any) -> Any:
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("error", [full_disk, killed])
-@pytest.mark.parametrize(
-    "name", ["write_rows", "card_of", "write_text", "write_arrays", "read_rows"]
-)
+@pytest.mark.parametrize("name", ["write_rows", "card_of", "write_text", "write_arrays", "shown"])
 @pytest.mark.parametrize("before", [True, False], ids=["old files", "no files"])
 def test_a_prepare_that_fails_leaves_what_was_there(
     name: str, error: Any, before: bool, monkeypatch: pytest.MonkeyPatch

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scoremodel.bounds import Bounds, check_arguments, shown
+from scoremodel.io.mapped import pieces
 from scoremodel.registry import Registry
 
 __all__ = [
@@ -111,7 +112,10 @@ class RawData:
     def first_copy(self) -> NDArray[np.intp]:
         """Number of the first data point that has the same values, for each data point."""
         zero = self.x.dtype.type(0)  # −0 + 0 = 0
-        digests = b"".join(blake2b((one + zero).data, digest_size=16).digest() for one in self.x)
+        digests = bytearray()
+        for part in pieces(self.x):
+            for one in np.asarray(part):
+                digests += blake2b((one + zero).data, digest_size=16).digest()
         _, first, which = np.unique(
             np.frombuffer(digests, dtype="V16"), return_index=True, return_inverse=True
         )
@@ -123,7 +127,7 @@ def _require_levels(x: NDArray[Any], levels: int | None) -> None:
         raise ValueError(
             f"gives images of type {x.dtype} and {levels} grey levels, allowed: uint8 and 2 to 256"
         )
-    if levels < 256 and (highest := int(x.max())) >= levels:
+    if levels < 256 and (highest := max(int(part.max()) for part in pieces(x))) >= levels:
         raise ValueError(
             f"gives a grey level of {highest}, allowed: 0 to {levels - 1}, since it says that there "
             f"are {levels}"
