@@ -221,7 +221,7 @@ class Survey:
             wrong = card and misfit({"kind": kind, **network}, card["shape"])
             if wrong:
                 part, value, allowed = wrong
-                yield Located(f"{key}.{part}", value, f"{allowed} of {dataset!r}")
+                yield Located(f"{key}.{part}", value, f"{allowed} ({dataset!r})")
                 continue
             try:
                 size = self.size(dataset, model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ruamel.yaml import YAML
 from scipy.signal import correlate2d, upfirdn
 from torch import Tensor, nn
 from torch.nn import functional
@@ -83,6 +85,18 @@ def test_the_number_of_parameters_is_the_published_one(
     with _Weightless():
         network = build_network(config, shape, classes)
     assert sum(weight.numel() for weight in network.parameters()) == count
+
+
+def test_the_page_s_counts_are_the_networks() -> None:
+    page = (Path(__file__).parents[2] / "docs/training.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+): (\{.*?\})` \| ([\d.]+) \| (CIFAR|ImageNet)", page, re.MULTILINE)
+    assert len(rows) == 8
+    for kind, keys, count, data in rows:
+        config = {"kind": kind, **YAML(typ="safe").load(keys)}
+        with _Weightless():
+            network = build_network(config, *((CIFAR,) if data == "CIFAR" else (IMAGENET, 1000)))
+        total = sum(weight.numel() for weight in network.parameters())
+        assert f"{total / 1e6:.2f}" == count, (kind, keys)
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
@@ -212,7 +226,7 @@ def test_magnitudes_are_kept() -> None:
     error = 5 * math.sqrt(2 / a.numel())
 
     def square(x: Tensor) -> float:
-        return float(x.square().mean())
+        return float(x.detach().square().mean())
 
     # The constant itself is rounded to three digits.
     exact = np.polynomial.hermite_e.hermegauss(120)
@@ -349,6 +363,19 @@ def test_second_derivatives_are_those_of_differences(kind: str) -> None:
     step = 1e-5
     wanted = (gradient(x + step * v) - gradient(x - step * v)) / (2 * step)
     torch.testing.assert_close(exact, wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_forced_magnitudes_do_not_see_into_how_many_parts_a_batch_is_computed() -> None:
+    """A call for each part sets the same weights, so the first gradient is the same but for rounding."""
+    data = torch.randint(0, 256, (32, *SHAPE), generator=torch.Generator().manual_seed(0))
+    found = []
+    for parts in (1, 4):
+        torch.manual_seed(0)
+        model = Denoiser.for_data(data.to(torch.uint8), NETWORKS["edm2"], VE(), levels=256)
+        nn.init.ones_(model.network.gain)  # type: ignore[union-attr, arg-type]
+        config = TrainingConfig(steps=2, batch_size=32, parts=parts, log_every=1, warmup_steps=0)
+        found.append([row["grad_norm"] for row in train(model, data, config, 0).curves])
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", NETWORKS)

@@ -75,6 +75,11 @@ def test_every_kind_of_sampler_says_its_calls() -> None:
             None,
         ),
         ({"kind": "unet", "width": 16, "multipliers": [1, 4]}, (1, 8, 8), 10),
+        (
+            {"kind": "edm2", "width": 8, "multipliers": [1, 2], "attention_resolutions": []},
+            (1, 8, 8),
+            3,
+        ),
         ({"kind": "mlp", "width": 32, "depth": 2}, (2,), 3),
     ],
 )

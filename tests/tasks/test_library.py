@@ -15,7 +15,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from scoremodel.bounds import Bounds
 from scoremodel.inverse import Method
+from scoremodel.networks.adm import ADM
+from scoremodel.networks.edm2 import EDM2
 from scoremodel.networks.mlp import MLP
+from scoremodel.networks.song import DDPMPP, NCSNPP
 from scoremodel.networks.unet import UNet
 from scoremodel.parametrisation import Preconditioning
 from scoremodel.processes.base import PROCESSES
@@ -59,6 +62,8 @@ def pairs() -> Iterator[tuple[str, type, type[BaseModel], set[str]]]:
     network = schema.Network.model_fields
     yield "unet", UNet, network["unet"].annotation, set()  # type: ignore[misc]
     yield "mlp", MLP, network["mlp"].annotation, set()  # type: ignore[misc]
+    for kind, cls in (("adm", ADM), ("ddpmpp", DDPMPP), ("edm2", EDM2), ("ncsnpp", NCSNPP)):
+        yield kind, cls, get_args(network[kind].annotation)[0], set()
     yield "training", TrainingConfig, schema.Training, set()
 
 
@@ -69,7 +74,8 @@ def parameters(cls: type) -> dict[str, tuple[Any, Any]]:
         return {
             name: (hints[name], ... if one.default is inspect.Parameter.empty else one.default)
             for name, one in inspect.signature(cls).parameters.items()
-            if name not in ("channels", "features", "classes")  # which follow from the data
+            if name
+            not in ("channels", "features", "resolution", "classes")  # which follow from the data
         }
     hints = typing.get_type_hints(cls, include_extras=True)
     return {

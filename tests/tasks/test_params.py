@@ -128,7 +128,11 @@ def changed(folder: Path, *edits: tuple[str, str]) -> Path:
         ("steps: 7500", "steps: 0", "models.fashion_ve.training.steps: 0 is not allowed"),
         ("steps: 7500", "stpes: 7500", "models.fashion_ve.training.stpes: unknown key, allowed: steps, "),
         ("{unet: {width: 32", "{resnet: {width: 32",
-         "models.fashion_ve.network.resnet: unknown key, allowed: unet, mlp"),
+         "models.fashion_ve.network.resnet: unknown key, allowed: unet, mlp, ddpmpp, ncsnpp, adm, edm2, "),
+        ("{unet: {width: 32, ", "{adm: {width: 32, head_channels: 0, ",
+         "models.fashion_ve.network.adm.head_channels: 0 is not allowed, allowed: an integer from 1 to"),
+        ("{unet: {width: 32, ", "{adm: {}, edm2: {width: 32, ", "models.fashion_ve.network: adm and edm2 "
+         "are not allowed together, allowed: one network in place of unet"),
         ("label_dropout: 0.1}", "label_dropout: 1.0}",
          "models.vp_classes.training.label_dropout: 1.0 is not allowed, allowed: a number "
          "at least 0 and less than 1"),

@@ -186,6 +186,28 @@ def operator(raw: Any, **more: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("network", "line"),
+    [
+        ({"ncsnpp": {}}, "models.ve.network.ncsnpp.attention_resolutions: (16,) is not allowed, allowed: "
+         "some of 8, 4, 2, 1, the longer sides of the levels of images of 8×8 pixels ('digits')"),
+        ({"edm2": {"multipliers": [1] * 5}}, "models.ve.network.edm2.multipliers: [1, 1, 1, 1, 1] is not "
+         "allowed, allowed: at most 4 of them, one a level, for images of 8×8 pixels, which are halved "
+         "between two levels ('digits')"),
+        ({"adm": {"width": 8, "multipliers": [1, 2], "attention_resolutions": [4], "head_channels": 5}},
+         "models.ve.network.adm: {'width': 8, "),
+    ],
+)  # fmt: skip
+def test_a_published_network_is_held_to_the_images(
+    raw: Any, network: dict[str, Any], line: str
+) -> None:
+    raw["active"]["models"] = ["ve"]
+    raw["models"]["ve"]["network"] = network
+    found = Survey(checked(raw, Path("params.yaml")))
+    (refused,) = lines(found.findings(refused=True))
+    assert refused.startswith(line)
+
+
+@pytest.mark.parametrize(
     ("change", "card", "line"),
     [
         (lambda raw: training(raw, objective="implicit"), IMAGES,
