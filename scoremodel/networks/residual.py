@@ -414,7 +414,7 @@ class ResidualUNet(nn.Module):
         classes: Size | None = None,
     ) -> None:
         super().__init__()
-        self.checkpointing = checkpointing
+        self.checkpointing, self.augmented = checkpointing, augmented
         self.embedding = Condition(width, classes, told, self.fourier, self.songs, augmented)
         enter = width if self.songs else width * multipliers[0]
         attention = [
