@@ -3,9 +3,10 @@
 An entry is a model of `params.yaml` on a data set. It is trained with each seed from scratch, on one
 thread, and counts if for all seeds the distance of its samples to held-out data is at most `--target`
 times the floor (`scoremodel.evaluation.distance.real_floor`). Fixed are the judge (the classifier that
-is shipped for the data), the split, the sampler (Heun, 18 steps), the number of samples and the seeds
-of each. The time is the training's own processor time, without sampling and judging; the entry's is the
-mean over the seeds. What is finished is kept in a state folder: stopped, it goes on with the next seed.
+is shipped for the data), the split, the sampler (SDE-DPM-Solver++, 35 network calls), the number of
+samples and their seeds. The time is the training's own processor time, without sampling and judging;
+the entry's is the mean over the seeds. What is finished is kept in a state folder: stopped, it goes on
+with the next seed.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from scoremodel.evaluation.extractors.base import Extractor, load_extractor
 from scoremodel.evaluation.extractors.shipped import shipped_file
 from scoremodel.io.files import write_text
 from scoremodel.processes.base import process_from_config
-from scoremodel.samplers.heun import Heun
+from scoremodel.samplers.multistep import SDEDPMSolver
 from scoremodel.samplers.sampling import sample
 from scoremodel.training.loop import train
 from tasks.files.device import device_name
@@ -51,7 +52,7 @@ TARGETS = {"digits": 1.25, "mnist": 2.0, "fashion_mnist": 2.0}
 HELD_OUT: dict[str, float | str] = {"digits": 0.5, "mnist": "source", "fashion_mnist": "source"}
 COUNTS = {"digits": (448, 12), "mnist": (1000, 3), "fashion_mnist": (1000, 3)}
 """Samples, and sampling seeds."""
-SAMPLER = Heun(18)
+SAMPLER = SDEDPMSolver(35)
 
 
 class Judge:

@@ -23,7 +23,22 @@ class ADM(ResidualUNet):
     attention has it, of several heads. 295.90 M parameters for ImageNet-64 with its 1,000 classes.
 
     Args:
+        channels: number of the image's channels.
+        width: the number of channels that `multipliers` are relative to.
+        multipliers: width of each level relative to `width`; its length is the number of levels.
+        blocks: residual blocks per level on the way down; the way up has one more.
+        attention_resolutions: longer sides, in pixels, of the levels with self-attention; the middle
+            has it anyway.
         head_channels: channels of each head of the attention.
+        dropout: dropout probability inside each block.
+        told: what the embedding is told: EDM's c_noise | log_sigma, Song's ln σ for VE | vp_time,
+            999 t of Song's VP.
+        augmented: whether the network takes the 9 numbers of EDM's augmentation as a condition.
+        checkpointing: whether training keeps no activation inside a block and computes it again on
+            the way back: a third more work for a fraction of the memory, and the same gradients
+            (Chen et al. 2016, arXiv:1604.06174).
+        resolution: longer side of the images that it is made for, in pixels.
+        classes: number of classes of a conditional network, None for an unconditional one.
     """
 
     style = Style(eps=1e-5, taps=(1, 1), modulated=True, skip_scale=1.0, projected=False)
