@@ -256,12 +256,17 @@ def _normal(words: Tensor, out: Tensor) -> None:
     y = bits.bitwise_and_(_MANTISSA).add_(_ROOT_HALF).view(torch.float32).sub_(_ONE)
     squared = _horner(_LOG, y).mul_(y).add_(exponent.mul_(_LOG_OF_2))
     # The sign of the first word turns the angle, which is within ±π/2, by half a turn.
-    torch.copysign(squared.sqrt_(), radius, out=radius)
+    torch.copysign(_root(squared), radius, out=radius)
     angle.mul_(_ANGLE)
     square = angle * angle
     count = radius.shape[1]
     torch.mul(_horner(_COS, square), radius, out=out[:, :count])
     torch.mul(_horner(_SIN, square).mul_(angle), radius, out=out[:, count:])
+
+
+def _root(x: Tensor) -> Tensor:
+    """Return √x, rounded as it is defined: MKL's in single precision is not, on some processors."""
+    return x.double().sqrt_().float() if x.device.type == "cpu" else x.sqrt_()
 
 
 def _horner(coefficients: Sequence[Tensor], x: Tensor) -> Tensor:
