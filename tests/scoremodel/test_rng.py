@@ -85,10 +85,10 @@ def test_many_counters_are_the_definition_s() -> None:
 
 
 def test_the_bits_are_the_same_everywhere() -> None:
-    """Whole numbers, sums, products and roots: no machine rounds them otherwise."""
+    """Whole numbers, sums, products and roots as IEEE 754 rounds them (by numpy the hash is the same)."""
     z = random_normal(3, "sample", range(1000, 1064), (5, 13, 3), draws=range(7, 9))
     assert z.shape == (2, 64, 5, 13, 3)
-    assert hashlib.sha256(z.numpy().tobytes()).hexdigest()[:16] == "950f48b00ac5c596"
+    assert hashlib.sha256(z.numpy().tobytes()).hexdigest()[:16] == "9bbf834932315b24"
     u = random_uniform(3, "label", range(1000), (3,))
     assert hashlib.sha256(u.numpy().tobytes()).hexdigest()[:16] == "b6c52debcdbc2016"
 
