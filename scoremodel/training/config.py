@@ -18,7 +18,11 @@ __all__ = ["TrainingConfig"]
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a denoiser is trained; what is not said is as in the pipeline's `params.yaml`, but one part.
+    """How a denoiser is trained; what is not said is as in the pipeline's `params.yaml`, or longer.
+
+    The pipeline's default is a short training of small images. Here it is Adam's, at EDM's noise levels:
+    other than there are `steps`, `parts`, `batch_size`, `optimiser`, `learning_rate`, `schedule`,
+    `warmup_steps`, `ema_half_lives` and `times`.
 
     Args:
         steps: number of optimiser steps.

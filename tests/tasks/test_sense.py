@@ -464,9 +464,9 @@ def test_memory_that_this_machine_does_not_have(
     network = block["network"]["unet"]
     least, about = memory.training_memory(size, block["training"], network)
     # weights, gradients, two moments, one average and the first part's gradients; losses and times of
-    # 50 batches of 64; and the activations of one image in 2 bytes each
-    assert least == 6 * 4 * size.parameters + 4 * 2 * 50 * 64 + 2 * size.activations
-    assert about - least == 31 * 2 * size.activations  # a part has half of the batch
+    # 50 batches of 128; and the activations of one image in 2 bytes each
+    assert least == 6 * 4 * size.parameters + 4 * 2 * 50 * 128 + 2 * size.activations
+    assert about - least == 63 * 2 * size.activations  # a part has half of the batch
     of_each, _ = memory.training_memory(size, block["training"], network, shares=4)
     # Three quarters of moments and average, but for what four do not divide.
     assert 0 <= 9 * size.parameters - (least - of_each) < 4
@@ -514,9 +514,9 @@ def test_the_curves_of_rare_points_take_memory_too(
 
 
 def test_a_training_that_ends_before_its_warm_up_is_said(raw: Any) -> None:
-    raw["models"]["ve"]["training"] = {"steps": 50}  # of the 100 that params.yaml has for all
+    raw["models"]["ve"]["training"] = {"steps": 10}  # of the 20 that params.yaml has for all
     assert found_by_check(raw).warnings == [
-        "params.yaml: models.ve.training.warmup_steps: 100: the training ends after 50 steps, when its "
+        "params.yaml: models.ve.training.warmup_steps: 20: the training ends after 10 steps, when its "
         "learning rate has risen to 0.5 of what was meant"
     ]
 
