@@ -15,4 +15,4 @@ def test_the_record_s_floor_is_that_of_the_pipeline_s_records() -> None:
     judge = Judge("digits", Path())
     record = json.loads(Path("results/records/digits-ve-0-heun.json").read_text())
     assert judge.floor.value == pytest.approx(record["floor"]["value"], rel=1e-5)
-    assert (judge.count, judge.seeds) == (record["count"], len(record["sampling_seeds"]))
+    assert judge.count == record["count"]

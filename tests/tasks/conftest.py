@@ -12,5 +12,8 @@ from tests.workspace import ROOT
 
 @pytest.fixture
 def raw() -> Any:
-    """Return params.yaml as it is committed, as plain data that a test may change."""
-    return read_yaml(ROOT / "params.yaml")
+    """Return params.yaml with one training seed and twelve of sampling, as data that a test may change."""
+    found = read_yaml(ROOT / "params.yaml")
+    found["active"]["train_seeds"] = [0]
+    found["evaluation"]["sampling_seeds"] = list(range(12))
+    return found

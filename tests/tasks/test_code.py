@@ -105,7 +105,9 @@ def closures(tree: Path, runs: dict[str, Any]) -> dict[str, dict[str, str]]:
 def runs() -> dict[str, tuple[str, dict[str, list[str]]]]:
     """Return of every run of every stage what it is told to be: its module, and its kinds."""
     raw = read_yaml(ROOT / "params.yaml")
-    raw["active"] |= {"applications": ["inverse"], "studies": ["failures"]}
+    raw["active"] |= {
+        "applications": ["inverse"], "studies": ["failures"], "train_seeds": [0]
+    }  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         found = resolve(checked(raw, Path("params.yaml")))

@@ -137,7 +137,7 @@ def test_a_training_is_said_before_it_begins(raw: Any, monkeypatch: pytest.Monke
     monkeypatch.setattr(survey, "measured_trainings", lambda *_: {})
     raw["active"] |= {"models": ["ve"], "train_seeds": [0, 1, 2]}
     raw["models"]["ve"]["training"] = {"steps": 10**6, "batch_size": 128, "ema_stds": [0.1]}
-    size = size_of({"kind": "unet", "width": 16, "multipliers": [1, 4]}, (1, 8, 8))
+    size = size_of({"kind": "unet", "width": 32, "multipliers": [1, 2]}, (1, 8, 8))
     assert size is not None
     flops = 3 * 2 * size.products * 128e6
     weights = 4 * size.parameters

@@ -19,7 +19,7 @@ from tests.workspace import ROOT, Workspace
 @pytest.mark.parametrize(
     ("override", "lines"),
     [
-        ("defaults.model.training.steps=500", ["-      steps: 2400", "+      steps: 500"]),
+        ("defaults.model.training.steps=500", ["-      steps: 600", "+      steps: 500"]),
         ("++models.ve.training.steps=500", ["+    training:", "+      steps: 500"]),
         ("active.samplers=[heun]", ["-  - euler_maruyama"]),
         ("active.applications=[field]", ["+  - field"]),
@@ -58,7 +58,7 @@ def test_the_schema_for_editors_is_current_and_takes_what_ships() -> None:
     ):
         assert list(validator.iter_errors(wrong)), wrong
     rate = written["$defs"]["Training"]["properties"]["learning_rate"]["description"]
-    assert rate == "Adam's, after warm-up."
+    assert rate == "the largest, after warm-up."
 
 
 def test_a_failed_experiment_says_how_params_yaml_comes_back(copied: Workspace) -> None:

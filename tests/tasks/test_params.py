@@ -56,8 +56,8 @@ def changed(folder: Path, *edits: tuple[str, str]) -> Path:
         ("threads: 1", "threads: true", "threads: True is not allowed, allowed: an integer from 1 to 1,024"),
         ("device: auto", "device: gpu",
          "device: 'gpu' is not allowed, allowed: 'auto', 'cpu', 'mps', 'cuda' or 'cuda:N'"),
-        ("  - 0\n  samplers", "  - 0\n  - 0\n  samplers",
-         "active.train_seeds: [0, 0] is not allowed, allowed: a list without repetitions"),
+        ("  - 2\n  samplers", "  - 0\n  samplers",
+         "active.train_seeds: [0, 1, 0] is not allowed, allowed: a list without repetitions"),
         ("eta: 0.5", "eta: 1.5", "samplers.ddim.eta: 1.5 is not allowed, allowed: a number from 0 to 1"),
         ("levels: 1000", "levels: 1", "models.ddpm.sde.levels: 1 is not allowed"),
         ("beta_first: 1.0e-4", "beta_first: 0.5",
@@ -76,11 +76,11 @@ def changed(folder: Path, *edits: tuple[str, str]) -> Path:
         ("{steps: 18}", "{steps: 18, ema_std: 0.1}", "samplers.heun.ema_std: 0.1 is not allowed, allowed: "
          "null: what the active model 've' keeps (training.ema_stds)"),
         ("{steps: 18}", "{steps: 18, autoguide: 9, guidance: 2}", "samplers.heun.autoguide: 9.0 is not "
-         "allowed, allowed: null, 50000: what the active model 've' keeps (training.ema_half_lives and ema_"),
+         "allowed, allowed: null, 5000: what the active model 've' keeps (training.ema_half_lives and ema_"),
         ("ema_stds: []", "ema_stds: [0.05, 0.5]", "defaults.model.training.ema_stds[1]: 0.5 is not "
          "allowed, allowed: a number from 0.001 to 0.28"),
         ("{steps: 18}", "{steps: 18, ema_half_life: 7}",
-         "samplers.heun.ema_half_life: 7.0 is not allowed, allowed: null, 50000: what the active "
+         "samplers.heun.ema_half_life: 7.0 is not allowed, allowed: null, 5000: what the active "
          "model 've' keeps (training.ema_half_lives)"),
         ("  - heun\n", "  - heun_guided\n",
          "samplers.heun_guided.guidance: 2.0 is not allowed, allowed: 1.0 for the active model 've'"),
@@ -93,11 +93,11 @@ def changed(folder: Path, *edits: tuple[str, str]) -> Path:
         ("    seeds:\n    - 0\n    - 1\n    - 2\n", "    seeds:\n    - 0\n",
          "studies.failures.seeds: [0] is not allowed"),
         # What stands in defaults is named there, once, however many models and samplers have it:
-        ("parts: 2", "parts: 3", "defaults.model.training.parts: 3 is not allowed, "
+        ("parts: 2", "parts: 128", "defaults.model.training.parts: 128 is not allowed, "  # fashion_ve's
          "allowed: a power of two that divides batch_size (64)"),
         ("precision: auto", "precision: float16", "defaults.model.training.precision: 'float16' is "
          "not allowed, allowed: 'auto', 'float32' or 'bfloat16'"),
-        ("another than the first\n      - 50000", "another\n        []",
+        ("another than the first\n      - 5000\n", "another\n        []\n",
          "defaults.model.training.ema_half_lives: [] is not allowed, allowed: a list of 1 to 16 items"),
         ("flip: false\n      augment: ", "flip: true\n      augment: 0.1 ",
          "defaults.model.training.augment: 0.1 is not allowed, allowed: null with flip: true"),
@@ -105,17 +105,18 @@ def changed(folder: Path, *edits: tuple[str, str]) -> Path:
          "      weighting: edm  # sigma2 | likelihood | edm\n      uncertainty: false",
          "objective: sliced\n      uncertainty: true",
          "defaults.model.training.uncertainty: True is not allowed, allowed: false with objective 'sliced'"),
-        ("decay_steps: ", "decay_steps: 9 ", "defaults.model.training.decay_steps: 9 is not allowed, "
-         "allowed: null with schedule 'cosine', which has none"),
-        ("width: 16", "width: 3.5",
+        ("  vp:\n    sde: ", "  vp:\n    training: {decay_steps: 9}\n    sde: ",
+         "models.vp.training.decay_steps: 9 is not allowed, "
+         "allowed: null with schedule 'linear', which has none"),
+        ("width: 32", "width: 3.5",
          "defaults.model.network.unet.width: 3.5 is not allowed, allowed: an integer from 1 to 65,536"),
-        ("learning_rate: 2.0e-3", "learning_rate: fast",
+        ("learning_rate: 4.0e-3", "learning_rate: fast",
          "defaults.model.training.learning_rate: 'fast' is not allowed, allowed: a number from 1e-12 to 100"),
         ("attention_levels: []", "attention_levels: [2]", "defaults.model.network.unet."
          "attention_levels: [2] is not allowed, allowed: levels from 0 to 1"),
-        ("mean: -1.2, std: 1.2}", "mean: 0, std: 0}",
+        ("mean: -0.6, std: 1.2}", "mean: 0, std: 0}",
          "defaults.model.training.times.std: 0 is not allowed, allowed: a number from 1e-06 to 100"),
-        ("kind: log_normal, mean: -1.2, ", "kind: stratified, ",
+        ("kind: log_normal, mean: -0.6, ", "kind: stratified, ",
          "defaults.model.training.times.std: unknown key, allowed: kind"),
         ("    guidance: 1.0", "    guidance: -1.0", "defaults.sampler.guidance: -1.0 is not allowed"),
         ("    guidance: 1.0", "    guidence: 1.0", "defaults.sampler.guidence: unknown key, allowed: "
@@ -185,7 +186,7 @@ def test_what_dvc_would_look_up_is_refused(
 
 
 def test_two_mistakes_get_two_lines(tmp_path: Path) -> None:
-    path = changed(tmp_path, ("threads: 1 ", "threads: two "), ("width: 16", "width: x"))
+    path = changed(tmp_path, ("threads: 1 ", "threads: two "), ("width: 32", "width: x"))
     with pytest.raises(ParamsError) as error:
         load_params(path)
     assert [line.split(": ")[1] for line in str(error.value).splitlines()] == [
@@ -222,7 +223,7 @@ def test_broken_yaml_names_its_line(tmp_path: Path) -> None:
 
 
 def test_a_number_as_dvc_writes_it_is_a_number(tmp_path: Path) -> None:
-    given = load_params(changed(tmp_path, ("learning_rate: 2.0e-3", "learning_rate: 1e-05")))
+    given = load_params(changed(tmp_path, ("learning_rate: 4.0e-3", "learning_rate: 1e-05")))
     assert given.models["ve"].training.learning_rate == 1e-5
 
 

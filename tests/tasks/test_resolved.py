@@ -64,7 +64,7 @@ def test_a_key_changes_the_files_of_what_uses_it(raw: Any) -> None:
         (("samplers", "heun_guided", "guidance"), 3.0, set()),
         (("samplers", "heun", "steps"), 9, {"samplers/heun"}),  # heun_9 has nine already
         (("samplers", "heun", "grid"), "log_snr", {"samplers/heun", "samplers/heun_9"}),
-        (("samplers", "heun", "ema_half_life"), 50000.0, {"samplers/heun", "samplers/heun_9"}),
+        (("samplers", "heun", "ema_half_life"), 5000.0, {"samplers/heun", "samplers/heun_9"}),
         (("samplers", "heun", "precision"), "bfloat16", {"samplers/heun", "samplers/heun_9"}),
         (("datasets", "mixture", "held_out"), 0.4, set()),
         (("datasets", "digits", "held_out"), 0.4, {"datasets/digits"}),
