@@ -37,6 +37,7 @@ from scoremodel.samplers.sampling import sample
 from scoremodel.training.loop import train
 from tasks.files.device import device_name
 from tasks.files.hashes import content_hash, file_hash
+from tasks.params.errors import ParamsError
 from tasks.params.overrides import overridden
 from tasks.params.resolve import network_of
 from tasks.prepare import card_of, split
@@ -144,8 +145,16 @@ def main() -> None:
     torch.set_num_threads(1)
     dataset = given.dataset
     target = TARGETS[dataset] if given.target is None else given.target
+    if wrong := [one for one in given.set if "=" not in one]:
+        parser.error(f"--set: {wrong[0]!r} is not allowed, allowed: KEY=VALUE")
     values = {key: yaml.safe_load(value) for key, value in (one.split("=", 1) for one in given.set)}
-    blocks = overridden(Path("params.yaml"), values).model_dump(exclude_unset=True)["models"]
+    try:
+        params = overridden(Path("params.yaml"), values)
+    except (ParamsError, ValueError) as error:
+        parser.error(str(error))
+    blocks = params.model_dump(exclude_unset=True)["models"]
+    if unknown := [name for name in given.models if name not in blocks]:
+        parser.error(f"--models: {unknown[0]!r} is not allowed, allowed: {', '.join(blocks)}")
     models = {name: blocks[name] for name in given.models}
     for model in models.values():
         kind = network_of("images", model["network"])
