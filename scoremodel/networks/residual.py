@@ -8,6 +8,7 @@ and `scoremodel.networks.adm`.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Annotated, ClassVar, Literal, NamedTuple
@@ -365,7 +366,7 @@ class Condition(nn.Module):
         return found
 
 
-class ResidualUNet(nn.Module):
+class ResidualUNet(nn.Module, ABC):
     """U-Net F(x, c_noise, labels) of residual blocks for images with shape (B, channels, H, W).
 
     Level l works on the image halved l times, so the halvings must divide both sides.
@@ -448,13 +449,13 @@ class ResidualUNet(nn.Module):
                 closing.append(layer.project_out)
         self.initialise(closing)
 
+    @abstractmethod
     def initialise(self, closing: Sequence[nn.Conv2d]) -> None:
         """Draw the weights.
 
         Args:
             closing: the last convolution of each block, of each attention and of the network.
         """
-        raise NotImplementedError
 
     def forward(
         self,
